@@ -1,0 +1,29 @@
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+std::string OpenFile::describe() const {
+  return fmt::format("descriptor {} of task {} ({})", number, pid, link);
+}
+
+std::string OpenFile::info(std::string_view key) const {
+  size_t start = 0;
+  while (start < fdinfo.size()) {
+    size_t end = fdinfo.find('\n', start);
+    if (end == std::string::npos) end = fdinfo.size();
+    std::string_view line(fdinfo.data() + start, end - start);
+    if (line.starts_with(key) && line.size() > key.size() && line[key.size()] == ':') {
+      line.remove_prefix(key.size() + 1);
+      size_t first = line.find_first_not_of(" \t");
+      return first == std::string_view::npos ? std::string() : std::string(line.substr(first));
+    }
+    start = end + 1;
+  }
+  return {};
+}
+
+Result<void> DescriptorKind::fill(const Record&, int, Making&) const { return {}; }
+Result<void> DescriptorKind::finish(const Record&, Finishing&) const { return {}; }
+std::string DescriptorKind::summary(const Record&) const { return {}; }
+
+}  // namespace stasis::resource

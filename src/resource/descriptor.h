@@ -1,0 +1,127 @@
+// The interface of a kind of file descriptor: recognise, observe, make, fill, finish.
+//
+// The life of one open file description:
+//   checkpoint, tree frozen:  recognises() -> observe()   reads facts, disturbing nothing; an Error refuses the checkpoint
+//   restart, in the builder:  make()       once for each description, before any process of the program exists
+//                             fill()       after all are made: contents of pipes and sockets
+//   restart, in the program:  finish()     in the first owner, when its descriptors have their numbers (epoll sets)
+// The builder is an ordinary process in the session's new user and mount namespaces; what it opens is inherited by the
+// whole tree, so make() needs no help from the program.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "base/types.h"
+#include "resource/kind.h"
+
+namespace stasis::resource {
+
+// The facts about one open file description of the frozen tree.
+struct OpenFile {
+  uint32_t id = 0;          // its number in the image, from 1
+  HostTid task;             // the first owner found
+  NsTid pid;                // the same for messages
+  int number = -1;          // its descriptor number there
+  std::string link;         // what /proc/PID/fd/N points to
+  struct stat status = {};  // fstat of it
+  std::string fdinfo;       // the text of /proc/PID/fdinfo/N
+  uint32_t flags = 0;       // O_* as F_GETFL gives them
+  int64_t position = 0;
+  Fd duplicate;             // our own descriptor of the same description (pidfd_getfd): whatever one does
+                            // with it that changes state (reading, seeking, F_SETFL) the program would see
+  std::vector<std::pair<NsTid, int>> owners;  // every (process, number) that has it
+
+  // "descriptor 7 of task 42 (pipe:[123])": the object for error messages.
+  std::string describe() const;
+  // The value after "key:" in fdinfo, trimmed; empty when absent.
+  std::string info(std::string_view key) const;
+};
+
+// What observe() may look at beyond its own descriptor.
+class Observation {
+ public:
+  virtual ~Observation() = default;
+  // All open file descriptions of the tree; find peers here (by inode or socket cookie).
+  virtual const std::vector<std::unique_ptr<OpenFile>>& all() const = 0;
+  // The description that `number` refers to in process `pid` (host), if open.
+  virtual const OpenFile* find(HostTid pid, int number) const = 0;
+  // st_rdev of the slave of the session's own terminal; 0 when it has none.
+  virtual uint64_t session_terminal() const = 0;
+  // Which of launch's own 0, 1, 2 this is, when it is one that came from outside the session; else nothing.
+  virtual std::optional<int> session_stdio(const OpenFile& file) const = 0;
+  // A new file in the checkpoint's directory for contents (unlinked files); it is checksummed and verified.
+  virtual Result<Fd> create_file(const std::string& name) = 0;
+  // Text for the user that does not stop the checkpoint ("the connection to 10.0.0.1:80 will be closed").
+  virtual void warn(std::string text) = 0;
+};
+
+// What the image says of one description.
+struct Record {
+  uint32_t id = 0;
+  std::string kind;
+  std::string payload;  // the kind's serialized message
+  uint32_t flags = 0;
+  int64_t position = 0;
+  std::string shown;    // for messages
+};
+
+// The builder's context for make() and fill().
+class Making {
+ public:
+  virtual ~Making() = default;
+  virtual const std::vector<Record>& records() const = 0;
+  // The builder's descriptor of another description, making it first if need be. Stays owned by the context.
+  virtual Result<int> description(uint32_t id) = 0;
+  // Gives the descriptor of a description other than the one being made (the other end of a pair). A description that
+  // was provided is not made again.
+  virtual void provide(uint32_t id, Fd fd) = 0;
+  virtual bool provided(uint32_t id) const = 0;
+  // State that several descriptions of a kind share while they are made (a pipe's inode). Keys are the kind's own.
+  virtual std::map<std::string, Fd>& shared_objects() = 0;
+  // A file of the checkpoint's directory.
+  virtual Result<Fd> open_image_file(const std::string& name) = 0;
+  // The slave side of the new session terminal; empty when the restart has none.
+  virtual std::string terminal_path() const = 0;
+  // Our own 0, 1 or 2, which replaces that of launch.
+  virtual int stdio(int which) const = 0;
+};
+
+// The first owner's context for finish(): system calls executed by that task.
+class Finishing {
+ public:
+  virtual ~Finishing() = default;
+  // The descriptor's number in the owner.
+  virtual int number() const = 0;
+  // The result as the kernel gives it (negative errno on failure).
+  virtual Result<int64_t> call(long number, std::span<const uint64_t> arguments) = 0;
+  // Puts bytes into the owner's memory for a call; valid until finish() returns.
+  virtual Result<RemotePtr> put(std::span<const std::byte> bytes) = 0;
+};
+
+class DescriptorKind {
+ public:
+  virtual ~DescriptorKind() = default;
+  virtual KindInfo info() const = 0;
+  virtual bool recognises(const OpenFile& file) const = 0;
+  // The payload for the image. An Error refuses the whole checkpoint: step "save", object file.describe(), cause, hint.
+  virtual Result<std::string> observe(const OpenFile& file, Observation& tree) const = 0;
+  // The descriptor. Status flags (O_APPEND, O_NONBLOCK, ...) and position are its own business.
+  virtual Result<Fd> make(const Record& record, Making& context) const = 0;
+  virtual Result<void> fill(const Record& record, int fd, Making& context) const;
+  virtual Result<void> finish(const Record& record, Finishing& owner) const;
+  // One line for `stasis inspect`: "count 3, semaphore".
+  virtual std::string summary(const Record& record) const;
+};
+
+}  // namespace stasis::resource

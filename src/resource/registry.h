@@ -1,0 +1,19 @@
+// The one list of kinds. Its order is the order in which descriptors are offered to them; docs/support.md is made of it.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+// Kinds of descriptors, most specific first.
+std::span<const DescriptorKind* const> descriptor_kinds();
+const DescriptorKind* find_descriptor_kind(std::string_view name);
+
+// Everything, also what belongs to tasks and memory: for the table of what is supported.
+std::vector<KindInfo> all_kinds();
+
+}  // namespace stasis::resource
