@@ -1,0 +1,42 @@
+// Reads one checkpoint that we may trust: ours, unaltered in structure, and complete.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::image {
+
+class Image {
+ public:
+  // Refuses a directory or file that is another user's or that others can write, symbolic links, a manifest
+  // with a wrong magic, version, length or sum or with contents that contradict themselves (validate.h), and
+  // files of another size than recorded. Does not read the contents of the files: that is verify().
+  static Result<Image> open(const std::string& directory);
+
+  const schema::Manifest& manifest() const { return manifest_; }
+  const std::string& directory() const { return directory_; }
+
+  // A file of the checkpoint, read-only. Only names in manifest.files.
+  Result<Fd> open_file(const std::string& name) const;
+
+  // Bytes of all files, as verify() counts them, and the bytes on the disk.
+  uint64_t logical_size() const;
+  uint64_t stored_size() const;
+
+  // Reads everything and compares every block's sum; the error names file and offset of the first damaged
+  // block. `progress` (may be empty) is called with bytes done and bytes in all.
+  Result<void> verify(const std::function<void(uint64_t, uint64_t)>& progress = {}) const;
+
+ private:
+  Image() = default;
+  Fd directory_fd_;
+  std::string directory_;
+  schema::Manifest manifest_;
+};
+
+}  // namespace stasis::image

@@ -1,0 +1,54 @@
+// Where checkpoints are kept, and how they are found: <store>/<SESSION>/<ID>/.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace stasis::image {
+
+// $STASIS_HOME, else $XDG_STATE_HOME/stasis, else $HOME/.local/state/stasis. An error when none is set.
+Result<std::string> state_directory();
+// <state>/store
+Result<std::string> default_store();
+
+struct Entry {
+  std::string session;
+  uint32_t id = 0;
+  std::string directory;
+  std::string tag;
+  int64_t created_ns = 0;  // real time
+  uint64_t processes = 0;
+  uint64_t logical = 0;  // bytes of all files, holes included
+  uint64_t stored = 0;   // bytes without holes
+  int64_t pause_ns = 0;
+  std::string problem;  // why it cannot be used; empty for a good one
+};
+
+// The checkpoints of one session, oldest first; those that cannot be opened have `problem`. No such
+// directory: empty.
+Result<std::vector<Entry>> list(const std::string& session_store);
+// The names of the sessions that have a directory in a store, sorted.
+Result<std::vector<std::string>> list_sessions(const std::string& store);
+
+// SESSION, SESSION@ID, or a path (anything with a slash, "." or ".."). SESSION alone is its newest
+// checkpoint.
+struct Reference {
+  std::string session;    // empty when a path was given
+  uint32_t id = 0;        // 0: newest
+  std::string directory;  // when a path was given
+};
+Result<Reference> parse_reference(const std::string& text);
+
+// The directory of the checkpoint: found, but not opened. `store` is not looked at for a path.
+Result<std::string> resolve(const Reference& reference, const std::string& store);
+Result<std::string> resolve(const std::string& text, const std::string& store);
+
+// Removes one checkpoint: it stops being one by a rename, atomically, before its files go. A program that was
+// restarted from it keeps running, since its mappings hold the files. Refuses what does not look like a
+// checkpoint of ours.
+Result<void> remove(const std::string& directory);
+
+}  // namespace stasis::image

@@ -1,0 +1,55 @@
+// Writes one checkpoint: an incomplete directory that becomes a numbered one when everything in it is on the
+// disk.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::image {
+
+// Owns the incomplete directory and the threads that sum and flush its files. The destructor stops the
+// threads and, unless the checkpoint was published, removes the directory. What a killed writer leaves behind
+// says that it is incomplete and is removed by the next create(): a living writer holds a flock on its
+// directory.
+class Writer {
+ public:
+  // `session_store` is <store>/<SESSION>; missing directories are made, 0700.
+  static Result<Writer> create(const std::string& session_store);
+
+  Writer(Writer&&) noexcept;
+  Writer& operator=(Writer&&) noexcept;
+  ~Writer();
+
+  // A new file of the checkpoint, 0600, open for reading and writing. It may be written through this or any
+  // passed on descriptor until publish().
+  Result<Fd> create_file(const std::string& name);
+
+  // The bytes [0, up_to) of the file will not change any more. They are summed and sent to the disk in the
+  // background, so that publish() has little left to do. Cheap; `up_to` may grow in steps of any size.
+  void written(const std::string& name, uint64_t up_to);
+
+  struct Published {
+    uint32_t id = 0;
+    std::string directory;
+    uint64_t stored = 0;  // bytes on the disk: all files without their holes, and the manifest
+  };
+  // Completes the sums of all files (manifest.files), puts id into the manifest, syncs everything, reads the
+  // manifest back, and renames the directory to the next free number. Files must not change any more. After
+  // an Error nothing is published.
+  Result<Published> publish(schema::Manifest& manifest);
+
+  // Where the files are now.
+  const std::string& directory() const;
+
+ private:
+  struct State;
+  explicit Writer(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace stasis::image
