@@ -22,6 +22,25 @@ std::string OpenFile::info(std::string_view key) const {
   return {};
 }
 
+const Observation::Index& Observation::index(const std::string& name, const Key& key) const {
+  auto [entry, is_new] = indices_.try_emplace(name);
+  if (is_new) {
+    for (const auto& file : all()) {
+      if (std::string value = key(*file); !value.empty()) entry->second.emplace(std::move(value), file.get());
+    }
+  }
+  return entry->second;
+}
+
+const Record* Making::record(uint32_t id) const {
+  for (const Record& record : records()) {
+    if (record.id == id) return &record;
+  }
+  return nullptr;
+}
+
+std::string Record::describe() const { return fmt::format("{} ({})", kind, shown); }
+
 Result<void> DescriptorKind::fill(const Record&, int, Making&) const { return {}; }
 Result<void> DescriptorKind::finish(const Record&, Finishing&) const { return {}; }
 std::string DescriptorKind::summary(const Record&) const { return {}; }

@@ -18,6 +18,9 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -62,8 +65,17 @@ class Observation {
   virtual std::optional<int> session_stdio(const OpenFile& file) const = 0;
   // A new file in the checkpoint's directory for contents (unlinked files); it is checksummed and verified.
   virtual Result<Fd> create_file(const std::string& name) = 0;
+  // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a tree with
+  // a thousand connections must not search a thousand files a thousand times. Files with an empty key are left out.
+  using Index = std::unordered_multimap<std::string, const OpenFile*>;
+  using Key = std::function<std::string(const OpenFile&)>;
+  const Index& index(const std::string& name, const Key& key) const;
+
   // Text for the user that does not stop the checkpoint ("the connection to 10.0.0.1:80 will be closed").
   virtual void warn(std::string text) = 0;
+
+ private:
+  mutable std::map<std::string, Index> indices_;
 };
 
 // What the image says of one description.
@@ -74,6 +86,9 @@ struct Record {
   uint32_t flags = 0;
   int64_t position = 0;
   std::string shown;    // for messages
+
+  // "pipe (pipe:[123])": the object for error messages.
+  std::string describe() const;
 };
 
 // The builder's context for make() and fill().
@@ -88,6 +103,8 @@ class Making {
   virtual void provide(uint32_t id, Fd fd) = 0;
   virtual bool provided(uint32_t id) const = 0;
   // State that several descriptions of a kind share while they are made (a pipe's inode). Keys are the kind's own.
+  // Kept until the last fill() is done; to be closed before a process of the program exists, else the write end of a
+  // pipe that is kept here would hide the end of file from the program.
   virtual std::map<std::string, Fd>& shared_objects() = 0;
   // A file of the checkpoint's directory.
   virtual Result<Fd> open_image_file(const std::string& name) = 0;
@@ -95,6 +112,9 @@ class Making {
   virtual std::string terminal_path() const = 0;
   // Our own 0, 1 or 2, which replaces that of launch.
   virtual int stdio(int which) const = 0;
+
+  // The record with this id, or nullptr.
+  const Record* record(uint32_t id) const;
 };
 
 // The first owner's context for finish(): system calls executed by that task.
@@ -113,7 +133,8 @@ class DescriptorKind {
  public:
   virtual ~DescriptorKind() = default;
   virtual KindInfo info() const = 0;
-  virtual bool recognises(const OpenFile& file) const = 0;
+  // The tree tells what the file alone does not: that a pipe is launch's own output, or a pty the session's terminal.
+  virtual bool recognises(const OpenFile& file, const Observation& tree) const = 0;
   // The payload for the image. An Error refuses the whole checkpoint: step "save", object file.describe(), cause, hint.
   virtual Result<std::string> observe(const OpenFile& file, Observation& tree) const = 0;
   // The descriptor. Status flags (O_APPEND, O_NONBLOCK, ...) and position are its own business.
