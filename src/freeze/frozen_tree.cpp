@@ -1,0 +1,294 @@
+#include "freeze/frozen_tree.h"
+
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <map>
+#include <set>
+
+#include "base/clock.h"
+
+namespace stasis::freeze {
+
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr uint64_t kUserWorker = 0x4000;  // PF_USER_WORKER: threads that the kernel makes in a process (vhost, KVM)
+
+// Finds the processes of one pid namespace among all of the host's. Asked repeatedly while a tree is being stopped, so
+// it remembers whom it has already seen to be strangers.
+class NamespaceScanner {
+ public:
+  explicit NamespaceScanner(HostTid init) : init_(init), identity_(kernel::pid_namespace(init)) {}
+
+  Result<std::vector<HostTid>> scan() {
+    if (!identity_) {
+      return Error{"find the session's processes", fmt::format("init {}", init_), "it is gone", {},
+                   ErrorCode::kNotFound};
+    }
+    STASIS_TRY(std::vector<int> pids, kernel::list_numbers(""));
+    std::vector<HostTid> ours;
+    for (int pid : pids) {
+      HostTid task{pid};
+      if (strangers_.contains(pid)) continue;
+      if (members_.contains(pid) || is_member(task)) {
+        members_.insert(pid);
+        ours.push_back(task);
+      } else {
+        strangers_.insert(pid);
+      }
+    }
+    return ours;
+  }
+
+ private:
+  bool is_member(HostTid task) {
+    if (task == init_) return true;
+    if (auto identity = kernel::pid_namespace(task)) return *identity == *identity_;
+    // A zombie has no namespaces any more, or we may not look: descent and depth decide.
+    auto status = kernel::read_status(task);
+    if (!status.ok() || status->state != 'Z' || status->namespace_depth < 2) return false;
+    return members_.contains(status->parent.value) || status->parent == init_;
+  }
+
+  HostTid init_;
+  std::optional<uint64_t> identity_;
+  std::set<int> strangers_;
+  std::set<int> members_;
+};
+
+}  // namespace
+
+Result<std::vector<HostTid>> session_processes(HostTid init) { return NamespaceScanner(init).scan(); }
+
+// Attaches and stops; on its destruction everything that was not handed on is let go.
+class FrozenTree::Freezer {
+ public:
+  explicit Freezer(HostTid init) : init_(init), scanner_(init) {}
+  ~Freezer() { thaw(); }
+
+  enum class Outcome { kFrozen, kRetry };
+
+  // One attempt. kRetry: some task sleeps so deeply that it cannot stop now (vfork); everything was let go.
+  Result<Outcome> attempt(int64_t limit_ns) {
+    // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows nothing new.
+    //    A stopped task makes no children, so the loop ends, and what it ends with is complete.
+    for (;;) {
+      STASIS_TRY(bool new_tasks, seize_all());
+      STASIS_TRY(bool all_stopped, wait_all(limit_ns));
+      if (!all_stopped) {
+        thaw();
+        return Outcome::kRetry;
+      }
+      if (!new_tasks) return Outcome::kFrozen;
+    }
+  }
+
+  Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
+    std::unique_ptr<FrozenTree> tree(new FrozenTree());
+    tree->frozen_since_ns_ = since_ns;
+    for (HostTid pid : processes_) {
+      FrozenProcess process;
+      process.pid = pid;
+      auto status = kernel::read_status(pid);
+      auto stat = kernel::read_stat(pid);
+      if (!status.ok() || !stat.ok()) continue;  // ended, and was reaped, before it could be stopped
+      process.status = std::move(status).value();
+      process.stat = std::move(stat).value();
+      process.zombie = process.stat.state == 'Z' || process.stat.state == 'X';
+      STASIS_TRY(std::vector<int> tids, kernel::list_numbers(fmt::format("{}/task", pid)));
+      if (process.zombie && tids.size() > 1) {
+        return Error{"freeze", describe(process), "its main thread has ended while others run",
+                     "this is not supported yet", ErrorCode::kRefused};
+      }
+      for (int tid : tids) {
+        auto stopped = stopped_.find(tid);
+        if (stopped == stopped_.end()) continue;
+        FrozenThread thread{HostTid{tid}, NsTid{0}, stopped->second};
+        if (tid == pid.value) {
+          thread.ns_tid = process.status.ns_tid;
+          process.threads.insert(process.threads.begin(), thread);
+        } else {
+          STASIS_TRY(auto thread_status, kernel::read_status(HostTid{tid}));
+          thread.ns_tid = thread_status.ns_tid;
+          process.threads.push_back(thread);
+        }
+      }
+      if (!process.zombie && process.threads.empty()) continue;
+      tree->processes_.push_back(std::move(process));
+    }
+    tree->frozen_ = true;
+    stopped_.clear();
+    seized_.clear();
+    return tree;
+  }
+
+  std::string unstoppable() const { return unstoppable_; }
+
+ private:
+  static std::string describe(const FrozenProcess& process) {
+    return fmt::format("task {} ({})", process.status.ns_tid, process.status.name);
+  }
+
+  Result<bool> seize_all() {
+    STASIS_TRY(processes_, scanner_.scan());
+    std::erase(processes_, init_);
+    bool found = false;
+    for (HostTid pid : processes_) {
+      auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
+      if (!tids.ok()) continue;  // gone
+      for (int tid : *tids) {
+        if (seized_.contains(tid)) continue;
+        STASIS_TRY(bool seized, seize(pid, HostTid{tid}));
+        found = found || seized;
+      }
+    }
+    return found;
+  }
+
+  Result<bool> seize(HostTid pid, HostTid tid) {
+    remote::Tracee task(tid);
+    auto seized = task.seize();
+    if (seized.ok()) {
+      seized_.insert(tid.value);
+      // It may be about to end; then there is nothing to interrupt and wait_all() sees the end.
+      (void)task.interrupt().ok();
+      return true;
+    }
+    auto status = kernel::read_status(tid);
+    if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
+    if (status->tracer.value != 0) {
+      auto tracer = kernel::read_status(status->tracer);
+      return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
+                   fmt::format("it is traced by {} (pid {})", tracer.ok() ? tracer->name : "somebody",
+                               status->tracer),
+                   "detach the debugger and try again", ErrorCode::kRefused};
+    }
+    auto stat = kernel::read_stat(tid);
+    if (stat.ok() && (stat->flags & kUserWorker) != 0) return false;
+    return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name), seized.error().cause,
+                 "only the owner of a program may checkpoint it; `stasis check` tells what this host allows",
+                 ErrorCode::kDenied};
+    (void)pid;
+  }
+
+  Result<bool> wait_all(int64_t limit_ns) {
+    for (int tid : seized_) {
+      if (stopped_.contains(tid) || ended_.contains(tid)) continue;
+      remote::Tracee task(HostTid{tid});
+      for (;;) {
+        auto stop = task.wait(monotonic_ns() + limit_ns);
+        if (!stop.ok()) {  // reaped: by exec of another thread, or by its parent
+          ended_.insert(tid);
+          break;
+        }
+        if (!*stop) {
+          if (leader_is_dead(tid)) {
+            ended_.insert(tid);
+            break;
+          }
+          auto status = kernel::read_status(HostTid{tid});
+          unstoppable_ = status.ok() ? fmt::format("task {} ({})", status->ns_tid, status->name)
+                                     : fmt::format("task {}", tid);
+          return false;
+        }
+        using Kind = remote::Stop::Kind;
+        if ((*stop)->kind == Kind::kExited) {
+          ended_.insert(tid);
+          break;
+        }
+        if ((*stop)->kind == Kind::kInterrupt) {
+          stopped_[tid] = 0;
+          break;
+        }
+        if ((*stop)->kind == Kind::kGroup) {
+          stopped_[tid] = (*stop)->signal;
+          break;
+        }
+        // A signal on its way is delivered: the handler's frame is part of what we save. The stop that we asked for
+        // comes before the first instruction of the handler.
+        (void)task.resume((*stop)->kind == Kind::kSignal ? (*stop)->signal : 0).ok();
+      }
+    }
+    return true;
+  }
+
+  // A leader that has called exit() while other threads run is a zombie that reports nothing.
+  static bool leader_is_dead(int tid) {
+    auto stat = kernel::read_stat(HostTid{tid});
+    return !stat.ok() || stat->state == 'Z' || stat->state == 'X';
+  }
+
+  void thaw() {
+    for (int tid : seized_) {
+      if (ended_.contains(tid)) continue;
+      remote::Tracee task(HostTid{tid});
+      if (!stopped_.contains(tid)) {
+        // Only a stopped task can be detached. This one will stop when its sleep ends; ptrace keeps no hold on it once
+        // we end, and until then it must not stay stopped.
+        late_.insert(tid);
+        continue;
+      }
+      task.detach();
+    }
+    seized_.clear();
+    stopped_.clear();
+    ended_.clear();
+    // A parent in vfork() comes back as soon as its child, which runs again, has called exec.
+    for (int tid : late_) {
+      remote::Tracee task(HostTid{tid});
+      auto stop = task.wait(monotonic_ns() + 2000 * kMillisecond);
+      if (stop.ok() && *stop && (*stop)->kind != remote::Stop::Kind::kExited) {
+        task.detach((*stop)->kind == remote::Stop::Kind::kSignal ? (*stop)->signal : 0);
+      }
+    }
+    late_.clear();
+  }
+
+  HostTid init_;
+  NamespaceScanner scanner_;
+  std::vector<HostTid> processes_;
+  std::set<int> seized_;
+  std::map<int, int> stopped_;  // and the signal of a group stop
+  std::set<int> ended_;
+  std::set<int> late_;
+  std::string unstoppable_;
+};
+
+Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
+  constexpr int kAttempts = 200;
+  std::string unstoppable;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    int64_t since = monotonic_ns();
+    Freezer freezer(init);
+    // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under load.
+    STASIS_TRY(auto outcome, freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond));
+    if (outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since);
+    unstoppable = freezer.unstoppable();
+    timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
+    ::nanosleep(&pause, nullptr);
+  }
+  return Error{"freeze", unstoppable, "it sleeps uninterruptibly (in vfork, or waiting for a device)",
+               "try again when it has gone on", ErrorCode::kBusy};
+}
+
+FrozenTree::~FrozenTree() { thaw(); }
+
+void FrozenTree::thaw() {
+  if (!frozen_) return;
+  frozen_ = false;
+  for (const auto& process : processes_) {
+    for (const auto& thread : process.threads) remote::Tracee(thread.tid).detach();
+  }
+}
+
+void FrozenTree::kill() {
+  if (!frozen_) return;
+  frozen_ = false;
+  for (const auto& process : processes_) ::kill(process.pid.value, SIGKILL);
+}
+
+}  // namespace stasis::freeze

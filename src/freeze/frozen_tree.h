@@ -1,0 +1,61 @@
+// Stops every task of a session and proves that it stopped.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "kernel/proc.h"
+#include "remote/tracee.h"
+
+namespace stasis::freeze {
+
+struct FrozenThread {
+  HostTid tid;
+  NsTid ns_tid;
+  int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running
+};
+
+struct FrozenProcess {
+  HostTid pid;
+  kernel::TaskStatus status;
+  kernel::TaskStat stat;
+  std::vector<FrozenThread> threads;  // the leader first; empty for a zombie
+  bool zombie = false;
+  bool stopped() const { return !threads.empty() && threads.front().group_stop_signal != 0; }
+};
+
+// A session's tree, standing still. Its destructor lets everything run again, exactly as it was. Dying has the same
+// effect: the kernel detaches the tasks of a tracer that ends.
+class FrozenTree {
+ public:
+  // All processes of the pid namespace of `init`, but not init itself. kRefused names the task that cannot be traced or
+  // stopped; kBusy: a parent in vfork() did not come back in time.
+  static Result<std::unique_ptr<FrozenTree>> freeze(HostTid init);
+  ~FrozenTree();
+  FrozenTree(const FrozenTree&) = delete;
+  FrozenTree& operator=(const FrozenTree&) = delete;
+
+  const std::vector<FrozenProcess>& processes() const { return processes_; }
+  int64_t frozen_since_ns() const { return frozen_since_ns_; }
+
+  // Lets all tasks go on.
+  void thaw();
+  // Ends all tasks instead.
+  void kill();
+
+ private:
+  FrozenTree() = default;
+  class Freezer;
+
+  std::vector<FrozenProcess> processes_;
+  int64_t frozen_since_ns_ = 0;
+  bool frozen_ = false;
+};
+
+// The processes of a session as the host sees them, without stopping anything. init comes first.
+Result<std::vector<HostTid>> session_processes(HostTid init);
+
+}  // namespace stasis::freeze

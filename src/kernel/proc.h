@@ -1,0 +1,93 @@
+// Typed readings of /proc. All paths are relative to the /proc that was mounted when this program started, so they
+// mean the same after we have entered a session's mount namespace, where /proc shows the session's own pids.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "base/types.h"
+
+namespace stasis::kernel {
+
+// The directory descriptor of the host's /proc, opened at first use: call it once before changing namespaces.
+int host_proc();
+
+Result<std::string> read_proc(HostTid task, const std::string& name);
+Result<Fd> open_proc(HostTid task, const std::string& name, int flags);
+Result<std::string> read_proc_link(HostTid task, const std::string& name);
+
+// /proc/PID/status. Ids "in the namespace" are those of the innermost pid namespace of the task.
+struct TaskStatus {
+  std::string name;
+  char state = '?';
+  HostTid tgid, parent, tracer;
+  NsTid ns_tid, ns_tgid, ns_group, ns_session;
+  size_t namespace_depth = 0;  // number of pid namespaces from ours inward; 1: ours
+  std::array<uint32_t, 4> uids = {}, gids = {};
+  std::vector<uint32_t> groups;
+  uint32_t umask = 022;
+  uint64_t ignored = 0, caught = 0, pending = 0, shared_pending = 0, blocked = 0;
+  uint64_t cap_inheritable = 0, cap_permitted = 0, cap_effective = 0, cap_bounding = 0, cap_ambient = 0;
+  bool no_new_privs = false;
+  int seccomp = 0;
+  bool thp_enabled = true;
+  uint64_t locked_kib = 0;
+  int threads = 0;
+};
+Result<TaskStatus> read_status(HostTid task);
+
+// /proc/PID/stat.
+struct TaskStat {
+  std::string comm;
+  char state = '?';
+  HostTid parent;
+  int64_t group = 0, session = 0, terminal = 0, foreground_group = 0;
+  uint64_t flags = 0;  // PF_*
+  uint64_t start_time = 0;
+  uint64_t start_code = 0, end_code = 0, start_stack = 0;
+  uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
+  int32_t exit_signal = 0;
+  int32_t exit_code = 0;
+};
+Result<TaskStat> read_stat(HostTid task);
+
+// One line of /proc/PID/maps.
+struct MapsEntry {
+  uint64_t start = 0, end = 0;
+  int protection = 0;  // PROT_*
+  bool shared = false;
+  uint64_t offset = 0;
+  uint64_t device = 0;  // as st_dev
+  uint64_t inode = 0;
+  std::string name;     // path, [stack], [vdso], ... unescaped
+};
+Result<std::vector<MapsEntry>> read_maps(HostTid task);
+
+// VmFlags of each mapping of /proc/PID/smaps, keyed by order of appearance; slow (walks page tables).
+struct MappingFlags {
+  uint64_t start = 0, end = 0;
+  std::vector<std::string> flags;  // two-letter codes, see proc(5)
+  uint64_t page_size = kPageSize;
+  bool has(std::string_view flag) const;
+};
+Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task);
+
+// Numeric entries of a directory of /proc ("", "123/task", "123/fd").
+Result<std::vector<int>> list_numbers(const std::string& directory);
+
+// The identity of a task's pid namespace; nothing when the task is gone or a zombie.
+std::optional<uint64_t> pid_namespace(HostTid task);
+
+// Nanoseconds that a namespace clock differs from the host's, from /proc/PID/timens_offsets.
+struct ClockOffsets {
+  int64_t monotonic_ns = 0;
+  int64_t boottime_ns = 0;
+};
+Result<ClockOffsets> read_clock_offsets(HostTid task);
+
+}  // namespace stasis::kernel

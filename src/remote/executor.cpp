@@ -1,0 +1,216 @@
+#include "remote/executor.h"
+
+#include <sys/syscall.h>
+
+#include <bit>
+#include <csignal>
+#include <cstddef>
+#include <cstring>
+
+#include "base/clock.h"
+
+extern "C" {
+extern const char stasis_stub_begin[];
+extern const char stasis_stub_context[];
+extern const char stasis_stub_end[];
+}
+
+namespace stasis::remote {
+
+namespace {
+
+// The data at the end of stub.S.
+struct StubContext {
+  uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip;
+  uint64_t mask;
+  uint64_t scratch, scratch_size;
+  uint64_t undo_calls, undo_count;
+  uint32_t tgid, tid, signal;
+  uint8_t overflow, low_flags, direction, padding;
+  uint64_t first_call[8];
+};
+static_assert(sizeof(StubContext) == 8 * 21 + 16 + 64);
+
+constexpr int64_t kRunLimitNs = 60'000'000'000;
+
+constexpr uint64_t signal_bit(int signal) { return uint64_t{1} << (signal - 1); }
+
+}  // namespace
+
+uint64_t stub_size() { return (static_cast<uint64_t>(stasis_stub_end - stasis_stub_begin) + 15) & ~uint64_t{15}; }
+
+int choose_report_signal(uint64_t ignored, uint64_t caught, uint64_t pending) {
+  for (int signal : {SIGURG, SIGWINCH, SIGCHLD}) {
+    // With SIGCHLD ignored explicitly children are reaped by themselves; the signal itself is as good as any.
+    if ((caught & signal_bit(signal)) == 0 && (pending & signal_bit(signal)) == 0) return signal;
+  }
+  for (int signal = 1; signal <= 64; ++signal) {
+    bool usable = signal != SIGKILL && signal != SIGSTOP && signal != SIGCONT && signal != SIGTRAP;
+    if (usable && (ignored & signal_bit(signal)) != 0 && (pending & signal_bit(signal)) == 0) return signal;
+  }
+  return 0;
+}
+
+Registers restarted(Registers registers) {
+  constexpr int64_t kRestartSys = -512;
+  constexpr int64_t kRestartNoIntr = -513;
+  constexpr int64_t kRestartNoHand = -514;
+  constexpr int64_t kRestartBlock = -516;
+  if (static_cast<int64_t>(registers.orig_rax) < 0) return registers;
+  switch (static_cast<int64_t>(registers.rax)) {
+    case kRestartSys:
+    case kRestartNoIntr:
+    case kRestartNoHand:
+      registers.rax = registers.orig_rax;
+      registers.rip -= 2;
+      break;
+    case kRestartBlock:
+      registers.rax = SYS_restart_syscall;
+      registers.rip -= 2;
+      break;
+    default:
+      break;
+  }
+  registers.orig_rax = ~uint64_t{0};
+  return registers;
+}
+
+Result<void> Executor::install(HostTid task, const TaskContext& context, const Unwind& unwind) const {
+  Registers back = restarted(context.registers);
+  StubContext data = {};
+  data.rax = back.rax;
+  data.rbx = back.rbx;
+  data.rcx = back.rcx;
+  data.rdx = back.rdx;
+  data.rsi = back.rsi;
+  data.rdi = back.rdi;
+  data.rbp = back.rbp;
+  data.r8 = back.r8;
+  data.r9 = back.r9;
+  data.r10 = back.r10;
+  data.r11 = back.r11;
+  data.r12 = back.r12;
+  data.r13 = back.r13;
+  data.r14 = back.r14;
+  data.r15 = back.r15;
+  data.rip = back.rip;
+  data.mask = context.mask;
+  data.scratch = unwind.unmap_scratch ? scratch_.address.value : 0;
+  data.scratch_size = unwind.unmap_scratch ? scratch_.size : 0;
+  data.undo_calls = unwind.undo_calls.value;
+  data.undo_count = unwind.undo_count;
+  data.tgid = static_cast<uint32_t>(context.tgid.value);
+  data.tid = static_cast<uint32_t>(context.tid.value);
+  data.signal = static_cast<uint32_t>(context.report_signal);
+  data.overflow = (back.eflags >> 11) & 1;
+  data.low_flags = back.eflags & 0xff;
+  data.direction = (back.eflags >> 10) & 1;
+
+  std::string stub(stasis_stub_begin, stasis_stub_end);
+  std::memcpy(stub.data() + (stasis_stub_context - stasis_stub_begin), &data, sizeof data);
+  return write_code(task, code_, stub);
+}
+
+Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
+                             bool store) const {
+  Registers registers = context.registers;
+  registers.rip = code_.value;
+  registers.orig_rax = ~uint64_t{0};  // no system call to restart
+  registers.rax = 0;
+  registers.r12 = calls;
+  registers.r13 = count;
+  registers.r14 = ~uint64_t{0};
+  registers.rbx = store ? 1 : 0;
+  registers.eflags &= ~uint64_t{0x100};  // a program that single-steps itself must not trap in the stub
+  // Registers first: from here on the task unwinds by itself, and only then may its signal mask differ.
+  STASIS_CHECK(task.set_registers(registers));
+  STASIS_CHECK(task.set_signal_mask(~signal_bit(context.report_signal)));
+  return task.resume();
+}
+
+Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
+  if (batch.calls_.size() > Batch::kMaxCalls || Batch::kDataOffset + batch.data_.size() > scratch_.size) {
+    return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
+  }
+  STASIS_CHECK(write_memory(task.tid(), scratch_.address,
+                            {reinterpret_cast<const char*>(batch.calls_.data()),
+                             batch.calls_.size() * Batch::kCallSize}));
+  if (!batch.data_.empty()) {
+    STASIS_CHECK(write_memory(task.tid(), scratch_.address + Batch::kDataOffset,
+                              {batch.data_.data(), batch.data_.size()}));
+  }
+  return enter(task, context, scratch_.address.value, batch.calls_.size(), true);
+}
+
+bool Executor::reported(const Stop& stop, const TaskContext& context) {
+  return stop.kind == Stop::Kind::kSignal && stop.signal == context.report_signal;
+}
+
+Result<void> Executor::await_report(const Tracee& task, const TaskContext& context) const {
+  for (;;) {
+    STASIS_TRY(auto stop, task.wait(monotonic_ns() + kRunLimitNs));
+    if (!stop) {
+      return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "it did not finish in 60 s", {}};
+    }
+    if (stop->kind == Stop::Kind::kExited) {
+      return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended",
+                   "try again", ErrorCode::kTaskGone};
+    }
+    if (reported(*stop, context)) {
+      // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen to it.
+      STASIS_TRY(std::string raw, task.signal_info());
+      siginfo_t info;
+      std::memcpy(&info, raw.data(), sizeof info);
+      if (info.si_code == SI_TKILL && info.si_pid == context.tgid.value) return {};
+      // Our own reports show the sender as the reader's namespace sees it; the program counter settles it.
+      STASIS_TRY(Registers now, task.registers());
+      if (info.si_code == SI_TKILL && now.rip >= code_.value && now.rip < code_.value + stub_size()) return {};
+      STASIS_CHECK(task.resume());
+      continue;
+    }
+    if (stop->kind == Stop::Kind::kSignal) {
+      // Only faults get here: everything else is blocked.
+      STASIS_TRY(Registers now, task.registers());
+      return Error{"run system calls remotely", fmt::format("task {}", task.tid()),
+                   fmt::format("signal {} at {:#x} (stub at {:#x})", stop->signal, now.rip, code_.value), {}};
+    }
+    STASIS_CHECK(task.resume());
+  }
+}
+
+Result<void> Executor::fetch(HostTid task, Batch& batch) const {
+  STASIS_CHECK(read_memory(task, scratch_.address,
+                           {reinterpret_cast<char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
+  if (!batch.data_.empty()) {
+    STASIS_CHECK(read_memory(task, scratch_.address + Batch::kDataOffset, batch.data_));
+  }
+  return {};
+}
+
+Result<void> Executor::finish(const Tracee& task, const TaskContext& context, Batch& batch) const {
+  STASIS_CHECK(await_report(task, context));
+  return fetch(task.tid(), batch);
+}
+
+Result<void> Executor::run(const Tracee& task, const TaskContext& context, Batch& batch) const {
+  if (batch.empty()) return {};
+  STASIS_CHECK(start(task, context, batch));
+  return finish(task, context, batch);
+}
+
+Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
+                                     long number, std::initializer_list<uint64_t> arguments) const {
+  STASIS_CHECK(install(task.tid(), context, unwind));
+  std::array<uint64_t, 8> call = {static_cast<uint64_t>(number)};
+  size_t position = 1;
+  for (uint64_t argument : arguments) call[position++] = argument;
+  RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
+                   offsetof(StubContext, first_call);
+  STASIS_CHECK(write_code(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
+  STASIS_CHECK(enter(task, context, slot.value, 1, false));
+  STASIS_CHECK(await_report(task, context));
+  STASIS_TRY(Registers after, task.registers());
+  return static_cast<int64_t>(after.r14);
+}
+
+}  // namespace stasis::remote

@@ -1,0 +1,64 @@
+// Our place in the address space of a frozen process: the stub in a code cave, and scratch memory for batches.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "kernel/proc.h"
+#include "remote/executor.h"
+
+namespace stasis::remote {
+
+// Owns the stub and the scratch areas in one process; its destructor takes them away and puts the leader's context
+// back. While it lives the leader is parked in the stub, so that when we die it cleans up by itself. All threads of the
+// process must be stopped and traced by this thread.
+class Foothold {
+ public:
+  // `leader` is stopped with `context`. kBusy: a task is still leaving the stub of somebody who died; thaw and retry.
+  static Result<std::unique_ptr<Foothold>> establish(HostTid leader, const TaskContext& context,
+                                                     std::span<const kernel::MapsEntry> maps, bool many_threads);
+  ~Foothold();
+  Foothold(const Foothold&) = delete;
+  Foothold& operator=(const Foothold&) = delete;
+
+  // Batches for the leader are built for this area.
+  Scratch scratch() const { return leader_executor_.scratch(); }
+  Result<void> run(Batch& batch);
+  // In two halves, so that many processes can work at once.
+  Result<void> start(const Batch& batch);
+  Result<void> finish(Batch& batch);
+
+  // For another thread of the process: a batch in thread_scratch(). Its context is put back at once.
+  Scratch thread_scratch() const { return thread_executor_.scratch(); }
+  Result<void> run_in(const Tracee& thread, const TaskContext& context, Batch& batch);
+
+  // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses there.
+  const Executor& executor() const { return leader_executor_; }
+  const TaskContext& context() const { return context_; }
+  Tracee leader() const { return leader_; }
+
+  // The areas that are ours and not the program's, as [start, end).
+  bool is_ours(uint64_t address) const;
+
+  // Before the leader's scratch area may be undone: calls that must be executed if we die (see Executor::Unwind).
+  Result<void> arm_undo(std::span<const std::array<uint64_t, 8>> calls);
+  Result<void> disarm_undo();
+
+  void release();
+
+ private:
+  Foothold(HostTid leader, TaskContext context) : leader_(leader), context_(context) {}
+  Result<void> map_areas(bool many_threads);
+
+  Tracee leader_;
+  TaskContext context_;
+  Executor leader_executor_;
+  Executor thread_executor_;
+  bool parked_ = false;
+  uint64_t undo_count_ = 0;
+};
+
+}  // namespace stasis::remote
