@@ -1,0 +1,74 @@
+#include "image/blocks.h"
+
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+
+namespace stasis::image {
+namespace {
+
+// Stays in the second-level cache between the kernel's copy and the sum.
+constexpr size_t kChunk = 256 << 10;
+
+}  // namespace
+
+struct BlockSummer::Buffers {
+  alignas(64) char data[kChunk];
+  alignas(64) char zeros[kChunk] = {};
+  XXH3_state_t state;
+};
+
+BlockSummer::BlockSummer() : buffers_(std::make_unique<Buffers>()) {}
+BlockSummer::~BlockSummer() = default;
+BlockSummer::BlockSummer(BlockSummer&&) noexcept = default;
+BlockSummer& BlockSummer::operator=(BlockSummer&&) noexcept = default;
+
+Result<BlockSum> BlockSummer::sum(int fd, const std::string& name, uint64_t offset, uint64_t size) {
+  BlockSum result;
+  XXH3_state_t& state = buffers_->state;
+  XXH3_64bits_reset(&state);
+  const uint64_t end = offset + size;
+
+  while (offset < end) {
+    off_t data = lseek(fd, static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0 && errno == ENXIO) {
+      // Only a hole up to the end of the file, or the end itself: the caller has compared the size.
+      data = static_cast<off_t>(end);
+    } else if (data < 0) {
+      return errno_error("read image", name);
+    }
+    const uint64_t data_start = std::min(static_cast<uint64_t>(data), end);
+    for (; offset < data_start;) {
+      const uint64_t part = std::min<uint64_t>(data_start - offset, kChunk);
+      XXH3_64bits_update(&state, buffers_->zeros, part);
+      offset += part;
+    }
+    if (offset == end) break;
+
+    off_t hole = lseek(fd, static_cast<off_t>(offset), SEEK_HOLE);
+    if (hole < 0) return errno_error("read image", name);
+    // A file that is being written may have become denser since SEEK_DATA; the bytes that matter to us do not
+    // change.
+    const uint64_t data_end = std::min(std::max(static_cast<uint64_t>(hole), offset + 1), end);
+    result.stored += data_end - offset;
+    while (offset < data_end) {
+      const uint64_t part = std::min<uint64_t>(data_end - offset, kChunk);
+      const ssize_t got = pread(fd, buffers_->data, part, static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return errno_error("read image", fmt::format("{}, offset {}", name, offset));
+      if (got == 0) {
+        return Error{"read image", name, fmt::format("it ends at offset {}, before its last block", offset),
+                     "", ErrorCode::kDamaged};
+      }
+      XXH3_64bits_update(&state, buffers_->data, static_cast<size_t>(got));
+      offset += static_cast<uint64_t>(got);
+    }
+  }
+  result.sum = XXH3_64bits_digest(&state);
+  return result;
+}
+
+}  // namespace stasis::image

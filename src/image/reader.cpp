@@ -1,0 +1,156 @@
+#include "image/reader.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "image/blocks.h"
+#include "image/directory.h"
+#include "image/format.h"
+
+namespace stasis::image {
+namespace {
+
+Error not_an_image(const std::string& path, std::string cause, ErrorCode code = ErrorCode::kDamaged) {
+  return {"open image", path, std::move(cause), "", code};
+}
+
+// Opening with O_NOFOLLOW says ELOOP of a symbolic link, which tells a user nothing.
+Error explain(Error error, int code, const std::string& path) {
+  if (code == ELOOP || code == ENOTDIR) {
+    return not_an_image(path,
+                        "it is a symbolic link or not a directory; images are opened by their real path",
+                        ErrorCode::kRefused);
+  }
+  error.step = "open image";
+  error.object = path;
+  return error;
+}
+
+// A regular file of ours in the directory, opened for reading. O_NONBLOCK so that a FIFO in its place cannot
+// hold us up.
+Result<Fd> open_ours(int directory, const std::string& name, const std::string& path) {
+  const int fd = openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) {
+    if (errno == ENOENT) return not_an_image(path, "it is missing");
+    if (errno == ELOOP) return not_an_image(path, "it is a symbolic link", ErrorCode::kRefused);
+    return errno_error("open image", path);
+  }
+  Fd file(fd);
+  struct stat status;
+  if (fstat(fd, &status) != 0) return errno_error("open image", path);
+  if (!S_ISREG(status.st_mode)) return not_an_image(path, "it is not a regular file");
+  STASIS_CHECK(check_ours(fd, path));
+  return file;
+}
+
+Result<schema::Manifest> read_manifest(int directory, const std::string& path) {
+  const std::string name(kManifestName);
+  STASIS_TRY(Fd file, open_ours(directory, name, path));
+  struct stat status;
+  if (fstat(file.get(), &status) != 0) return errno_error("open image", path);
+  const auto size = static_cast<uint64_t>(status.st_size);
+  if (size > kHeaderSize + kManifestLimit) {
+    return not_an_image(path, fmt::format("its {} bytes are more than any checkpoint needs", size));
+  }
+  std::string bytes(size, '\0');
+  if (auto read = pread_all(file.get(), bytes, 0); !read) {
+    Error error = std::move(read).error();
+    error.step = "open image";
+    error.object = path;
+    return error;
+  }
+  auto manifest = parse_manifest(std::as_bytes(std::span(bytes)));
+  if (!manifest) {
+    Error error = std::move(manifest).error();
+    if (error.step == "manifest" || error.step.starts_with("manifest:")) return error;
+    error.step = "open image";
+    error.object = path;
+    return error;
+  }
+  return manifest;
+}
+
+}  // namespace
+
+Result<Image> Image::open(const std::string& directory) {
+  Image image;
+  image.directory_ = directory;
+  while (image.directory_.size() > 1 && image.directory_.back() == '/') image.directory_.pop_back();
+
+  auto opened = open_directory(image.directory_);
+  if (!opened) return explain(std::move(opened).error(), errno, image.directory_);
+  image.directory_fd_ = std::move(*opened);
+  const int fd = image.directory_fd_.get();
+  STASIS_CHECK(check_ours(fd, image.directory_));
+  const std::string manifest_path = image.directory_ + "/" + std::string(kManifestName);
+  if (faccessat(fd, kManifestName.data(), F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) {
+    return not_an_image(image.directory_, "there is no manifest in it: this is not a checkpoint",
+                        ErrorCode::kNotFound);
+  }
+  STASIS_TRY(image.manifest_, read_manifest(fd, manifest_path));
+  // Sizes now, contents in verify(): a truncated page file would otherwise be a SIGBUS in the restarted
+  // program.
+  for (const auto& file : image.manifest_.files()) {
+    STASIS_TRY([[maybe_unused]] Fd checked, image.open_file(file.name()));
+  }
+  return image;
+}
+
+Result<Fd> Image::open_file(const std::string& name) const {
+  const std::string path = directory_ + "/" + name;
+  const auto& files = manifest_.files();
+  const auto entry =
+      std::find_if(files.begin(), files.end(), [&](const auto& file) { return file.name() == name; });
+  if (entry == files.end()) return not_an_image(path, "the manifest names no such file");
+  STASIS_TRY(Fd file, open_ours(directory_fd_.get(), name, path));
+  struct stat status;
+  if (fstat(file.get(), &status) != 0) return errno_error("open image", path);
+  if (static_cast<uint64_t>(status.st_size) != entry->size()) {
+    return not_an_image(path,
+                        fmt::format("it has {} bytes and should have {}", status.st_size, entry->size()));
+  }
+  return file;
+}
+
+uint64_t Image::logical_size() const {
+  uint64_t total = 0;
+  for (const auto& file : manifest_.files()) total += file.size();
+  return total;
+}
+
+uint64_t Image::stored_size() const {
+  uint64_t total = 0;
+  for (const auto& file : manifest_.files()) total += file.stored();
+  return total;
+}
+
+Result<void> Image::verify(const std::function<void(uint64_t, uint64_t)>& progress) const {
+  const uint64_t total = logical_size();
+  uint64_t done = 0;
+  BlockSummer summer;
+  for (const auto& file : manifest_.files()) {
+    const std::string path = directory_ + "/" + file.name();
+    STASIS_TRY(Fd fd, open_file(file.name()));
+    // Larger read-ahead; verify reads once and in order.
+    (void)posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    for (int i = 0; i < file.sums_size(); ++i) {
+      const uint64_t offset = static_cast<uint64_t>(i) * file.block_size();
+      const uint64_t size = std::min<uint64_t>(file.block_size(), file.size() - offset);
+      STASIS_TRY(BlockSum block, summer.sum(fd.get(), path, offset, size));
+      if (block.sum != file.sums(i)) {
+        return Error{"verify image", path,
+                     fmt::format("the block of {} bytes at offset {} is not what was saved", size, offset),
+                     "restart from another checkpoint (stasis list) and check this disk",
+                     ErrorCode::kDamaged};
+      }
+      done += size;
+      if (progress) progress(done, total);
+    }
+  }
+  return {};
+}
+
+}  // namespace stasis::image

@@ -1,0 +1,50 @@
+// What the parts of the validator share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::image::validation {
+
+// The end of user space with four-level page tables, which is all that the kernel gives out unless asked for
+// more.
+inline constexpr uint64_t kUserEnd = uint64_t{1} << 47;
+// PID_MAX_LIMIT of the kernel.
+inline constexpr int64_t kPidEnd = int64_t{1} << 22;
+// No file system of today has larger files; sums of sizes below this cannot overflow.
+inline constexpr uint64_t kSizeLimit = uint64_t{1} << 56;
+
+inline Error bad(std::string_view where, std::string_view what) {
+  return {"manifest", "", where.empty() ? std::string(what) : fmt::format("{}: {}", where, what),
+          "the image is damaged or was not written by stasis; use another one (stasis list)",
+          ErrorCode::kDamaged};
+}
+
+inline bool aligned(uint64_t value) { return value % kPageSize == 0; }
+
+// Paths and names end up in system calls, which would end them at a NUL.
+inline bool sane_text(const std::string& text, size_t limit) {
+  return text.size() <= limit && text.find('\0') == std::string::npos;
+}
+inline constexpr size_t kPathLimit = 64 << 10;
+
+// What references may refer to.
+struct Known {
+  const schema::Manifest* manifest = nullptr;
+  std::unordered_set<uint32_t> descriptions;
+  std::unordered_map<std::string, uint64_t> file_sizes;
+
+  bool description_or_none(uint32_t id) const { return id == 0 || descriptions.contains(id); }
+};
+
+Result<void> check_processes(const Known& known);
+Result<void> check_memories(const Known& known);
+
+}  // namespace stasis::image::validation
