@@ -17,9 +17,11 @@ import pathlib
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
@@ -38,6 +40,26 @@ class Skipped(Exception):
     pass
 
 
+def echo_server():
+    """Stands for the outside: a peer that no checkpoint contains. Returns its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer(connection):
+        with connection:
+            try:
+                while data := connection.recv(4096):
+                    connection.sendall(data)
+            except OSError:
+                pass
+
+    def serve():
+        while True:
+            threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener.getsockname()[1]
+
+
 class Stasis:
     """The command, with the state of one test in a directory of its own, perhaps as another user."""
 
@@ -50,7 +72,7 @@ class Stasis:
     def line(self, args):
         line = [self.binary] + [str(a) for a in args]
         if self.user:
-            keep = [f"{k}={v}" for k, v in self.env.items() if k in ("STASIS_HOME", "SUBJECT_DIR", "PATH", "LC_ALL")]
+            keep = [f"{k}={v}" for k, v in self.env.items() if k in ("STASIS_HOME", "PATH", "LC_ALL") or k.startswith("SUBJECT_")]
             line = ["setpriv", f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups",
                     "--inh-caps=-all", "env", "-i", f"HOME={self.user.pw_dir}"] + keep + line
         return line
@@ -106,7 +128,7 @@ class Run:
             for place in (self.home, self.dir, self.output_path):
                 os.chown(place, user.pw_uid, user.pw_gid)
         self.stasis = Stasis(options.stasis, self.home, user, options.timeout)
-        self.stasis.env["SUBJECT_DIR"] = str(self.dir)
+        self.stasis.env.update(SUBJECT_DIR=str(self.dir), SUBJECT_PEER_PORT=str(options.peer_port))
         self.foreground = None  # what stands for the program: its exit status is the program's
         self.name = "s"
 
@@ -173,6 +195,7 @@ class Run:
             stopped.wait(self.options.timeout)
         except subprocess.TimeoutExpired:
             raise Failure("checkpoint --stop left the foreground launch running")
+        (self.dir / "restarted").touch()
         self.foreground = self.stasis.start("restart", self.name, *flags, output=self.output)
         self.ping("after the restart")
 
@@ -356,6 +379,7 @@ def main():
             sys.exit("--as-user needs root")
         user = pwd.getpwnam(options.as_user)
 
+    options.peer_port = echo_server()
     counts, failures, seconds = {"pass": 0, "skip": 0, "fail": 0}, [], time.monotonic()
 
     def one(item):

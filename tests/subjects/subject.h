@@ -50,6 +50,7 @@ enum Trait : unsigned {
   kMayRefuse = 4,  // a refusal is right too, if the program then runs on and verifies
   kOneRun = 8,     // speaks with somebody outside who does not come back: at most one restart
   kLiar = 16,      // must be reported as failed; tests the runner
+  kPart = 32,      // started by another case; not listed
 };
 
 struct Case {
@@ -378,7 +379,9 @@ inline ssize_t slurp(const char* name, char* buffer, size_t size) {
 
 inline int main_of_cases(int argc, char** argv) {
   if (argc == 2 && strcmp(argv[1], "--list") == 0) {
-    for (Case* c = g_cases; c != nullptr; c = c->next) printf("%s %u\n", c->name, c->traits);
+    for (Case* c = g_cases; c != nullptr; c = c->next) {
+      if ((c->traits & kPart) == 0) printf("%s %u\n", c->name, c->traits);
+    }
     return 0;
   }
   const char* dir = getenv("SUBJECT_DIR");

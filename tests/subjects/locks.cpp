@@ -1,0 +1,115 @@
+// Locks on files. Each is held by something else: flock and OFD locks by the open file description, fcntl
+// locks by the process.
+#include <sys/file.h>
+
+#include "subject.h"
+
+namespace {
+int opened(const char* name) {
+  int fd = open(subject::path(name), O_RDWR | O_CREAT, 0600);
+  MUST(fd >= 0);
+  return fd;
+}
+struct flock range(short type, off_t start, off_t length) {
+  struct flock lock = {};
+  lock.l_type = type;
+  lock.l_start = start;
+  lock.l_len = length;
+  return lock;
+}
+// Who would be in the way, by fcntl; 0 when nobody.
+pid_t holder(int fd, off_t start) {
+  struct flock lock = range(F_WRLCK, start, 1);
+  CHECK_EQ(fcntl(fd, F_GETLK, &lock), 0);
+  return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+}
+}  // namespace
+
+CASE(flock_exclusive) {
+  int fd = opened("file");
+  MUST(flock(fd, LOCK_EX) == 0);
+  subject::hold();
+  int other = opened("file");
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), -1);
+  CHECK_EQ(errno, EWOULDBLOCK);
+  CHECK_EQ(flock(fd, LOCK_UN), 0);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
+}
+CASE(flock_shared) {
+  int fd = opened("file"), second = opened("file");
+  MUST(flock(fd, LOCK_SH) == 0 && flock(second, LOCK_SH) == 0);
+  subject::hold();
+  int other = opened("file");
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), 0);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), -1);
+  close(fd);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), -1);
+  close(second);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
+}
+CASE(flock_of_a_duplicate) {
+  int fd = opened("file"), copy = dup(fd);
+  MUST(flock(fd, LOCK_EX) == 0);
+  subject::hold();
+  int other = opened("file");
+  close(fd);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), -1);
+  close(copy);
+  CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
+}
+CASE(fcntl_ranges) {
+  int fd = opened("file");
+  struct flock write_part = range(F_WRLCK, 0, 100), read_part = range(F_RDLCK, 200, 50);
+  MUST(fcntl(fd, F_SETLK, &write_part) == 0 && fcntl(fd, F_SETLK, &read_part) == 0);
+  subject::hold();
+  pid_t self = getpid();
+  JOIN(subject::child([=] {
+    int other = opened("file");
+    CHECK_EQ(holder(other, 50), self);
+    CHECK_EQ(holder(other, 99), self);
+    CHECK_EQ(holder(other, 100), 0);
+    CHECK_EQ(holder(other, 220), self);
+    struct flock shared = range(F_RDLCK, 220, 1);
+    CHECK_EQ(fcntl(other, F_SETLK, &shared), 0);
+  }));
+  struct flock all = range(F_UNLCK, 0, 0);
+  CHECK_EQ(fcntl(fd, F_SETLK, &all), 0);
+}
+CASE(fcntl_of_two_processes) {
+  int fd = opened("file");
+  struct flock mine = range(F_WRLCK, 0, 10);
+  MUST(fcntl(fd, F_SETLK, &mine) == 0);
+  pid_t pid = subject::child([=] {
+    int own = opened("file");
+    struct flock theirs = range(F_WRLCK, 10, 10);
+    MUST(fcntl(own, F_SETLK, &theirs) == 0);
+    subject::mark("locked");
+    subject::await("go");
+    CHECK_EQ(holder(own, 5), getppid());
+    subject::await("seen");
+  });
+  subject::await("locked");
+  subject::hold();
+  CHECK_EQ(holder(fd, 15), pid);
+  subject::mark("seen");
+  JOIN(pid);
+  CHECK_EQ(holder(fd, 15), 0);
+}
+CASE(open_file_description_lock) {
+  int fd = opened("file");
+  struct flock lock = range(F_WRLCK, 0, 10);
+  MUST(fcntl(fd, F_OFD_SETLK, &lock) == 0);
+  subject::hold();
+  int other = opened("file");
+  lock = range(F_WRLCK, 5, 1);
+  CHECK_EQ(fcntl(other, F_OFD_SETLK, &lock), -1);
+  close(fd);
+  CHECK_EQ(fcntl(other, F_OFD_SETLK, &lock), 0);
+}
+CASE_WITH(lease, subject::kMayRefuse) {
+  int fd = opened("file");
+  if (fcntl(fd, F_SETLEASE, F_WRLCK) != 0) SKIP("no leases here");
+  subject::hold();
+  CHECK_EQ(fcntl(fd, F_GETLEASE), F_WRLCK);
+  CHECK_EQ(fcntl(fd, F_SETLEASE, F_UNLCK), 0);
+}

@@ -1,0 +1,323 @@
+// Unix sockets: pairs, names, content on the way, descriptors in flight, halves that are shut.
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "subject.h"
+
+namespace {
+
+struct Pair {
+  int a, b;
+};
+Pair make_pair(int type) {
+  int fds[2];
+  MUST(socketpair(AF_UNIX, type, 0, fds) == 0);
+  return {fds[0], fds[1]};
+}
+sockaddr_un named(const char* name) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  snprintf(address.sun_path, sizeof address.sun_path, "%s/%s", subject::g_dir, name);
+  return address;
+}
+const sockaddr* plain(const sockaddr_un& address) { return reinterpret_cast<const sockaddr*>(&address); }
+
+int bound(int type, const char* name) {
+  int fd = socket(AF_UNIX, type, 0);
+  sockaddr_un address = named(name);
+  MUST(fd >= 0 && bind(fd, plain(address), sizeof address) == 0);
+  return fd;
+}
+void both_ways(int a, int b) {
+  char back[4] = {};
+  CHECK_EQ(send(a, "ab", 2, MSG_NOSIGNAL), 2);
+  CHECK_EQ(recv(b, back, 4, MSG_DONTWAIT), 2);
+  CHECK_EQ(send(b, "cd", 2, MSG_NOSIGNAL), 2);
+  CHECK_EQ(recv(a, back, 4, MSG_DONTWAIT), 2);
+  CHECK_EQ(memcmp(back, "cd", 2), 0);
+}
+void expect(int fd, const char* text) {
+  char back[256] = {};
+  CHECK_EQ(recv(fd, back, sizeof back, MSG_DONTWAIT), static_cast<ssize_t>(strlen(text)));
+  if (strcmp(back, text) != 0) subject::say("got \"%s\", expected \"%s\"", back, text);
+  CHECK_EQ(strcmp(back, text), 0);
+}
+
+}  // namespace
+
+CASE(stream_pair_with_content) {
+  Pair p = make_pair(SOCK_STREAM);
+  MUST(write(p.a, "towards b", 9) == 9 && write(p.b, "towards a", 9) == 9);
+  subject::hold();
+  expect(p.b, "towards b");
+  expect(p.a, "towards a");
+  both_ways(p.a, p.b);
+}
+CASE(stream_pair_with_much_content) {
+  Pair p = make_pair(SOCK_STREAM);
+  static uint8_t data[150000], back[150000];
+  subject::fill(data, sizeof data, 1);
+  int flags = fcntl(p.a, F_GETFL);
+  fcntl(p.a, F_SETFL, flags | O_NONBLOCK);
+  size_t sent = 0;
+  while (sent < sizeof data) {
+    ssize_t n = write(p.a, data + sent, sizeof data - sent < 5000 ? sizeof data - sent : 5000);
+    if (n <= 0) break;
+    sent += n;
+  }
+  MUST(sent > 50000);
+  subject::hold();
+  CHECK_EQ(fcntl(p.a, F_GETFL), flags | O_NONBLOCK);
+  size_t have = 0;
+  while (have < sent) {
+    ssize_t n = recv(p.b, back + have, sent - have, MSG_DONTWAIT);
+    if (n <= 0) break;
+    have += n;
+  }
+  CHECK_EQ(have, sent);
+  CHECK_EQ(memcmp(data, back, sent), 0);
+}
+CASE(datagram_pair) {
+  Pair p = make_pair(SOCK_DGRAM);
+  for (const char* text : {"one", "two two", "3"}) MUST(send(p.a, text, strlen(text), 0) > 0);
+  subject::hold();
+  for (const char* text : {"one", "two two", "3"}) expect(p.b, text);
+  both_ways(p.a, p.b);
+}
+CASE(sequenced_pair) {
+  Pair p = make_pair(SOCK_SEQPACKET);
+  for (const char* text : {"first", "second message"}) MUST(send(p.b, text, strlen(text), 0) > 0);
+  subject::hold();
+  expect(p.a, "first");
+  expect(p.a, "second message");
+  both_ways(p.a, p.b);
+}
+CASE(empty_datagram) {
+  Pair p = make_pair(SOCK_DGRAM);
+  MUST(send(p.a, "", 0, 0) == 0 && send(p.a, "x", 1, 0) == 1);
+  subject::hold();
+  char byte;
+  CHECK_EQ(recv(p.b, &byte, 1, MSG_DONTWAIT), 0);
+  CHECK_EQ(recv(p.b, &byte, 1, MSG_DONTWAIT), 1);
+}
+CASE(between_processes) {
+  Pair p = make_pair(SOCK_STREAM);
+  pid_t pid = subject::child([=] {
+    close(p.a);
+    subject::mark("born");
+    char byte;
+    while (read(p.b, &byte, 1) == 1) {
+      ++byte;
+      MUST(write(p.b, &byte, 1) == 1);
+    }
+  });
+  close(p.b);
+  subject::await("born");
+  subject::await_asleep(pid);
+  subject::hold();
+  for (char c = 'a'; c < 'z'; ++c) {
+    char back = 0;
+    CHECK_EQ(write(p.a, &c, 1), 1);
+    CHECK_EQ(read(p.a, &back, 1), 1);
+    CHECK_EQ(back, c + 1);
+  }
+  close(p.a);
+  JOIN(pid);
+}
+CASE(halves_shut) {
+  Pair write_shut = make_pair(SOCK_STREAM), read_shut = make_pair(SOCK_STREAM);
+  MUST(write(write_shut.a, "last", 4) == 4);
+  MUST(shutdown(write_shut.a, SHUT_WR) == 0 && shutdown(read_shut.a, SHUT_RD) == 0);
+  subject::hold();
+  char back[8];
+  CHECK_EQ(recv(write_shut.b, back, 8, MSG_DONTWAIT), 4);
+  CHECK_EQ(recv(write_shut.b, back, 8, MSG_DONTWAIT), 0);
+  CHECK_EQ(send(write_shut.a, "x", 1, MSG_NOSIGNAL), -1);
+  CHECK_EQ(send(write_shut.b, "y", 1, MSG_NOSIGNAL), 1);
+  CHECK_EQ(recv(write_shut.a, back, 8, MSG_DONTWAIT), 1);
+  CHECK_EQ(recv(read_shut.a, back, 8, MSG_DONTWAIT), 0);
+  CHECK_EQ(send(read_shut.b, "x", 1, MSG_NOSIGNAL), -1);
+}
+CASE(peer_gone) {
+  Pair p = make_pair(SOCK_STREAM);
+  MUST(write(p.b, "farewell", 8) == 8);
+  close(p.b);
+  subject::hold();
+  expect(p.a, "farewell");
+  char byte;
+  CHECK_EQ(recv(p.a, &byte, 1, MSG_DONTWAIT), 0);
+  CHECK_EQ(send(p.a, "x", 1, MSG_NOSIGNAL), -1);
+  CHECK_EQ(errno, EPIPE);
+}
+CASE(options) {
+  Pair p = make_pair(SOCK_STREAM);
+  int on = 1, size = 65536, value = 0;
+  socklen_t length = sizeof value;
+  timeval timeout = {7, 500000}, now = {};
+  MUST(setsockopt(p.a, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
+  MUST(setsockopt(p.a, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
+  MUST(setsockopt(p.a, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) == 0);
+  int buffer = 0;
+  MUST(getsockopt(p.a, SOL_SOCKET, SO_SNDBUF, &buffer, &length) == 0);
+  subject::hold();
+  length = sizeof value;
+  CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_PASSCRED, &value, &length), 0);
+  CHECK_EQ(value, 1);
+  CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_SNDBUF, &value, &length), 0);
+  CHECK_EQ(value, buffer);
+  length = sizeof now;
+  CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_RCVTIMEO, &now, &length), 0);
+  CHECK_EQ(now.tv_sec, 7);
+}
+CASE(peer_credentials) {
+  Pair p = make_pair(SOCK_STREAM);
+  ucred before = {}, after = {};
+  socklen_t length = sizeof before;
+  MUST(getsockopt(p.a, SOL_SOCKET, SO_PEERCRED, &before, &length) == 0);
+  subject::hold();
+  CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_PEERCRED, &after, &length), 0);
+  CHECK_EQ(after.pid, before.pid);
+  CHECK_EQ(after.uid, before.uid);
+}
+CASE(listening) {
+  int listener = bound(SOCK_STREAM, "sock");
+  MUST(listen(listener, 8) == 0);
+  sockaddr_un address = named("sock");
+  subject::hold();
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK_EQ(connect(client, plain(address), sizeof address), 0);
+  int server = accept(listener, nullptr, nullptr);
+  CHECK(server >= 0);
+  both_ways(client, server);
+  sockaddr_un now = {};
+  socklen_t length = sizeof now;
+  CHECK_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
+}
+CASE(listening_with_backlog) {
+  int listener = bound(SOCK_STREAM, "sock");
+  MUST(listen(listener, 8) == 0);
+  sockaddr_un address = named("sock");
+  int waiting[3];
+  for (int i = 0; i < 3; ++i) {
+    waiting[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+    char hello = static_cast<char>('0' + i);
+    MUST(connect(waiting[i], plain(address), sizeof address) == 0 && write(waiting[i], &hello, 1) == 1);
+  }
+  subject::hold();
+  for (int i = 0; i < 3; ++i) {
+    int server = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK);
+    CHECK(server >= 0);
+    char hello = 0;
+    CHECK_EQ(recv(server, &hello, 1, MSG_DONTWAIT), 1);
+    CHECK_EQ(hello, '0' + i);
+    both_ways(server, waiting[i]);
+  }
+}
+CASE(connected_by_name) {
+  int listener = bound(SOCK_STREAM, "sock");
+  sockaddr_un address = named("sock");
+  MUST(listen(listener, 8) == 0);
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(connect(client, plain(address), sizeof address) == 0);
+  int server = accept(listener, nullptr, nullptr);
+  MUST(server >= 0 && write(server, "hello", 5) == 5);
+  subject::hold();
+  expect(client, "hello");
+  both_ways(client, server);
+  sockaddr_un now = {};
+  socklen_t length = sizeof now;
+  CHECK_EQ(getsockname(server, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
+  length = sizeof now;
+  CHECK_EQ(getpeername(client, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
+}
+CASE(connected_and_listener_closed) {
+  int listener = bound(SOCK_STREAM, "sock");
+  sockaddr_un address = named("sock");
+  MUST(listen(listener, 8) == 0);
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(connect(client, plain(address), sizeof address) == 0);
+  int server = accept(listener, nullptr, nullptr);
+  close(listener);
+  unlink(address.sun_path);
+  subject::hold();
+  both_ways(client, server);
+  CHECK_EQ(access(address.sun_path, F_OK), -1);
+}
+CASE(abstract_name) {
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  int n = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "stasis-subject-%s",
+                   strrchr(subject::g_dir, '-') != nullptr ? strrchr(subject::g_dir, '-') : "");
+  socklen_t length = offsetof(sockaddr_un, sun_path) + 1 + n;
+  MUST(bind(listener, plain(address), length) == 0 && listen(listener, 4) == 0);
+  subject::hold();
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK_EQ(connect(client, plain(address), length), 0);
+  CHECK(accept(listener, nullptr, nullptr) >= 0);
+}
+CASE(bound_datagram) {
+  int server = bound(SOCK_DGRAM, "sock"), client = bound(SOCK_DGRAM, "client");
+  sockaddr_un address = named("sock"), from = {};
+  MUST(connect(client, plain(address), sizeof address) == 0);
+  MUST(send(client, "queued", 6, 0) == 6);
+  subject::hold();
+  char back[16] = {};
+  socklen_t length = sizeof from;
+  CHECK_EQ(recvfrom(server, back, 16, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length), 6);
+  CHECK_EQ(strcmp(back, "queued"), 0);
+  CHECK_EQ(send(client, "later", 5, 0), 5);
+  length = sizeof from;
+  CHECK_EQ(recvfrom(server, back, 16, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length), 5);
+  CHECK_EQ(strcmp(from.sun_path, named("client").sun_path), 0);
+}
+CASE_WITH(descriptor_in_flight, subject::kMayRefuse) {
+  Pair p = make_pair(SOCK_STREAM);
+  int file = open(subject::path("file"), O_RDWR | O_CREAT, 0600);
+  MUST(file >= 0 && write(file, "passed on", 9) == 9);
+  char byte = 'f', control[CMSG_SPACE(sizeof(int))] = {};
+  iovec part = {&byte, 1};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(header), &file, sizeof file);
+  MUST(sendmsg(p.a, &message, 0) == 1);
+  close(file);
+  subject::hold();
+  memset(control, 0, sizeof control);
+  message.msg_controllen = sizeof control;
+  CHECK_EQ(recvmsg(p.b, &message, MSG_DONTWAIT), 1);
+  header = CMSG_FIRSTHDR(&message);
+  CHECK(header != nullptr);
+  if (header == nullptr) return;
+  int got = -1;
+  memcpy(&got, CMSG_DATA(header), sizeof got);
+  char back[16] = {};
+  CHECK_EQ(lseek(got, 0, SEEK_CUR), 9);
+  CHECK_EQ(pread(got, back, 16, 0), 9);
+  CHECK_EQ(strcmp(back, "passed on"), 0);
+}
+CASE(unconnected) {
+  int stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+      datagram = socket(AF_UNIX, SOCK_DGRAM, 0);
+  MUST(stream >= 0 && datagram >= 0);
+  subject::hold();
+  char byte;
+  CHECK_EQ(recv(datagram, &byte, 1, MSG_DONTWAIT), -1);
+  CHECK_EQ(errno, EAGAIN);
+  sockaddr_un address = named("nobody");
+  CHECK_EQ(connect(stream, plain(address), sizeof address), -1);
+  CHECK_EQ(errno, ENOENT);
+  CHECK_EQ(fcntl(stream, F_GETFD), FD_CLOEXEC);
+}
