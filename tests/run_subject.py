@@ -69,8 +69,9 @@ class Stasis:
         self.env.pop("XDG_RUNTIME_DIR", None)
         self.log = []
 
-    def line(self, args):
-        line = [self.binary] + [str(a) for a in args]
+    def line(self, args, program=None):
+        """The command line, of stasis or another program, as the user of the test."""
+        line = [str(program or self.binary)] + [str(a) for a in args]
         if self.user:
             keep = [f"{k}={v}" for k, v in self.env.items() if k in ("STASIS_HOME", "PATH", "LC_ALL") or k.startswith("SUBJECT_")]
             line = ["setpriv", f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups",
@@ -123,8 +124,8 @@ class Run:
             directory.mkdir()
         self.output_path = self.top / "output"
         self.output = open(self.output_path, "ab", buffering=0)
+        os.chmod(self.top, 0o755)  # a subject may become another user
         if user:
-            os.chmod(self.top, 0o755)
             for place in (self.home, self.dir, self.output_path):
                 os.chown(place, user.pw_uid, user.pw_gid)
         self.stasis = Stasis(options.stasis, self.home, user, options.timeout)
@@ -172,9 +173,7 @@ class Run:
 
     def launch(self):
         if self.mode == "control" and self.options.bare:
-            env = dict(self.stasis.env)
-            line = [str(self.program), self.case]
-            self.foreground = subprocess.Popen(line, env=env, stdin=subprocess.DEVNULL, stdout=self.output,
+            self.foreground = subprocess.Popen(self.stasis.line([self.case], self.program), env=self.stasis.env, stdin=subprocess.DEVNULL, stdout=self.output,
                                                stderr=self.output, start_new_session=True)
         else:
             self.foreground = self.stasis.start("launch", "--name", self.name, "--", self.program, self.case,
