@@ -1,0 +1,213 @@
+#include "checkpoint/checkpoint.h"
+
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <map>
+#include <optional>
+
+#include "base/clock.h"
+#include "checkpoint/process_saver.h"
+#include "freeze/frozen_tree.h"
+#include "image/writer.h"
+#include "inspect/process.h"
+#include "kernel/cpu.h"
+#include "kernel/proc.h"
+
+namespace stasis::checkpoint {
+
+namespace {
+
+// The kernel packs a terminal's device number differently in stat than in st_rdev.
+dev_t terminal_device(int64_t packed) {
+  auto value = static_cast<uint32_t>(packed);
+  return makedev((value >> 8) & 0xfff, (value & 0xff) | ((value >> 12) & 0xfff00));
+}
+
+// One attempt, from the freeze to the published image.
+class Run {
+ public:
+  explicit Run(const Request& request) : request_(request), files_(request.terminal_device, request.stdio) {}
+
+  Result<Report> execute() {
+    STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init));
+    if (tree_->processes().empty()) {
+      return Error{"checkpoint", request_.session, "no process of it is left", {}, ErrorCode::kNotFound};
+    }
+    started_ns_ = tree_->frozen_since_ns();
+    STASIS_CHECK(look());
+    // From here on nothing is refused any more, so now something may be written.
+    STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
+    STASIS_CHECK(files_.observe(writer, manifest_));
+    STASIS_CHECK(fork_snapshots(writer));
+    for (auto& saver : savers_) saver->leave();
+    int64_t pause_ns = monotonic_ns() - started_ns_;
+    if (!request_.stop) {
+      tree_->thaw();
+      pause_ns = monotonic_ns() - started_ns_;
+    }
+    STASIS_CHECK(write_pages(writer));
+    STASIS_TRY(Report report, publish(writer, pause_ns));
+    if (request_.stop) STASIS_CHECK(end_session());
+    return report;
+  }
+
+ private:
+  Result<void> look() {
+    STASIS_CHECK(inspect::refuse_unsupported(*tree_));
+    STASIS_CHECK(files_.collect(*tree_));
+    STASIS_CHECK(files_.classify());
+    const auto& processes = tree_->processes();
+    for (size_t i = 0; i < processes.size(); ++i) {
+      auto* out = manifest_.add_processes();
+      inspect::observe_identity(processes[i], *tree_, *out);
+      if (processes[i].zombie) continue;
+      for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
+      out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
+      auto* memory = manifest_.add_memories();
+      savers_.push_back(std::make_unique<ProcessSaver>(processes[i], i));
+      STASIS_CHECK(savers_.back()->enter());
+      STASIS_CHECK(savers_.back()->observe(*out, *memory));
+      STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_));
+      observe_terminal(processes[i], *out);
+    }
+    observe_clocks();
+    observe_session_terminal();
+    return {};
+  }
+
+  Result<void> fork_snapshots(image::Writer& writer) {
+    std::vector<uint64_t> covered;
+    for (auto& saver : savers_) {
+      STASIS_CHECK(saver->fork_snapshot());
+      STASIS_CHECK(saver->save_wiped_memory(writer));
+      STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));
+    }
+    return {};
+  }
+
+  Result<void> write_pages(image::Writer& writer) {
+    uint64_t total = 0;
+    for (auto& saver : savers_) {
+      STASIS_TRY(uint64_t bytes, saver->find_pages());
+      total += bytes;
+    }
+    uint64_t done = 0;
+    for (size_t i = 0; i < savers_.size(); ++i) {
+      STASIS_CHECK(savers_[i]->write_pages(writer, *manifest_.mutable_memories(static_cast<int>(i)), [&](uint64_t bytes) {
+        done += bytes;
+        if (request_.progress) request_.progress(done, total);
+      }));
+    }
+    return {};
+  }
+
+  Result<Report> publish(image::Writer& writer, int64_t pause_ns) {
+    manifest_.set_session(request_.session);
+    manifest_.set_tag(request_.tag);
+    manifest_.set_root_pid(request_.root.value);
+    manifest_.set_user(::geteuid());
+    manifest_.set_user_namespace(request_.user_namespace);
+    for (const auto& word : request_.command) manifest_.add_command(word);
+    for (const auto& warning : files_.warnings()) manifest_.add_warnings(warning);
+    kernel::describe_cpu(*manifest_.mutable_host());
+    utsname system;
+    if (::uname(&system) == 0) manifest_.mutable_host()->set_kernel(system.release);
+    manifest_.set_pause_ns(pause_ns);
+    manifest_.set_total_ns(monotonic_ns() - started_ns_);
+    STASIS_TRY(auto published, writer.publish(manifest_));
+    Report report;
+    report.id = published.id;
+    report.directory = published.directory;
+    report.stored = published.stored;
+    report.pause_ns = pause_ns;
+    report.total_ns = monotonic_ns() - started_ns_;
+    report.processes = static_cast<uint64_t>(manifest_.processes_size());
+    report.warnings = files_.warnings();
+    return report;
+  }
+
+  // The image is on the disk, and the tree still stands: it ends where the image begins.
+  Result<void> end_session() {
+    Fd init(static_cast<int>(::syscall(SYS_pidfd_open, request_.init.value, 0)));
+    ::kill(request_.init.value, SIGKILL);
+    tree_->kill();
+    if (init) {
+      pollfd wait{init.get(), POLLIN, 0};
+      ::poll(&wait, 1, 10'000);
+    }
+    return {};
+  }
+
+  void observe_clocks() {
+    auto offsets = kernel::read_clock_offsets(request_.init);
+    kernel::ClockOffsets none;
+    const auto& offset = offsets.ok() ? *offsets : none;
+    auto* clocks = manifest_.mutable_clocks();
+    clocks->set_realtime_ns(clock_ns(CLOCK_REALTIME));
+    clocks->set_monotonic_ns(clock_ns(CLOCK_MONOTONIC) + offset.monotonic_ns);
+    clocks->set_boottime_ns(clock_ns(CLOCK_BOOTTIME) + offset.boottime_ns);
+  }
+
+  void observe_terminal(const freeze::FrozenProcess& process, schema::Process& out) {
+    if (process.stat.terminal == 0 || out.session() != out.pid()) return;
+    const auto* terminal = files_.find_terminal(terminal_device(process.stat.terminal));
+    if (terminal == nullptr) {
+      files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none", out.pid()));
+      return;
+    }
+    out.set_controlling_terminal(terminal->id);
+    for (const auto& other : tree_->processes()) {
+      if (other.stat.group == process.stat.foreground_group) out.set_foreground_group(other.status.ns_group.value);
+    }
+  }
+
+  void observe_session_terminal() {
+    if (request_.terminal_device == 0) return;
+    const auto* file = files_.find_terminal(request_.terminal_device);
+    auto* terminal = manifest_.mutable_terminal();
+    terminal->set_present(true);
+    terminal->set_device(request_.terminal_device);
+    if (file == nullptr) return;
+    termios attributes;
+    if (::tcgetattr(file->duplicate.get(), &attributes) == 0) {
+      terminal->set_attributes(std::string(reinterpret_cast<const char*>(&attributes), sizeof attributes));
+    }
+    winsize size;
+    if (::ioctl(file->duplicate.get(), TIOCGWINSZ, &size) == 0) {
+      terminal->set_rows(size.ws_row);
+      terminal->set_columns(size.ws_col);
+    }
+  }
+
+  const Request& request_;
+  // Order matters: savers must go before the tree, whose destruction lets the tasks run.
+  std::unique_ptr<freeze::FrozenTree> tree_;
+  int64_t started_ns_ = 0;
+  inspect::DescriptorGraph files_;
+  inspect::SharedMemoryTable shared_;
+  schema::Manifest manifest_;
+  std::vector<std::unique_ptr<ProcessSaver>> savers_;
+};
+
+}  // namespace
+
+Result<Report> run(const Request& request) {
+  constexpr int kAttempts = 100;
+  for (int attempt = 1;; ++attempt) {
+    auto report = Run(request).execute();
+    // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
+    bool retry = !report.ok() && report.error().code == ErrorCode::kBusy && attempt < kAttempts;
+    if (!retry) return report;
+    timespec pause{0, 2'000'000};
+    ::nanosleep(&pause, nullptr);
+  }
+}
+
+}  // namespace stasis::checkpoint

@@ -1,0 +1,44 @@
+// Takes one checkpoint of a running session.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "inspect/descriptors.h"
+
+namespace stasis::checkpoint {
+
+struct Request {
+  HostTid init;                 // pid 1 of the session, as the host sees it
+  NsTid root;                   // the process whose exit status is the session's
+  std::string session;
+  std::string store;            // <store>/<SESSION>
+  std::string tag;
+  bool stop = false;            // end the session when the image is complete; it does not run on in between
+  std::vector<std::string> command;
+  uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
+  std::array<inspect::SessionStdio, 3> stdio;
+  bool user_namespace = false;
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty
+};
+
+struct Report {
+  uint32_t id = 0;
+  std::string directory;
+  int64_t pause_ns = 0;  // how long the program stood still
+  int64_t total_ns = 0;
+  uint64_t stored = 0;
+  uint64_t processes = 0;
+  std::vector<std::string> warnings;
+};
+
+// Freezes the tree, saves it, lets it go on (or ends it), and publishes the image. After an Error the program runs on
+// unharmed and the store is as it was. Being killed at any moment has the same effect.
+Result<Report> run(const Request& request);
+
+}  // namespace stasis::checkpoint

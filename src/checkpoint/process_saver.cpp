@@ -1,0 +1,248 @@
+#include "checkpoint/process_saver.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <iterator>
+
+#include "checkpoint/page_layout.h"
+#include "inspect/process.h"
+#include "kernel/pagemap.h"
+
+namespace stasis::checkpoint {
+
+using inspect::Content;
+using remote::Batch;
+using schema::Mapping;
+
+std::string ProcessSaver::describe() const {
+  return fmt::format("task {} ({})", process_.status.ns_tgid, process_.status.name);
+}
+
+Result<void> ProcessSaver::enter() {
+  for (const auto& thread : process_.threads) {
+    STASIS_TRY(auto context, inspect::observe_context(process_, thread));
+    contexts_.push_back(context);
+  }
+  STASIS_TRY(maps_, kernel::read_maps(process_.pid));
+  STASIS_TRY(foothold_, remote::Foothold::establish(process_.pid, contexts_.front(), maps_, contexts_.size() > 1));
+  return {};
+}
+
+Result<void> ProcessSaver::observe(schema::Process& out, schema::Memory& memory) {
+  return inspect::observe_process(process_, contexts_, *foothold_, out, memory);
+}
+
+Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
+                                    schema::Manifest& manifest) {
+  STASIS_TRY(mappings_, inspect::classify_mappings(process_, maps_, *foothold_, files, shared, manifest));
+  if (process_.status.locked_kib != 0) {
+    // A fork has no locks, so the flags have to be read here, for the few programs that lock memory.
+    STASIS_TRY(auto flags, kernel::read_mapping_flags(process_.pid));
+    inspect::add_flags(mappings_, flags);
+  }
+  return {};
+}
+
+Result<void> ProcessSaver::fork_snapshot() {
+  STASIS_TRY(child_, SnapshotChild::fork(*foothold_));
+  // Ranges with MADV_DONTFORK are missing in the child.
+  STASIS_TRY(auto copied, kernel::read_maps(child_->pid()));
+  std::vector<Mapping*> missing;
+  auto there = copied.begin();
+  for (auto& facts : mappings_) {
+    while (there != copied.end() && there->end <= facts.entry.start) ++there;
+    if (there == copied.end() || there->start > facts.entry.start) missing.push_back(&facts.mapping);
+  }
+  if (missing.empty()) return {};
+  child_.reset();
+
+  constexpr size_t kAtOnce = 14;  // room for calls to undo, see Foothold::arm_undo()
+  if (missing.size() > kAtOnce) {
+    return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", missing.size()),
+                 "at most 14 are supported", ErrorCode::kRefused};
+  }
+  Batch allow(foothold_->scratch());
+  Batch forbid(foothold_->scratch());
+  std::vector<std::array<uint64_t, 8>> undo;
+  for (Mapping* mapping : missing) {
+    uint64_t size = mapping->end() - mapping->start();
+    allow.call(SYS_madvise, {mapping->start(), size, MADV_DOFORK});
+    forbid.call(SYS_madvise, {mapping->start(), size, MADV_DONTFORK});
+    undo.push_back({SYS_madvise, mapping->start(), size, MADV_DONTFORK});
+    mapping->add_advice(MADV_DONTFORK);
+  }
+  STASIS_CHECK(foothold_->arm_undo(undo));
+  STASIS_CHECK(foothold_->run(allow));
+  auto forked = SnapshotChild::fork(*foothold_);
+  STASIS_CHECK(foothold_->run(forbid));
+  STASIS_CHECK(foothold_->disarm_undo());
+  STASIS_TRY(child_, std::move(forked));
+  return {};
+}
+
+// MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of smaps, which
+// walks all page tables; comparing one page that the process has tells the same.
+Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
+  STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
+  STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));
+  std::vector<size_t> wiped;
+  for (size_t i = 0; i < mappings_.size(); ++i) {
+    const auto& facts = mappings_[i];
+    if (facts.mapping.kind() != Mapping::ANONYMOUS || facts.content == Content::kNone) continue;
+    STASIS_TRY(auto pages, original.own_pages(facts.entry.start, facts.entry.end, 1));
+    if (pages.empty()) continue;
+    STASIS_TRY(auto copied, copy.own_pages(pages.front().start, pages.front().start + kPageSize, 1));
+    if (copied.empty()) wiped.push_back(i);
+  }
+  return wiped;
+}
+
+Result<Fd> ProcessSaver::page_file(image::Writer& writer) {
+  if (page_file_name_.empty()) {
+    page_file_name_ = fmt::format("{}.stasis-pages", process_.status.ns_tgid);
+    STASIS_TRY(page_file_, writer.create_file(page_file_name_));
+  }
+  return duplicate(page_file_.get());
+}
+
+Result<void> ProcessSaver::save_wiped_memory(image::Writer& writer) {
+  STASIS_TRY(wiped_, wiped_mappings());
+  if (wiped_.empty()) return {};
+  STASIS_TRY(auto pages, kernel::PageMap::open(process_.pid));
+  STASIS_TRY(Fd file, page_file(writer));
+  std::vector<uint64_t> offsets = layout_offsets(mappings_);
+  std::string buffer;
+  for (size_t index : wiped_) {
+    auto& facts = mappings_[index];
+    STASIS_TRY(auto ranges, pages.own_pages(facts.entry.start, facts.entry.end));
+    for (const auto& range : ranges) {
+      constexpr uint64_t kPiece = 1 << 20;
+      for (uint64_t at = range.start; at < range.end; at += kPiece) {
+        uint64_t size = std::min(kPiece, range.end - at);
+        uint64_t offset = offsets[index] + (at - facts.entry.start);
+        buffer.resize(size);
+        STASIS_CHECK(remote::read_memory(process_.pid, RemotePtr{at}, buffer));
+        STASIS_CHECK(pwrite_all(file.get(), buffer, static_cast<off_t>(offset)));
+        wiped_runs_.push_back({at, size, offset});
+      }
+    }
+    facts.mapping.add_advice(MADV_WIPEONFORK);
+    facts.content = Content::kNone;
+  }
+  return {};
+}
+
+Result<void> ProcessSaver::make_readable(const std::vector<Run>& runs) {
+  Batch batch = child_->batch();
+  auto run = runs.begin();
+  for (const auto& facts : mappings_) {
+    if ((facts.entry.protection & PROT_READ) != 0) continue;
+    while (run != runs.end() && run->address < facts.entry.start) ++run;
+    if (run == runs.end()) break;
+    if (run->address >= facts.entry.end) continue;
+    if (!batch.fits(1, 0)) {
+      STASIS_CHECK(child_->run(batch));
+      batch.clear();
+    }
+    batch.call(SYS_mprotect, {facts.entry.start, facts.entry.end - facts.entry.start,
+                              static_cast<uint64_t>(facts.entry.protection | PROT_READ)});
+  }
+  return child_->run(batch);
+}
+
+Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
+                                              std::vector<uint64_t>& covered) {
+  covered.resize(static_cast<size_t>(manifest.shared_memories_size()));
+  for (const auto& facts : mappings_) {
+    if (facts.mapping.kind() != Mapping::SHARED_MEMORY) continue;
+    uint32_t number = facts.mapping.shared_memory();
+    auto& object = *manifest.mutable_shared_memories(static_cast<int>(number));
+    uint64_t offset = facts.entry.offset;
+    uint64_t size = facts.entry.end - facts.entry.start;
+    // Objects are nearly always mapped as a whole, by many processes; what one of them has saved is complete.
+    uint64_t skip = covered[number] > offset ? std::min(covered[number] - offset, size) : 0;
+    if (skip == size) continue;
+    covered[number] = std::max(covered[number], offset + size);
+
+    std::string name = fmt::format("shared-{}.stasis-pages", number);
+    if (object.page_file().empty()) {
+      STASIS_TRY(Fd created, writer.create_file(name));
+      object.set_page_file(name);
+    }
+    STASIS_TRY(Fd file, open_file(writer.directory() + "/" + name, O_WRONLY));
+    STASIS_TRY(int remote_file, child_->pass(file.get()));
+    // mincore() tells which pages of the object exist, also those that this process never touched.
+    std::vector<Run> runs;
+    constexpr uint64_t kAtOnce = uint64_t{64} << 20;
+    for (uint64_t at = skip; at < size; at += kAtOnce) {
+      uint64_t bytes = std::min(kAtOnce, size - at);
+      Batch batch = child_->batch();
+      uint64_t vector = batch.reserve(bytes / kPageSize);
+      size_t asked = batch.call(SYS_mincore, {facts.entry.start + at, bytes, vector});
+      STASIS_CHECK(child_->run(batch));
+      for (uint64_t page = 0; page < bytes; page += kPageSize) {
+        bool exists = batch.result(asked) != 0 || (batch.output<uint8_t>(vector + page / kPageSize) & 1) != 0;
+        if (!exists) continue;
+        uint64_t address = facts.entry.start + at + page;
+        if (!runs.empty() && runs.back().address + runs.back().size == address) {
+          runs.back().size += kPageSize;
+        } else {
+          runs.push_back({address, kPageSize, offset + at + page});
+        }
+      }
+    }
+    STASIS_CHECK(make_readable(runs));
+    STASIS_CHECK(child_->write(remote_file, runs, [](const Run&) {}));
+    for (const auto& run : runs) {
+      auto* entry = object.add_runs();
+      entry->set_address(run.offset);
+      entry->set_size(run.size);
+      entry->set_offset(run.offset);
+    }
+  }
+  return {};
+}
+
+void ProcessSaver::leave() { foothold_.reset(); }
+
+Result<uint64_t> ProcessSaver::find_pages() {
+  STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
+  inspect::add_flags(mappings_, flags);
+  STASIS_TRY(runs_, find_runs(child_->pid(), mappings_));
+  uint64_t bytes = 0;
+  for (const auto& run : runs_) bytes += run.size;
+  return bytes;
+}
+
+Result<void> ProcessSaver::write_pages(image::Writer& writer, schema::Memory& memory,
+                                       const std::function<void(uint64_t)>& wrote) {
+  STASIS_TRY(Fd file, page_file(writer));
+  STASIS_TRY(int number, child_->pass(file.get()));
+  STASIS_CHECK(make_readable(runs_));
+  auto written = child_->write(number, runs_, [&](const Run& piece) {
+    writer.written(page_file_name_, piece.offset + piece.size);
+    wrote(piece.size);
+  });
+  if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
+  child_.reset();
+
+  std::vector<Run> all;
+  std::merge(runs_.begin(), runs_.end(), wiped_runs_.begin(), wiped_runs_.end(), std::back_inserter(all),
+             [](const Run& a, const Run& b) { return a.address < b.address; });
+  uint64_t end = 0;
+  for (const auto& run : all) {
+    auto* entry = memory.add_runs();
+    entry->set_address(run.address);
+    entry->set_size(run.size);
+    entry->set_offset(run.offset);
+    end = std::max(end, run.offset + run.size);
+  }
+  memory.set_page_file(page_file_name_);
+  for (auto& facts : mappings_) *memory.add_mappings() = std::move(facts.mapping);
+  return {};
+}
+
+}  // namespace stasis::checkpoint

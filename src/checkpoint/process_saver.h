@@ -1,0 +1,57 @@
+// Saves one process: a foothold in it while all stands still, a snapshot child that writes its pages afterwards.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "checkpoint/snapshot.h"
+#include "freeze/frozen_tree.h"
+#include "image/writer.h"
+#include "inspect/descriptors.h"
+#include "inspect/memory.h"
+#include "remote/foothold.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::checkpoint {
+
+class ProcessSaver {
+ public:
+  ProcessSaver(const freeze::FrozenProcess& process, size_t index) : process_(process), index_(index) {}
+
+  // While frozen, in this order. enter() is the first thing that happens in the process.
+  Result<void> enter();
+  Result<void> observe(schema::Process& out, schema::Memory& memory);
+  Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
+                        schema::Manifest& manifest);
+  Result<void> fork_snapshot();
+  // What a fork does not copy, and shared memory that no other process has saved yet.
+  Result<void> save_wiped_memory(image::Writer& writer);
+  Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest, std::vector<uint64_t>& covered);
+  // Gives the process its own context back. Before the tree is thawed.
+  void leave();
+
+  // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is known.
+  Result<uint64_t> find_pages();
+  Result<void> write_pages(image::Writer& writer, schema::Memory& memory, const std::function<void(uint64_t)>& wrote);
+
+ private:
+  std::string describe() const;
+  Result<std::vector<size_t>> wiped_mappings() const;
+  Result<void> make_readable(const std::vector<Run>& runs);
+  Result<Fd> page_file(image::Writer& writer);
+
+  const freeze::FrozenProcess& process_;
+  size_t index_;
+  std::vector<remote::TaskContext> contexts_;
+  std::vector<kernel::MapsEntry> maps_;
+  std::unique_ptr<remote::Foothold> foothold_;
+  std::vector<inspect::MappingFacts> mappings_;
+  std::unique_ptr<SnapshotChild> child_;
+  std::vector<Run> runs_;
+  std::vector<Run> wiped_runs_;  // already in the page file
+  std::vector<size_t> wiped_;
+  std::string page_file_name_;
+  Fd page_file_;
+};
+
+}  // namespace stasis::checkpoint

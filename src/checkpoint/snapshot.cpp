@@ -1,0 +1,182 @@
+#include "checkpoint/snapshot.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+#include "base/clock.h"
+#include "kernel/proc.h"
+
+namespace stasis::checkpoint {
+
+using remote::Batch;
+using remote::Stop;
+using remote::Tracee;
+
+SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
+    : pid_(pid), executor_(foothold.executor()), context_(foothold.context()) {}
+
+Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foothold) {
+  HostTid leader = foothold.leader().tid();
+  Batch batch(foothold.scratch());
+  // The helper shares the memory and has no exit signal; in the stub it closes its copy of the descriptors, forks the
+  // snapshot child, and leaves. Both are traced from birth. Then the leader reaps it, so that nothing is left of it.
+  size_t cloned = batch.call(SYS_clone, {CLONE_VM | CLONE_PTRACE, 0, 0, 0, 0});
+  size_t reaped = batch.call_with_last(SYS_wait4, {0, __WALL, 0});
+  STASIS_CHECK(foothold.start(batch));
+
+  // Stops arrive in any order: first stop of the helper, first stop of the child, end of the helper, report of the leader.
+  HostTid helper;
+  std::unique_ptr<SnapshotChild> child;
+  for (;;) {
+    int status = 0;
+    pid_t pid = ::waitpid(-1, &status, __WALL);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0) return errno_error("fork", fmt::format("task {}", leader));
+    Stop stop = remote::decode_stop(pid, status);
+    if (stop.task == leader) {
+      if (stop.kind == Stop::Kind::kExited) {
+        return Error{"fork", fmt::format("task {}", leader), "the task ended", "try again", ErrorCode::kTaskGone};
+      }
+      if (remote::Executor::reported(stop, foothold.context())) break;
+      return Error{"fork", fmt::format("task {}", leader), fmt::format("unexpected stop {:#x}", status), {}};
+    }
+    if (stop.kind == Stop::Kind::kExited) continue;  // the helper, or a child that was killed
+    if (stop.kind == Stop::Kind::kInterrupt) {
+      // From now on they die with us; before, they leave by themselves (see stub.S).
+      (void)Tracee(stop.task).set_options(PTRACE_O_EXITKILL).ok();
+      if (helper.value == 0) {
+        auto descent = kernel::read_stat(stop.task);
+        bool is_helper = descent.ok() && descent->parent == leader;
+        if (is_helper) {
+          helper = stop.task;
+          STASIS_CHECK(Tracee(helper).resume());
+          continue;
+        }
+      }
+      child.reset(new SnapshotChild(stop.task, foothold));
+      continue;
+    }
+    STASIS_CHECK(Tracee(stop.task).resume(stop.kind == Stop::Kind::kSignal ? stop.signal : 0));
+  }
+  STASIS_CHECK(foothold.executor().fetch(leader, batch));
+  if (batch.result(cloned) < 0) {
+    return errno_error("fork", fmt::format("task {}", leader), static_cast<int>(-batch.result(cloned)),
+                       "a checkpoint needs room for one more process and a copy of what changes meanwhile");
+  }
+  (void)reaped;
+  if (!child) {
+    return Error{"fork", fmt::format("task {}", leader), "no memory for a copy of the process, or no room for a process",
+                 "see ulimit -u, the pids cgroup, and vm.overcommit_memory"};
+  }
+  return child;
+}
+
+SnapshotChild::~SnapshotChild() {
+  ::kill(pid_.value, SIGKILL);
+  int status = 0;
+  while (::waitpid(pid_.value, &status, __WALL) > 0 && !WIFEXITED(status) && !WIFSIGNALED(status)) {
+  }
+}
+
+Result<void> SnapshotChild::run(Batch& batch) { return executor_.run(Tracee(pid_), context_, batch); }
+
+Result<int> SnapshotChild::pass(int fd) {
+  // The child makes a socket pair, we borrow one end of it (pidfd_getfd) and send the descriptor to the other: no names,
+  // no file system, whatever namespaces the child is in.
+  Batch pair = batch();
+  uint64_t ends = pair.reserve(2 * sizeof(int));
+  size_t made = pair.call(SYS_socketpair, {AF_UNIX, SOCK_DGRAM, 0, ends});
+  STASIS_CHECK(run(pair));
+  if (pair.result(made) < 0) {
+    return errno_error("pass a descriptor", fmt::format("task {}", pid_), static_cast<int>(-pair.result(made)));
+  }
+  int theirs = pair.output<int>(ends);
+  int ours = pair.output<int>(ends + sizeof(int));
+  Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid_.value, 0)));
+  Fd sender(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), ours, 0)));
+  if (!sender) return errno_error("pass a descriptor", fmt::format("task {}", pid_));
+
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  if (::sendmsg(sender.get(), &message, 0) != 1) return errno_error("pass a descriptor", fmt::format("task {}", pid_));
+
+  Batch receive = batch();
+  uint64_t byte_address = receive.reserve(1);
+  iovec remote_data{reinterpret_cast<void*>(byte_address), 1};
+  uint64_t vector_address = receive.put_object(remote_data);
+  uint64_t control_address = receive.reserve(sizeof control);
+  msghdr remote_message = {};
+  remote_message.msg_iov = reinterpret_cast<iovec*>(vector_address);
+  remote_message.msg_iovlen = 1;
+  remote_message.msg_control = reinterpret_cast<void*>(control_address);
+  remote_message.msg_controllen = sizeof control;
+  uint64_t message_address = receive.put_object(remote_message);
+  size_t received = receive.call(SYS_recvmsg, {static_cast<uint64_t>(theirs), message_address, 0});
+  receive.call(SYS_close, {static_cast<uint64_t>(theirs)});
+  receive.call(SYS_close, {static_cast<uint64_t>(ours)});
+  STASIS_CHECK(run(receive));
+  if (receive.result(received) < 0) {
+    return errno_error("pass a descriptor", fmt::format("task {}", pid_), static_cast<int>(-receive.result(received)));
+  }
+  return receive.output<int>(control_address + CMSG_LEN(0));
+}
+
+Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
+                                  const std::function<void(const Run&)>& written) {
+  // A step is what the child does between two looks of ours: long enough to cost nothing, short enough for a progress bar.
+  constexpr uint64_t kStep = 32 << 20;
+  constexpr uint64_t kPiece = 8 << 20;
+  size_t next = 0;
+  uint64_t done_of_next = 0;
+  while (next < runs.size()) {
+    Batch step = batch();
+    std::vector<std::pair<size_t, Run>> pieces;
+    uint64_t bytes = 0;
+    while (next < runs.size() && step.fits(1, 0) && bytes < kStep) {
+      const Run& run = runs[next];
+      Run piece{run.address + done_of_next, std::min(run.size - done_of_next, kPiece), run.offset + done_of_next};
+      size_t index = step.call(SYS_pwrite64, {static_cast<uint64_t>(number), piece.address, piece.size, piece.offset});
+      pieces.emplace_back(index, piece);
+      bytes += piece.size;
+      done_of_next += piece.size;
+      if (done_of_next == run.size) {
+        ++next;
+        done_of_next = 0;
+      }
+    }
+    STASIS_CHECK(run(step));
+    for (const auto& [index, piece] : pieces) {
+      int64_t result = step.result(index);
+      if (result == static_cast<int64_t>(piece.size)) continue;
+      // A short write has met the end of the disk, or memory that cannot be read (a mapping behind its file's end).
+      int error = result < 0 ? static_cast<int>(-result) : ENOSPC;
+      return errno_error("write pages", fmt::format("memory at {:#x}", piece.address), error,
+                         error == ENOSPC ? "free some space, or choose another --store" : "");
+    }
+    for (const auto& entry : pieces) written(entry.second);
+  }
+  return {};
+}
+
+}  // namespace stasis::checkpoint

@@ -1,0 +1,50 @@
+// A snapshot child: a fork of a frozen process that writes the process's pages while the process itself runs on.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "remote/foothold.h"
+
+namespace stasis::checkpoint {
+
+// Pages to be written: of the child's memory at `address` to `offset` of the page file.
+struct Run {
+  uint64_t address = 0;
+  uint64_t size = 0;
+  uint64_t offset = 0;
+};
+
+// Owns the child; kills it when destroyed. The kernel does the same when we die. The program never sees it: it is a
+// grandchild without an exit signal, and the child between the two is reaped on the spot.
+class SnapshotChild {
+ public:
+  // Forks the process in which `foothold` stands.
+  static Result<std::unique_ptr<SnapshotChild>> fork(remote::Foothold& foothold);
+  ~SnapshotChild();
+  SnapshotChild(const SnapshotChild&) = delete;
+  SnapshotChild& operator=(const SnapshotChild&) = delete;
+
+  HostTid pid() const { return pid_; }
+
+  // Gives the child a descriptor of ours; returns its number there. The child has no others.
+  Result<int> pass(int fd);
+  // Lets the child write runs to its descriptor `number`, in steps of at most `step` bytes; `written` is told the
+  // end offset after each step. The data never pass through us.
+  Result<void> write(int number, const std::vector<Run>& runs, const std::function<void(const Run&)>& written);
+  Result<void> run(remote::Batch& batch);
+  remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
+
+ private:
+  SnapshotChild(HostTid pid, const remote::Foothold& foothold);
+
+  HostTid pid_;
+  remote::Executor executor_;
+  remote::TaskContext context_;
+};
+
+}  // namespace stasis::checkpoint

@@ -1,0 +1,182 @@
+#include "inspect/descriptors.h"
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+
+#include "kernel/proc.h"
+#include "resource/registry.h"
+
+namespace stasis::inspect {
+
+using resource::OpenFile;
+
+namespace {
+
+uint64_t slot_key(HostTid pid, int number) {
+  return (static_cast<uint64_t>(pid.value) << 32) | static_cast<uint32_t>(number);
+}
+
+Result<Fd> open_pidfd(HostTid pid) {
+  int fd = static_cast<int>(::syscall(SYS_pidfd_open, pid.value, 0));
+  if (fd < 0) return errno_error("open a handle of", fmt::format("task {}", pid));
+  return Fd(fd);
+}
+
+}  // namespace
+
+Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
+  slots_.resize(tree.processes().size());
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    if (process.zombie) continue;
+    STASIS_CHECK(collect_process(process, slots_[i]));
+  }
+  return {};
+}
+
+Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& process,
+                                              std::vector<schema::DescriptorSlot>& slots) {
+  STASIS_TRY(std::vector<int> numbers, kernel::list_numbers(fmt::format("{}/fd", process.pid)));
+  if (numbers.empty()) return {};
+  STASIS_TRY(Fd pidfd, open_pidfd(process.pid));
+  for (int number : numbers) {
+    auto candidate = std::make_unique<OpenFile>();
+    candidate->task = process.pid;
+    candidate->pid = process.status.ns_tgid;
+    candidate->number = number;
+    STASIS_TRY(candidate->fdinfo, kernel::read_proc(process.pid, fmt::format("fdinfo/{}", number)));
+    std::string flags = candidate->info("flags");
+    uint32_t value = 0;
+    std::from_chars(flags.data(), flags.data() + flags.size(), value, 8);
+    candidate->flags = value & ~static_cast<uint32_t>(O_CLOEXEC);
+    std::string position = candidate->info("pos");
+    std::from_chars(position.data(), position.data() + position.size(), candidate->position);
+    int copy = static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0));
+    if (copy < 0) return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
+    candidate->duplicate = Fd(copy);
+    if (::fstat(copy, &candidate->status) != 0) {
+      return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
+    }
+
+    STASIS_TRY(OpenFile * shared, same_description(*candidate));
+    if (shared == nullptr) {
+      STASIS_TRY(candidate->link, kernel::read_proc_link(process.pid, fmt::format("fd/{}", number)));
+      files_.push_back(std::move(candidate));
+      shared = files_.back().get();
+      shared->id = static_cast<uint32_t>(files_.size());
+    }
+    shared->owners.emplace_back(process.status.ns_tgid, number);
+    by_slot_[slot_key(process.pid, number)] = shared;
+    schema::DescriptorSlot slot;
+    slot.set_number(number);
+    slot.set_description(shared->id);
+    slot.set_close_on_exec((value & O_CLOEXEC) != 0);
+    slots.push_back(std::move(slot));
+  }
+  return {};
+}
+
+Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
+  std::string key = fmt::format("{}:{}:{}:{:o}", candidate.status.st_dev, candidate.status.st_ino, candidate.position,
+                                candidate.flags);
+  auto& bucket = buckets_[key];
+  // kcmp() gives an order that holds while the tree is frozen, so a bucket of n is searched in log n steps: anonymous
+  // inodes (eventfd, epoll, ...) all share one, and a bucket may be long.
+  size_t low = 0;
+  size_t high = bucket.size();
+  while (low < high) {
+    size_t middle = (low + high) / 2;
+    const OpenFile& other = *bucket[middle];
+    long order = ::syscall(SYS_kcmp, candidate.task.value, other.task.value, KCMP_FILE, candidate.number, other.number);
+    if (order == 0) return bucket[middle];
+    if (order == 1) {
+      high = middle;
+    } else if (order == 2) {
+      low = middle + 1;
+    } else {
+      return errno_error("compare descriptors", candidate.describe(), order < 0 ? errno : EINVAL);
+    }
+  }
+  // The caller keeps the candidate, on the heap, exactly when we return nullptr.
+  bucket.insert(bucket.begin() + static_cast<ptrdiff_t>(low), &candidate);
+  return nullptr;
+}
+
+Result<void> DescriptorGraph::classify() {
+  kinds_.clear();
+  for (const auto& file : files_) {
+    const resource::DescriptorKind* found = nullptr;
+    for (const resource::DescriptorKind* kind : resource::descriptor_kinds()) {
+      if (kind->recognises(*file, *this)) {
+        found = kind;
+        break;
+      }
+    }
+    if (found == nullptr) {
+      return Error{"save", file->describe(), "this kind of descriptor is not supported",
+                   "docs/support.md lists what is", ErrorCode::kRefused};
+    }
+    if (found->info().support == resource::Support::kRefused) {
+      return Error{"save", file->describe(), std::string(found->info().note), {}, ErrorCode::kRefused};
+    }
+    kinds_.push_back(found);
+  }
+  return {};
+}
+
+Result<void> DescriptorGraph::observe(image::Writer& writer, schema::Manifest& manifest) {
+  writer_ = &writer;
+  for (size_t i = 0; i < files_.size(); ++i) {
+    const OpenFile& file = *files_[i];
+    STASIS_TRY(std::string payload, kinds_[i]->observe(file, *this));
+    auto* description = manifest.add_descriptions();
+    description->set_id(file.id);
+    description->set_kind(std::string(kinds_[i]->info().name));
+    description->set_payload(std::move(payload));
+    description->set_flags(file.flags);
+    description->set_position(file.position);
+    description->set_shown(file.link);
+  }
+  writer_ = nullptr;
+  return {};
+}
+
+const OpenFile* DescriptorGraph::find_file(uint64_t device, uint64_t inode) const {
+  for (const auto& file : files_) {
+    if (file->status.st_ino == inode && file->status.st_dev == device) return file.get();
+  }
+  return nullptr;
+}
+
+const OpenFile* DescriptorGraph::find_terminal(uint64_t device) const {
+  for (const auto& file : files_) {
+    if (S_ISCHR(file->status.st_mode) && file->status.st_rdev == device) return file.get();
+  }
+  return nullptr;
+}
+
+const OpenFile* DescriptorGraph::find(HostTid pid, int number) const {
+  auto found = by_slot_.find(slot_key(pid, number));
+  return found == by_slot_.end() ? nullptr : found->second;
+}
+
+std::optional<int> DescriptorGraph::session_stdio(const OpenFile& file) const {
+  for (int which = 0; which < 3; ++which) {
+    const SessionStdio& stdio = stdio_[which];
+    if (stdio.outside && stdio.device == file.status.st_dev && stdio.inode == file.status.st_ino) return which;
+  }
+  return std::nullopt;
+}
+
+Result<Fd> DescriptorGraph::create_file(const std::string& name) {
+  if (writer_ == nullptr) return Error{"save", name, "contents are taken later", {}};
+  return writer_->create_file(name);
+}
+
+}  // namespace stasis::inspect

@@ -1,0 +1,69 @@
+// The open file descriptions of a frozen tree: who shares which, and what each of them is.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "freeze/frozen_tree.h"
+#include "image/writer.h"
+#include "resource/descriptor.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::inspect {
+
+// launch's own 0, 1 and 2 when they came from outside the session and are no terminals or files.
+struct SessionStdio {
+  bool outside = false;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+
+class DescriptorGraph final : public resource::Observation {
+ public:
+  DescriptorGraph(uint64_t session_terminal, std::array<SessionStdio, 3> stdio)
+      : session_terminal_(session_terminal), stdio_(stdio) {}
+
+  // Finds all descriptors of all processes and which of them share an open file description.
+  Result<void> collect(const freeze::FrozenTree& tree);
+  // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not set yet:
+  // contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
+  Result<void> observe(image::Writer& writer, schema::Manifest& manifest);
+  // Refuses what no kind claims, before anything is written.
+  Result<void> classify();
+
+  // Slots of the i-th process of the tree.
+  const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
+  // The first description of the file with this identity that is open for at least reading; nullptr: none.
+  const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
+  // The description of the terminal with this device number; nullptr: none.
+  const resource::OpenFile* find_terminal(uint64_t device) const;
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+  const std::vector<std::unique_ptr<resource::OpenFile>>& all() const override { return files_; }
+  const resource::OpenFile* find(HostTid pid, int number) const override;
+  uint64_t session_terminal() const override { return session_terminal_; }
+  std::optional<int> session_stdio(const resource::OpenFile& file) const override;
+  Result<Fd> create_file(const std::string& name) override;
+  void warn(std::string text) override { warnings_.push_back(std::move(text)); }
+
+ private:
+  Result<void> collect_process(const freeze::FrozenProcess& process, std::vector<schema::DescriptorSlot>& slots);
+  Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
+
+  uint64_t session_terminal_;
+  std::array<SessionStdio, 3> stdio_;
+  std::vector<std::unique_ptr<resource::OpenFile>> files_;
+  std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
+  std::vector<std::vector<schema::DescriptorSlot>> slots_;
+  // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders them.
+  std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;
+  std::unordered_map<uint64_t, resource::OpenFile*> by_slot_;
+  image::Writer* writer_ = nullptr;
+  std::vector<std::string> warnings_;
+};
+
+}  // namespace stasis::inspect

@@ -1,0 +1,298 @@
+#include "inspect/process.h"
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <csignal>
+#include <cstring>
+#include <sstream>
+
+#include "inspect/sleep.h"
+#include "inspect/thread.h"
+
+namespace stasis::inspect {
+
+using remote::Batch;
+
+namespace {
+
+struct KernelSigaction {
+  uint64_t handler, flags, restorer, mask;
+};
+
+std::string describe(const freeze::FrozenProcess& process) {
+  return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
+}
+
+int64_t nanoseconds(const timeval& value) { return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_usec * 1000; }
+int64_t nanoseconds(const timespec& value) { return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_nsec; }
+
+// The questions that only the process itself can ask the kernel, in one batch: add() before the run, take() after it.
+class ProcessQuestions {
+ public:
+  ProcessQuestions(const freeze::FrozenProcess& process, std::vector<schema::PosixTimer> timers)
+      : process_(process), timers_(std::move(timers)) {}
+
+  void add(Batch& batch) {
+    const auto& status = process_.status;
+    for (int signal = 1; signal <= 64; ++signal) {
+      uint64_t bit = uint64_t{1} << (signal - 1);
+      // SIGCHLD is asked for in any case: SA_NOCLDWAIT has an effect without a handler.
+      if (((status.caught | status.ignored) & bit) == 0 && signal != SIGCHLD) continue;
+      uint64_t out = batch.reserve(sizeof(KernelSigaction));
+      batch.call(SYS_rt_sigaction, {static_cast<uint64_t>(signal), 0, out, 8});
+      actions_.emplace_back(signal, out);
+    }
+    for (uint64_t which = 0; which < 3; ++which) {
+      interval_timers_[which] = batch.reserve(sizeof(itimerval));
+      batch.call(SYS_getitimer, {which, interval_timers_[which]});
+    }
+    for (const auto& timer : timers_) {
+      timer_outputs_.push_back(batch.reserve(sizeof(itimerspec)));
+      batch.call(SYS_timer_gettime, {static_cast<uint64_t>(timer.id()), timer_outputs_.back()});
+    }
+    for (uint64_t resource = 0; resource < RLIM_NLIMITS; ++resource) {
+      limits_[resource] = batch.reserve(sizeof(rlimit64));
+      batch.call(SYS_prlimit64, {0, resource, 0, limits_[resource]});
+    }
+    subreaper_ = batch.reserve(sizeof(int));
+    batch.call(SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper_});
+    dumpable_ = batch.call(SYS_prctl, {PR_GET_DUMPABLE});
+    thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
+    personality_ = batch.call(SYS_personality, {0xffffffff});
+    brk_ = batch.call(SYS_brk, {0});
+  }
+
+  Result<void> take(const Batch& batch, schema::Process& out, schema::Memory& memory) const {
+    for (const auto& [signal, address] : actions_) {
+      auto action = batch.output<KernelSigaction>(address);
+      if (action.handler == 0 && action.flags == 0 && action.mask == 0) continue;
+      auto* entry = out.add_actions();
+      entry->set_signal(static_cast<uint32_t>(signal));
+      entry->set_handler(action.handler);
+      entry->set_flags(action.flags);
+      entry->set_restorer(action.restorer);
+      entry->set_mask(action.mask);
+    }
+    for (uint32_t which = 0; which < 3; ++which) {
+      auto value = batch.output<itimerval>(interval_timers_[which]);
+      if (nanoseconds(value.it_value) == 0) continue;
+      auto* timer = out.add_interval_timers();
+      timer->set_which(which);
+      timer->set_value_ns(nanoseconds(value.it_value));
+      timer->set_interval_ns(nanoseconds(value.it_interval));
+    }
+    for (size_t i = 0; i < timers_.size(); ++i) {
+      auto value = batch.output<itimerspec>(timer_outputs_[i]);
+      auto* timer = out.add_posix_timers();
+      *timer = timers_[i];
+      timer->set_left_ns(nanoseconds(value.it_value));
+      timer->set_interval_ns(nanoseconds(value.it_interval));
+    }
+    for (uint32_t resource = 0; resource < RLIM_NLIMITS; ++resource) {
+      auto value = batch.output<rlimit64>(limits_[resource]);
+      auto* limit = out.add_limits();
+      limit->set_resource(resource);
+      limit->set_soft(value.rlim_cur);
+      limit->set_hard(value.rlim_max);
+    }
+    out.set_child_subreaper(batch.output<int>(subreaper_) != 0);
+    out.set_dumpable(static_cast<uint32_t>(batch.result(dumpable_)));
+    out.set_thp_disabled(batch.result(thp_) == 1);
+    out.set_personality(static_cast<uint32_t>(batch.result(personality_)));
+    memory.set_brk(static_cast<uint64_t>(batch.result(brk_)));
+    return {};
+  }
+
+ private:
+  const freeze::FrozenProcess& process_;
+  std::vector<schema::PosixTimer> timers_;
+  std::vector<std::pair<int, uint64_t>> actions_;
+  uint64_t interval_timers_[3] = {};
+  std::vector<uint64_t> timer_outputs_;
+  uint64_t limits_[RLIM_NLIMITS] = {};
+  uint64_t subreaper_ = 0;
+  size_t dumpable_ = 0, thp_ = 0, personality_ = 0, brk_ = 0;
+};
+
+// /proc/PID/timers, which the kernel has for the sake of programs like this one.
+Result<std::vector<schema::PosixTimer>> read_posix_timers(const freeze::FrozenProcess& process) {
+  std::vector<schema::PosixTimer> timers;
+  auto text = kernel::read_proc(process.pid, "timers");
+  if (!text.ok()) return timers;  // a kernel without CONFIG_CHECKPOINT_RESTORE: `stasis check` says so
+  std::istringstream lines(*text);
+  std::string line;
+  while (std::getline(lines, line)) {
+    if (line.starts_with("ID:")) {
+      timers.emplace_back();
+      timers.back().set_id(std::stoi(line.substr(3)));
+    } else if (timers.empty()) {
+      continue;
+    } else if (line.starts_with("signal:")) {
+      size_t slash = line.find('/');
+      timers.back().set_signal(std::stoi(line.substr(7)));
+      timers.back().set_value(std::stoull(line.substr(slash + 1), nullptr, 16));
+    } else if (line.starts_with("notify:")) {
+      int notify = line.find("none") != std::string::npos     ? SIGEV_NONE
+                   : line.find("thread") != std::string::npos ? SIGEV_THREAD
+                                                              : SIGEV_SIGNAL;
+      size_t target = line.find("tid.");
+      if (target != std::string::npos) {
+        notify |= SIGEV_THREAD_ID;
+        HostTid tid{std::stoi(line.substr(target + 4))};
+        for (const auto& thread : process.threads) {
+          // The number is that of the pid namespace of the /proc that we read: the host's.
+          if (thread.tid == tid) timers.back().set_notify_tid(thread.ns_tid.value);
+        }
+      }
+      timers.back().set_notify(notify);
+    } else if (line.starts_with("ClockID:")) {
+      timers.back().set_clock(std::stoi(line.substr(8)));
+    }
+  }
+  return timers;
+}
+
+Result<void> observe_files_of_process(const freeze::FrozenProcess& process, schema::Process& out,
+                                      schema::Memory& memory) {
+  STASIS_TRY(auto directory, kernel::read_proc_link(process.pid, "cwd"));
+  out.set_working_directory(directory);
+  STASIS_TRY(auto root, kernel::read_proc_link(process.pid, "root"));
+  out.set_root(root);
+  STASIS_TRY(auto executable, kernel::read_proc_link(process.pid, "exe"));
+  memory.set_executable(executable);
+  STASIS_TRY(auto auxv, kernel::read_proc(process.pid, "auxv"));
+  memory.set_auxv(auxv);
+  STASIS_TRY(auto score, kernel::read_proc(process.pid, "oom_score_adj"));
+  out.set_oom_score_adj(std::atoi(score.c_str()));
+  auto filter = kernel::read_proc(process.pid, "coredump_filter");
+  if (filter.ok()) out.set_coredump_filter(static_cast<uint32_t>(std::strtoul(filter->c_str(), nullptr, 16)));
+  const auto& stat = process.stat;
+  memory.set_start_code(stat.start_code);
+  memory.set_end_code(stat.end_code);
+  memory.set_start_data(stat.start_data);
+  memory.set_end_data(stat.end_data);
+  memory.set_start_brk(stat.start_brk);
+  memory.set_start_stack(stat.start_stack);
+  memory.set_arg_start(stat.arg_start);
+  memory.set_arg_end(stat.arg_end);
+  memory.set_env_start(stat.env_start);
+  memory.set_env_end(stat.env_end);
+  return {};
+}
+
+}  // namespace
+
+Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process, const freeze::FrozenThread& thread) {
+  remote::Tracee task(thread.tid);
+  remote::TaskContext context;
+  STASIS_TRY(context.registers, task.registers());
+  STASIS_TRY(context.mask, task.signal_mask());
+  if (context.registers.cs != 0x33) {
+    return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name), "it is a 32-bit program",
+                 "only 64-bit programs are supported", ErrorCode::kRefused};
+  }
+  context.tgid = process.status.ns_tgid;
+  context.tid = thread.ns_tid;
+  const auto& status = process.status;
+  context.report_signal = remote::choose_report_signal(status.ignored, status.caught,
+                                                       status.shared_pending | thread.status.pending);
+  STASIS_CHECK(leave_restartable_sequence(thread.tid, context.registers));
+  return context;
+}
+
+Result<void> observe_process(const freeze::FrozenProcess& process, const std::vector<remote::TaskContext>& contexts,
+                             remote::Foothold& foothold, schema::Process& out, schema::Memory& memory) {
+  STASIS_CHECK(observe_files_of_process(process, out, memory));
+  STASIS_TRY(auto timers, read_posix_timers(process));
+  out.set_umask(process.status.umask);
+  STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
+  for (auto& info : shared_pending) out.add_shared_pending()->set_info(std::move(info));
+
+  ProcessQuestions questions(process, std::move(timers));
+  Batch batch(foothold.scratch());
+  questions.add(batch);
+  std::vector<ThreadQuestions> thread_questions;
+  thread_questions.reserve(process.threads.size());
+  thread_questions.emplace_back().add(batch);
+  STASIS_CHECK(foothold.run(batch));
+  STASIS_CHECK(questions.take(batch, out, memory));
+  for (size_t i = 0; i < process.threads.size(); ++i) {
+    auto* thread = out.add_threads();
+    if (i == 0) {
+      thread_questions[0].take(batch, *thread);
+    } else {
+      Batch thread_batch(foothold.thread_scratch());
+      ThreadQuestions mine;
+      mine.add(thread_batch);
+      STASIS_CHECK(foothold.run_in(remote::Tracee(process.threads[i].tid), contexts[i], thread_batch));
+      mine.take(thread_batch, *thread);
+    }
+    STASIS_CHECK(observe_thread(process.threads[i], contexts[i], *thread));
+  }
+  return {};
+}
+
+void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree, schema::Process& out) {
+  const auto& status = process.status;
+  out.set_pid(status.ns_tgid.value);
+  out.set_group(status.ns_group.value);
+  out.set_session(status.ns_session.value);
+  out.set_comm(process.stat.comm);
+  out.set_exit_signal(process.stat.exit_signal);
+  out.set_parent(1);
+  for (const auto& other : tree.processes()) {
+    if (other.pid == process.stat.parent) out.set_parent(other.status.ns_tgid.value);
+  }
+  if (process.zombie) {
+    out.set_state(schema::Process::ZOMBIE);
+    out.set_exit_status(process.stat.exit_code);
+  } else if (process.stopped()) {
+    out.set_state(schema::Process::STOPPED);
+    out.set_stop_signal(process.threads.front().group_stop_signal);
+  }
+}
+
+Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
+  for (const auto& process : tree.processes()) {
+    if (process.zombie) continue;
+    auto refuse = [&](std::string cause, std::string hint) {
+      return Error{"save", describe(process), std::move(cause), std::move(hint), ErrorCode::kRefused};
+    };
+    for (const auto& thread : process.threads) {
+      if (thread.status.seccomp != 0) {
+        return refuse("it has a seccomp filter", "start it without its sandbox (for example --no-sandbox)");
+      }
+    }
+    if (process.status.namespace_depth != tree.processes().front().status.namespace_depth) {
+      return refuse("it has a pid namespace of its own", "nested namespaces are not supported yet");
+    }
+    for (const auto& parent : tree.processes()) {
+      if (parent.pid != process.stat.parent || parent.zombie) continue;
+      struct {
+        int type;
+        const char* what;
+      } const shares[] = {{KCMP_VM, "memory"}, {KCMP_FILES, "descriptor table"},
+                          {KCMP_FS, "working directory"}, {KCMP_SIGHAND, "signal handlers"}};
+      for (const auto& share : shares) {
+        if (::syscall(SYS_kcmp, process.pid.value, parent.pid.value, share.type, 0, 0) == 0) {
+          return refuse(fmt::format("it shares its {} with its parent, task {}, without being a thread of it",
+                                    share.what, parent.status.ns_tgid),
+                        "this is not supported yet; try again when it has called exec()");
+        }
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace stasis::inspect

@@ -1,0 +1,133 @@
+#include "inspect/thread.h"
+
+#include <linux/ioprio.h>
+#include <linux/rseq.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+
+#include "inspect/sleep.h"
+
+namespace stasis::inspect {
+
+using remote::Batch;
+
+void ThreadQuestions::add(Batch& batch) {
+  altstack_ = batch.reserve(sizeof(stack_t));
+  batch.call(SYS_sigaltstack, {0, altstack_});
+  tid_address_ = batch.reserve(sizeof(uint64_t));
+  batch.call(SYS_prctl, {PR_GET_TID_ADDRESS, tid_address_});
+  death_signal_ = batch.reserve(sizeof(int));
+  batch.call(SYS_prctl, {PR_GET_PDEATHSIG, death_signal_});
+  slack_ = batch.call(SYS_prctl, {PR_GET_TIMERSLACK});
+  securebits_ = batch.call(SYS_prctl, {PR_GET_SECUREBITS});
+}
+
+void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
+  auto stack = batch.output<stack_t>(altstack_);
+  out.set_altstack_base(reinterpret_cast<uint64_t>(stack.ss_sp));
+  // SS_ONSTACK is the kernel's remark about the stack pointer at this moment, not a setting.
+  out.set_altstack_flags(static_cast<uint32_t>(stack.ss_flags & ~SS_ONSTACK));
+  out.set_altstack_size(stack.ss_size);
+  out.set_clear_tid_address(batch.output<uint64_t>(tid_address_));
+  out.set_parent_death_signal(static_cast<uint32_t>(batch.output<int>(death_signal_)));
+  out.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
+  out.mutable_credentials()->set_securebits(static_cast<uint32_t>(batch.result(securebits_)));
+}
+
+namespace {
+
+// The kernel's struct sched_attr; its header clashes with the C library's.
+struct SchedulingAttributes {
+  uint32_t size;
+  uint32_t sched_policy;
+  uint64_t sched_flags;
+  int32_t sched_nice;
+  uint32_t sched_priority;
+  uint64_t sched_runtime, sched_deadline, sched_period;
+  uint32_t sched_util_min, sched_util_max;
+};
+
+void observe_scheduling(HostTid tid, schema::Thread& out) {
+  SchedulingAttributes attributes = {};
+  if (::syscall(SYS_sched_getattr, tid.value, &attributes, sizeof attributes, 0) == 0) {
+    out.set_policy(static_cast<int32_t>(attributes.sched_policy));
+    out.set_nice(attributes.sched_nice);
+    out.set_priority(attributes.sched_priority);
+    out.set_sched_flags(attributes.sched_flags);
+  }
+  cpu_set_t cpus[8];
+  long size = ::syscall(SYS_sched_getaffinity, tid.value, sizeof cpus, cpus);
+  if (size > 0) out.set_affinity(std::string(reinterpret_cast<const char*>(cpus), static_cast<size_t>(size)));
+  long io = ::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.value);
+  if (io > 0) out.set_io_priority(static_cast<uint32_t>(io));
+}
+
+void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out) {
+  for (uint32_t id : status.uids) out.add_uids(id);
+  for (uint32_t id : status.gids) out.add_gids(id);
+  for (uint32_t id : status.groups) out.add_groups(id);
+  out.set_inheritable(status.cap_inheritable);
+  out.set_permitted(status.cap_permitted);
+  out.set_effective(status.cap_effective);
+  out.set_bounding(status.cap_bounding);
+  out.set_ambient(status.cap_ambient);
+  out.set_no_new_privs(status.no_new_privs);
+}
+
+}  // namespace
+
+Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
+                            schema::Thread& out) {
+  remote::Tracee task(thread.tid);
+  out.set_tid(thread.ns_tid.value);
+  out.set_registers(std::string(reinterpret_cast<const char*>(&context.registers), sizeof context.registers));
+  STASIS_TRY(std::string extended, task.extended_state());
+  out.set_extended_state(std::move(extended));
+  out.set_signal_mask(context.mask);
+  if (thread.status.pending != 0) {
+    STASIS_TRY(auto pending, task.pending_signals(false));
+    for (auto& info : pending) out.add_pending()->set_info(std::move(info));
+  }
+  STASIS_TRY(std::string name, kernel::read_proc(thread.tid, "comm"));
+  if (!name.empty() && name.back() == '\n') name.pop_back();
+  out.set_name(name);
+  uint64_t head = 0;
+  size_t length = 0;
+  if (::syscall(SYS_get_robust_list, thread.tid.value, &head, &length) == 0) {
+    out.set_robust_list(head);
+    out.set_robust_list_size(length);
+  }
+  __ptrace_rseq_configuration rseq = {};
+  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread.tid.value, sizeof rseq, &rseq) > 0) {
+    out.set_rseq_address(rseq.rseq_abi_pointer);
+    out.set_rseq_size(rseq.rseq_abi_size);
+    out.set_rseq_signature(rseq.signature);
+  }
+  observe_scheduling(thread.tid, out);
+  observe_credentials(thread.status, *out.mutable_credentials());
+  out.set_sleep_left_ns(sleep_left_ns(thread.tid, context.registers));
+  return {};
+}
+
+Result<void> leave_restartable_sequence(HostTid tid, remote::Registers& registers) {
+  // Inside a system call it is in no sequence: the kernel kills programs that call it from one.
+  if (static_cast<int64_t>(registers.orig_rax) >= 0) return {};
+  __ptrace_rseq_configuration configuration = {};
+  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid.value, sizeof configuration, &configuration) <= 0) return {};
+  if (configuration.rseq_abi_pointer == 0) return {};
+  RemotePtr area{configuration.rseq_abi_pointer};
+  STASIS_TRY(uint64_t descriptor, remote::read_object<uint64_t>(tid, area + offsetof(struct rseq, rseq_cs)));
+  if (descriptor == 0) return {};
+  auto sequence = remote::read_object<rseq_cs>(tid, RemotePtr{descriptor});
+  if (!sequence.ok()) return {};  // the kernel would kill it for that; not our business
+  if (registers.rip - sequence->start_ip < sequence->post_commit_offset) registers.rip = sequence->abort_ip;
+  return {};
+}
+
+}  // namespace stasis::inspect

@@ -1,0 +1,31 @@
+// What the kernel keeps for one thread.
+#pragma once
+
+#include "base/result.h"
+#include "freeze/frozen_tree.h"
+#include "remote/batch.h"
+#include "remote/executor.h"
+#include "schema/task.pb.h"
+
+namespace stasis::inspect {
+
+// The questions that only the thread itself can ask the kernel.
+class ThreadQuestions {
+ public:
+  void add(remote::Batch& batch);
+  void take(const remote::Batch& batch, schema::Thread& out) const;
+
+ private:
+  uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0;
+  size_t slack_ = 0, securebits_ = 0;
+};
+
+// What can be read from outside: registers, FPU, mask, pending signals, rseq, robust list, scheduling, credentials.
+Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
+                            schema::Thread& out);
+
+// A task that was stopped inside a restartable sequence (rseq) is sent to its abort handler, as the kernel does with
+// any task that is preempted there; our excursion would otherwise hide the preemption from it.
+Result<void> leave_restartable_sequence(HostTid task, remote::Registers& registers);
+
+}  // namespace stasis::inspect

@@ -1,0 +1,92 @@
+#include "kernel/pagemap.h"
+
+#include <fcntl.h>
+#include <linux/ioctl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "kernel/proc.h"
+
+namespace stasis::kernel {
+
+namespace {
+
+// <linux/fs.h> of Debian 12 is older than the call.
+struct PageRegion {
+  uint64_t start, end, categories;
+};
+struct ScanArguments {
+  uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+  uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+constexpr unsigned long kScan = _IOWR('f', 16, ScanArguments);
+constexpr uint64_t kFile = 1 << 2;
+constexpr uint64_t kPresent = 1 << 3;
+constexpr uint64_t kSwapped = 1 << 4;
+constexpr uint64_t kZero = 1 << 5;
+
+void append(std::vector<PageRange>& ranges, uint64_t start, uint64_t end) {
+  if (!ranges.empty() && ranges.back().end == start) {
+    ranges.back().end = end;
+  } else {
+    ranges.push_back({start, end});
+  }
+}
+
+}  // namespace
+
+Result<PageMap> PageMap::open(HostTid task) {
+  STASIS_TRY(Fd fd, open_proc(task, "pagemap", O_RDONLY));
+  return PageMap(task, std::move(fd));
+}
+
+Result<std::vector<PageRange>> PageMap::own_pages(uint64_t start, uint64_t end, uint64_t limit) const {
+  std::vector<PageRange> ranges;
+  std::array<PageRegion, 512> regions;
+  while (start < end) {
+    ScanArguments arguments = {};
+    arguments.size = sizeof arguments;
+    arguments.start = start;
+    arguments.end = end;
+    arguments.vec = reinterpret_cast<uint64_t>(regions.data());
+    arguments.vec_len = limit != 0 ? 1 : regions.size();
+    arguments.max_pages = limit;
+    arguments.category_inverted = kFile | kZero;
+    arguments.category_mask = kFile | kZero;
+    arguments.category_anyof_mask = kPresent | kSwapped;
+    arguments.return_mask = kPresent | kSwapped;
+    int found = ::ioctl(fd_.get(), kScan, &arguments);
+    if (found < 0 && errno == ENOTTY) return read_entries(start, end, limit);
+    if (found < 0) return errno_error("find the pages of", fmt::format("task {}", task_));
+    for (int i = 0; i < found; ++i) append(ranges, regions[i].start, regions[i].end);
+    if (limit != 0 && found > 0) break;
+    start = arguments.walk_end;
+    if (found == 0 && start < end && arguments.walk_end == arguments.start) break;
+  }
+  return ranges;
+}
+
+Result<std::vector<PageRange>> PageMap::read_entries(uint64_t start, uint64_t end, uint64_t limit) const {
+  constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
+  constexpr uint64_t kEntrySwapped = uint64_t{1} << 62;
+  constexpr uint64_t kEntryFile = uint64_t{1} << 61;
+  std::vector<PageRange> ranges;
+  std::vector<uint64_t> entries(16384);
+  uint64_t pages = 0;
+  for (uint64_t at = start; at < end;) {
+    size_t count = std::min<uint64_t>(entries.size(), (end - at) / kPageSize);
+    ssize_t bytes = ::pread(fd_.get(), entries.data(), count * 8, static_cast<off_t>(at / kPageSize * 8));
+    if (bytes <= 0) return errno_error("find the pages of", fmt::format("task {}", task_));
+    for (ssize_t i = 0; i < bytes / 8; ++i, at += kPageSize) {
+      if ((entries[i] & (kEntryPresent | kEntrySwapped)) == 0 || (entries[i] & kEntryFile) != 0) continue;
+      append(ranges, at, at + kPageSize);
+      if (limit != 0 && ++pages >= limit) return ranges;
+    }
+  }
+  return ranges;
+}
+
+}  // namespace stasis::kernel
