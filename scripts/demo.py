@@ -1,0 +1,153 @@
+"""The demo: a Python program, a Redis server with data, and bash at a terminal. Started by scripts/demo."""
+import os
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+from harness import Redis, Sandbox, Terminal, find_program, free_port, wait_for  # noqa: E402
+
+BOLD, DIM, GREEN, OFF = ("\033[1m", "\033[2m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("", "", "", "")
+
+
+def title(text):
+    print(f"\n{BOLD}{text}{OFF}", flush=True)
+
+
+def shown(text):
+    print(f"  {text}", flush=True)
+
+
+def proven(text):
+    print(f"  {GREEN}proven:{OFF} {text}", flush=True)
+
+
+class Demo(Sandbox):
+    def stasis(self, *args, **more):
+        done = super().stasis(*args, **more)
+        if args[0] != "ps":
+            line = " ".join(str(a).replace(str(self.dir), ".") for a in args)
+            print(f"  {DIM}${OFF} stasis {line}   {DIM}{done.took * 1000:.0f} ms{OFF}", flush=True)
+        return done
+
+    def restart_and_show(self, name):
+        self.save_and_kill(name)
+        shown(f"no process of {name} is left")
+        self.restart(name)
+        for process in self.session(name)["processes"][:4]:
+            shown(f"process {process['pid']} ({process['comm']}) runs again, as {process['host_pid']} of the host")
+
+
+def python_program(demo):
+    title("1. A Python program in the middle of a computation, with threads")
+    script = demo.write("primes.py", """
+import os, threading, time
+found, lock = [], threading.Lock()
+def search(start, step):
+    n = start
+    while True:
+        if n > 1 and all(n % d for d in range(2, int(n ** 0.5) + 1)):
+            with lock:
+                found.append(n)
+        n += step
+        if n % 50 == 0:
+            time.sleep(0.001)
+for i in range(4):
+    threading.Thread(target=search, args=(i, 4), daemon=True).start()
+while True:
+    time.sleep(0.1)
+    with lock:
+        print(os.getpid(), len(found), max(found, default=0), flush=True)
+""")
+    output = demo.launch("primes", find_program("/usr/bin/python3", "python3"), script)
+
+    def last():
+        lines = output.read_text().splitlines()
+        return lines[-1].split() if lines else ["", "0", "0"]
+
+    wait_for("the program finds primes", lambda: int(last()[1]) > 500)
+    demo.restart_and_show("primes")
+    pid, count, largest = last()
+    shown(f"it had found {count} primes up to {largest}")
+    wait_for("the program goes on", lambda: int(last()[1]) > int(count) + 200)
+    now = last()
+    assert now[0] == pid
+    proven(f"the same process ({pid}) went on: {now[1]} primes up to {now[2]}")
+    demo.stasis("signal", "primes", "KILL", check=False)
+
+
+def redis_server(demo):
+    title("2. A Redis server with 200,000 keys")
+    port = free_port()
+    demo.launch("redis", find_program("redis-server"), "--port", port, "--save", "", "--appendonly", "no", "--dir",
+                demo.dir)
+    wait_for("Redis answers", lambda: Redis.ready(port))
+    client = Redis(port)
+    for start in range(0, 200000, 1000):
+        words = [w for i in range(start, start + 1000) for w in (f"key:{i}", f"value-{i * i}")]
+        client("MSET", *words)
+    shown(f"keys: {client('DBSIZE')}")
+    demo.restart_and_show("redis")
+    started = time.monotonic()
+    client = Redis(port)
+    first = client("GET", "key:123456")
+    took = (time.monotonic() - started) * 1000
+    assert first == b"value-%d" % (123456 * 123456)
+    for i in range(0, 200000, 97):
+        assert client("GET", f"key:{i}") == b"value-%d" % (i * i)
+    client("SET", "after", "the restart")
+    proven(f"{client('DBSIZE') - 1} keys are there, the first was answered after {took:.1f} ms, and new ones are taken")
+    demo.stasis("signal", "redis", "KILL", check=False)
+
+
+def bash_at_a_terminal(demo):
+    title("3. An interactive bash at a terminal, with a job in the background")
+    demo.write("rc", "PS1='$ '\nbind 'set enable-bracketed-paste off' 2>/dev/null\n")
+    terminal = Terminal(demo, "launch", "--name", "bash", "--", find_program("bash"), "--noprofile", "--rcfile",
+                        demo.dir / "rc", "-i")
+    terminal.expect(r"\$ ")
+    for line in ("answer=42", "cd /usr/share", "sleep 1000 &"):
+        terminal.send(line + "\n")
+        terminal.expect(r"\$ ")
+        shown(f"bash$ {line}")
+    demo.save_and_kill("bash")
+    terminal.end()
+    shown("its terminal is closed; a new one is opened, of another size")
+    terminal = Terminal(demo, "restart", "bash", rows=40, columns=120)
+    terminal.send("echo answer=$answer in $PWD, $(jobs | wc -l) job, $(stty size)\n")
+    said = terminal.expect(r"answer=(\d+) in (\S+), (\d+) job, (\d+ \d+)")
+    shown("bash$ echo answer=$answer in $PWD, $(jobs | wc -l) job, $(stty size)")
+    shown(said.group(0))
+    assert said.groups() == ("42", "/usr/share", "1", "40 120"), said.groups()
+    terminal.send("kill %1; wait; exit 7\n")
+    status = terminal.end()
+    assert status == 7, status
+    proven("variables, directory and jobs are there, it obeys the new terminal, and its exit status 7 came through")
+
+
+def main():
+    user = None if "--as-root" in sys.argv or os.getuid() != 0 else "stasis-test"
+    if user:
+        import pwd
+        try:
+            pwd.getpwnam(user)
+        except KeyError:
+            user = None
+    demo = Demo(user)
+    started = time.monotonic()
+    print(f"stasis as {'the ordinary user ' + user if user else 'user ' + str(os.getuid())}, state in {demo.home}")
+    try:
+        for part in (python_program, redis_server, bash_at_a_terminal):
+            part(demo)
+    except BaseException:
+        print("\n" + "\n".join(demo.log[-6:]), file=sys.stderr)
+        raise
+    finally:
+        demo.close()
+    print(f"\n{BOLD}Three programs were saved, killed, restarted and went on, in {time.monotonic() - started:.0f} s."
+          f"{OFF}")
+
+
+if __name__ == "__main__":
+    main()
