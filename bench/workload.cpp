@@ -78,6 +78,7 @@ struct alignas(64) Header {
   std::atomic<uint64_t> verify_request;  // answered by the first ticker of each process, in its slot
   std::atomic<uint64_t> work_request, work_answer;
   std::atomic<uint64_t> work_compute_ns, work_syscall_ns, work_memory_ns;
+  std::atomic<uint64_t> dense_us;  // when not 0: what tickers sleep instead of their own time
 };
 
 struct alignas(64) Slot {
@@ -222,14 +223,16 @@ void answer_requests(const Ticker& self) {
   slot.last_tick = static_cast<uint64_t>(last);
   ++header.ready;
   for (;;) {
-    sleep_us(self.tick_us);
+    int64_t dense_us = static_cast<int64_t>(header.dense_us);
+    int64_t tick_us = dense_us != 0 ? dense_us : self.tick_us;
+    sleep_us(tick_us);
     int64_t now = clock_ns();
     if (uint64_t epoch = header.epoch; slot.epoch != epoch) {
       slot.largest_gap_ns = 0;
       slot.first_tick = static_cast<uint64_t>(now);
       slot.epoch = epoch;
     } else {
-      int64_t gap = std::max<int64_t>(0, now - last - self.tick_us * 1000);
+      int64_t gap = std::max<int64_t>(0, now - last - tick_us * 1000);
       if (static_cast<uint64_t>(gap) > slot.largest_gap_ns) slot.largest_gap_ns = static_cast<uint64_t>(gap);
     }
     slot.last_tick = static_cast<uint64_t>(now);

@@ -29,8 +29,13 @@ class Row:
 
     @property
     def tick_us(self):
-        """Sleep between two ticks of one ticker. All tickers together make at most some 100,000 ticks per second, or the
-        measuring would be what keeps two processors busy."""
+        """Sleep between two ticks of one ticker. All tickers together make at most some 20,000 ticks per second, which is a
+        tenth of a processor; else the measuring would be what keeps the processors busy."""
+        return max(200, 50 * self.tickers)
+
+    @property
+    def dense_us(self):
+        """The same for what is to be restarted: there a sleep that goes on after the restart counts as part of it."""
         return max(200, 10 * self.tickers)
 
     def arguments(self, state):

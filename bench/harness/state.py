@@ -8,7 +8,7 @@ import time
 HEADER_SIZE = 128
 SLOT_SIZE = 64
 HEADER = ("tickers ready epoch fork_request fork_answer fork_ns verify_request work_request work_answer "
-          "work_compute_ns work_syscall_ns work_memory_ns").split()
+          "work_compute_ns work_syscall_ns work_memory_ns dense_us").split()
 SLOT = "epoch first_tick last_tick largest_gap_ns ticks verified damaged is_first_of_process".split()
 
 
