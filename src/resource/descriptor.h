@@ -1,12 +1,14 @@
 // The interface of a kind of file descriptor: recognise, observe, make, fill, finish.
 //
 // The life of one open file description:
-//   checkpoint, tree frozen:  recognises() -> observe()   reads facts, disturbing nothing; an Error refuses the checkpoint
-//   restart, in the builder:  make()       once for each description, before any process of the program exists
+//   checkpoint, tree frozen:  recognises() -> observe()   reads facts, disturbing nothing; an Error refuses
+//   the checkpoint restart, in the builder:  make()       once for each description, before any process of
+//   the program exists
 //                             fill()       after all are made: contents of pipes and sockets
-//   restart, in the program:  finish()     in the first owner, when its descriptors have their numbers (epoll sets)
-// The builder is an ordinary process in the session's new user and mount namespaces; what it opens is inherited by the
-// whole tree, so make() needs no help from the program.
+//   restart, in the program:  finish()     in the first owner, when its descriptors have their numbers (epoll
+//   sets)
+// The builder is an ordinary process in the session's new user and mount namespaces; what it opens is
+// inherited by the whole tree, so make() needs no help from the program.
 #pragma once
 
 #include <sys/stat.h>
@@ -41,8 +43,8 @@ struct OpenFile {
   std::string fdinfo;       // the text of /proc/PID/fdinfo/N
   uint32_t flags = 0;       // O_* as F_GETFL gives them
   int64_t position = 0;
-  Fd duplicate;             // our own descriptor of the same description (pidfd_getfd): whatever one does
-                            // with it that changes state (reading, seeking, F_SETFL) the program would see
+  Fd duplicate;  // our own descriptor of the same description (pidfd_getfd): whatever one does
+                 // with it that changes state (reading, seeking, F_SETFL) the program would see
   std::vector<std::pair<NsTid, int>> owners;  // every (process, number) that has it
 
   // "descriptor 7 of task 42 (pipe:[123])": the object for error messages.
@@ -65,8 +67,9 @@ class Observation {
   virtual std::optional<int> session_stdio(const OpenFile& file) const = 0;
   // A new file in the checkpoint's directory for contents (unlinked files); it is checksummed and verified.
   virtual Result<Fd> create_file(const std::string& name) = 0;
-  // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a tree with
-  // a thousand connections must not search a thousand files a thousand times. Files with an empty key are left out.
+  // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a
+  // tree with a thousand connections must not search a thousand files a thousand times. Files with an empty
+  // key are left out.
   using Index = std::unordered_multimap<std::string, const OpenFile*>;
   using Key = std::function<std::string(const OpenFile&)>;
   const Index& index(const std::string& name, const Key& key) const;
@@ -85,7 +88,7 @@ struct Record {
   std::string payload;  // the kind's serialized message
   uint32_t flags = 0;
   int64_t position = 0;
-  std::string shown;    // for messages
+  std::string shown;  // for messages
 
   // "pipe (pipe:[123])": the object for error messages.
   std::string describe() const;
@@ -98,13 +101,13 @@ class Making {
   virtual const std::vector<Record>& records() const = 0;
   // The builder's descriptor of another description, making it first if need be. Stays owned by the context.
   virtual Result<int> description(uint32_t id) = 0;
-  // Gives the descriptor of a description other than the one being made (the other end of a pair). A description that
-  // was provided is not made again.
+  // Gives the descriptor of a description other than the one being made (the other end of a pair). A
+  // description that was provided is not made again.
   virtual void provide(uint32_t id, Fd fd) = 0;
   virtual bool provided(uint32_t id) const = 0;
-  // State that several descriptions of a kind share while they are made (a pipe's inode). Keys are the kind's own.
-  // Kept until the last fill() is done; to be closed before a process of the program exists, else the write end of a
-  // pipe that is kept here would hide the end of file from the program.
+  // State that several descriptions of a kind share while they are made (a pipe's inode). Keys are the kind's
+  // own. Kept until the last fill() is done; to be closed before a process of the program exists, else the
+  // write end of a pipe that is kept here would hide the end of file from the program.
   virtual std::map<std::string, Fd>& shared_objects() = 0;
   // A file of the checkpoint's directory.
   virtual Result<Fd> open_image_file(const std::string& name) = 0;
@@ -133,9 +136,11 @@ class DescriptorKind {
  public:
   virtual ~DescriptorKind() = default;
   virtual KindInfo info() const = 0;
-  // The tree tells what the file alone does not: that a pipe is launch's own output, or a pty the session's terminal.
+  // The tree tells what the file alone does not: that a pipe is launch's own output, or a pty the session's
+  // terminal.
   virtual bool recognises(const OpenFile& file, const Observation& tree) const = 0;
-  // The payload for the image. An Error refuses the whole checkpoint: step "save", object file.describe(), cause, hint.
+  // The payload for the image. An Error refuses the whole checkpoint: step "save", object file.describe(),
+  // cause, hint.
   virtual Result<std::string> observe(const OpenFile& file, Observation& tree) const = 0;
   // The descriptor. Status flags (O_APPEND, O_NONBLOCK, ...) and position are its own business.
   virtual Result<Fd> make(const Record& record, Making& context) const = 0;

@@ -16,7 +16,7 @@ struct KindInfo {
   std::string_view group;  // heading in the table: "Descriptors", "Memory", ...
   std::string_view title;  // for people: "eventfd with its count"
   Support support = Support::kFull;
-  std::string_view note;   // limits or the reason of a refusal
+  std::string_view note;  // limits or the reason of a refusal
 };
 
 }  // namespace stasis::resource

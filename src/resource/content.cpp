@@ -1,0 +1,91 @@
+#include "resource/content.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "resource/refusal.h"
+#include "resource/reopen.h"
+
+namespace stasis::resource {
+namespace {
+
+constexpr size_t kChunk = size_t{1} << 20;
+
+bool is_zero(std::span<const char> bytes) {
+  return bytes.empty() || (bytes[0] == 0 && memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
+// copy_file_range() within a file system that can share or copy blocks itself; else through our memory, where
+// runs of zeros (of file systems that report no holes) become holes again.
+Result<void> copy_range(int from, int to, off_t start, off_t end) {
+  off_t in = start, out = start;
+  while (in < end) {
+    ssize_t count = copy_file_range(from, &in, to, &out, static_cast<size_t>(end - in), 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) break;
+  }
+  std::vector<char> buffer(in < end ? kChunk : 0);
+  while (in < end) {
+    size_t size = std::min(kChunk, static_cast<size_t>(end - in));
+    std::span<char> piece(buffer.data(), size);
+    STASIS_CHECK(pread_all(from, piece, in));
+    if (!is_zero(piece)) STASIS_CHECK(pwrite_all(to, {piece.data(), piece.size()}, in));
+    in += static_cast<off_t>(size);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> copy_content(int from, int to) {
+  struct stat status = {};
+  if (fstat(from, &status) < 0) return errno_error("look at a file", {});
+  if (ftruncate(to, status.st_size) < 0) return errno_error("set the size of a copy", {});
+  if (status.st_size == 0 || ioctl(to, FICLONE, from) == 0) return {};
+
+  off_t at = 0;
+  while (at < status.st_size) {
+    off_t start = lseek(from, at, SEEK_DATA);
+    if (start < 0 && errno == ENXIO) return {};  // the rest is a hole
+    if (start < 0) return copy_range(from, to, at, status.st_size);
+    off_t end = lseek(from, start, SEEK_HOLE);
+    if (end < 0) end = status.st_size;
+    STASIS_CHECK(copy_range(from, to, start, std::min(end, status.st_size)));
+    at = end;
+  }
+  return {};
+}
+
+std::string content_name(std::string_view kind, const struct stat& status) {
+  return fmt::format("{}-{:x}-{}", kind, status.st_dev, status.st_ino);
+}
+
+Result<void> save_content(const OpenFile& file, const std::string& name, Observation& tree) {
+  const auto& by_inode = tree.index("content: inode", [](const OpenFile& other) {
+    return S_ISREG(other.status.st_mode) ? content_name("", other.status) : std::string();
+  });
+  auto [first, last] = by_inode.equal_range(content_name("", file.status));
+  for (auto entry = first; entry != last; ++entry) {
+    if (entry->second->id < file.id) return {};  // that one has saved it
+  }
+
+  // A description of our own can be read at any place, also when the program's is for writing only, and does
+  // not share its position with the program.
+  auto source = reopen(file.duplicate.get(), O_RDONLY);
+  if (!source.ok()) {
+    return refusal(file, fmt::format("its content cannot be read: {}", source.error().cause),
+                   "the file has no name any more and does not let its owner read it");
+  }
+  STASIS_TRY(Fd copy, tree.create_file(name));
+  if (auto copied = copy_content(source->get(), copy.get()); !copied.ok()) {
+    return std::move(copied).error().within("save the content of " + file.describe());
+  }
+  return {};
+}
+
+}  // namespace stasis::resource

@@ -1,0 +1,17 @@
+// Opening what a name led to at the checkpoint, and saying clearly what has changed since.
+#pragma once
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "resource/descriptor.h"
+#include "schema/kinds/file.pb.h"
+
+namespace stasis::resource {
+
+// Path, type, device and inode of a file that has a name; an Error when its name does not lead to it.
+Result<schema::File> observe_name(const OpenFile& file);
+
+// Opens message.path() with the saved flags and checks that it still is the same kind of file.
+Result<Fd> open_by_name(const Record& record, const schema::File& message);
+
+}  // namespace stasis::resource

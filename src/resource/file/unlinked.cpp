@@ -1,0 +1,128 @@
+#include "resource/file/unlinked.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "resource/content.h"
+#include "resource/file/locks.h"
+#include "resource/payload.h"
+#include "resource/refusal.h"
+#include "resource/reopen.h"
+#include "schema/kinds/file.pb.h"
+
+namespace stasis::resource {
+namespace {
+
+std::string object_key(const schema::File& message) {
+  return fmt::format("unlinked:{:x}:{}", message.device(), message.inode());
+}
+
+std::string directory_of(const std::string& path) {
+  size_t slash = path.rfind('/');
+  return slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
+}
+
+Result<Fd> unnamed_file_in(const std::string& directory) {
+  auto fd = open_file(directory, O_TMPFILE | O_RDWR, 0600);
+  if (fd.ok()) return fd;
+  // Not every file system has O_TMPFILE.
+  std::string name = directory + "/.stasis-XXXXXX";
+  int named = mkostemp(name.data(), O_CLOEXEC);
+  if (named < 0) return errno_error("create a file", directory);
+  unlink(name.c_str());
+  return Fd(named);
+}
+
+// As near to where it was as possible: on the same file system it has the same limits, speed and features.
+Result<Fd> unnamed_file_near(const Record& record, const std::string& path) {
+  for (std::string directory = directory_of(path);; directory = directory_of(directory)) {
+    if (auto fd = unnamed_file_in(directory); fd.ok()) return fd;
+    if (directory == "/") break;
+  }
+  const char* configured = getenv("TMPDIR");
+  for (std::string directory : {configured ? configured : "/var/tmp", "/var/tmp", "/tmp"}) {
+    if (auto fd = unnamed_file_in(directory); fd.ok()) return fd;
+  }
+  return cannot_make(record, "a file without a name near " + path, errno,
+                     "set TMPDIR to a directory that can be written");
+}
+
+Result<Fd> make_object(const Record& record, const schema::File& message, Making& context) {
+  STASIS_TRY(Fd object, unnamed_file_near(record, message.path()));
+  STASIS_TRY(Fd content, context.open_image_file(message.content()));
+  if (auto copied = copy_content(content.get(), object.get()); !copied.ok()) {
+    return std::move(copied).error().within("restore " + record.describe());
+  }
+  return object;
+}
+
+}  // namespace
+
+KindInfo UnlinkedFileKind::info() const {
+  return {"unlinked-file", "Descriptors",
+          "file without a name (O_TMPFILE, removed while open): content, sharing"};
+}
+
+bool UnlinkedFileKind::recognises(const OpenFile& file, const Observation&) const {
+  return S_ISREG(file.status.st_mode) && name_of(file).state == Name::kDeleted;
+}
+
+Result<std::string> UnlinkedFileKind::observe(const OpenFile& file, Observation& tree) const {
+  if (file.status.st_nlink > 0) {
+    tree.warn(fmt::format(
+        "{}: the name it was opened by is gone, another may exist; after a restart it is a file of "
+        "its own",
+        file.describe()));
+  }
+  schema::File message;
+  message.set_path(name_of(file).path);
+  message.set_mode(file.status.st_mode);
+  message.set_device(file.status.st_dev);
+  message.set_inode(file.status.st_ino);
+  message.set_size(static_cast<uint64_t>(file.status.st_size));
+  message.set_modified_ns(file.status.st_mtim.tv_sec * 1'000'000'000 + file.status.st_mtim.tv_nsec);
+  message.set_content(content_name("unlinked", file.status));
+  STASIS_CHECK(observe_locks(file, message));
+  STASIS_CHECK(save_content(file, message.content(), tree));
+  return pack(message);
+}
+
+Result<Fd> UnlinkedFileKind::make(const Record& record, Making& context) const {
+  STASIS_TRY(auto message, unpack<schema::File>(record));
+  Fd& object = context.shared_objects()[object_key(message)];
+  if (!object) {
+    STASIS_TRY(object, make_object(record, message, context));
+  }
+  // O_TMPFILE is a flag that F_GETFL keeps; opening with it again would ask for another new file.
+  auto fd = reopen(object.get(), open_flags(record.flags & ~static_cast<uint32_t>(O_TMPFILE & ~O_DIRECTORY)));
+  if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
+  if (lseek(fd->get(), record.position, SEEK_SET) < 0) return cannot_make(record, "lseek");
+  STASIS_CHECK(lock_description(record, fd->get(), message));
+  return fd;
+}
+
+// Mode and time come when every description is open: the mode may forbid opening, and a write would change
+// the time.
+Result<void> UnlinkedFileKind::fill(const Record& record, int, Making& context) const {
+  STASIS_TRY(auto message, unpack<schema::File>(record));
+  int object = context.shared_objects()[object_key(message)].get();
+  if (fchmod(object, message.mode() & 07777) < 0) return cannot_make(record, "fchmod");
+  timespec modified = {message.modified_ns() / 1'000'000'000, message.modified_ns() % 1'000'000'000};
+  timespec times[2] = {{0, UTIME_OMIT}, modified};
+  if (futimens(object, times) < 0) return cannot_make(record, "futimens");
+  return {};
+}
+
+Result<void> UnlinkedFileKind::finish(const Record& record, Finishing& owner) const {
+  STASIS_TRY(auto message, unpack<schema::File>(record));
+  return lock_as_process(record, owner, message);
+}
+
+std::string UnlinkedFileKind::summary(const Record& record) const {
+  auto message = unpack<schema::File>(record);
+  if (!message.ok()) return {};
+  return fmt::format("{} without a name, at {} of {}", message->path(), record.position, message->size());
+}
+
+}  // namespace stasis::resource

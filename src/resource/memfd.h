@@ -1,0 +1,19 @@
+// memfd_create(2): memory with a descriptor, its content and seals.
+#pragma once
+
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+class MemfdKind final : public DescriptorKind {
+ public:
+  KindInfo info() const override;
+  bool recognises(const OpenFile& file, const Observation& tree) const override;
+  Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
+  Result<Fd> make(const Record& record, Making& context) const override;
+  Result<void> fill(const Record& record, int fd, Making& context) const override;
+  Result<void> finish(const Record& record, Finishing& owner) const override;
+  std::string summary(const Record& record) const override;
+};
+
+}  // namespace stasis::resource

@@ -1,0 +1,20 @@
+// The two errors that kinds give: a checkpoint that is refused, and a description that could not be made
+// again.
+#pragma once
+
+#include <cerrno>
+#include <string>
+
+#include "base/result.h"
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+// "save: descriptor 7 of task 42 (anon_inode:[io_uring]): cause; hint", with code kRefused.
+Error refusal(const OpenFile& file, std::string cause, std::string hint = {});
+// The same for a system call that failed while looking.
+Error cannot_observe(const OpenFile& file, std::string_view what, int error = errno);
+// "restore pipe (pipe:[123]): what: strerror; hint".
+Error cannot_make(const Record& record, std::string what, int error = errno, std::string hint = {});
+
+}  // namespace stasis::resource

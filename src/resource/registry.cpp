@@ -1,0 +1,95 @@
+#include "resource/registry.h"
+
+#include "resource/epoll.h"
+#include "resource/eventfd.h"
+#include "resource/file/device.h"
+#include "resource/file/directory.h"
+#include "resource/file/fifo.h"
+#include "resource/file/path_only.h"
+#include "resource/file/proc.h"
+#include "resource/file/regular.h"
+#include "resource/file/unlinked.h"
+#include "resource/inotify.h"
+#include "resource/memfd.h"
+#include "resource/pipe.h"
+#include "resource/refused.h"
+#include "resource/signalfd.h"
+#include "resource/socket/tcp.h"
+#include "resource/socket/udp.h"
+#include "resource/socket/unix_socket.h"
+#include "resource/task_kinds.h"
+#include "resource/terminal/pty.h"
+#include "resource/terminal/session_stdio.h"
+#include "resource/terminal/session_terminal.h"
+#include "resource/timerfd.h"
+
+namespace stasis::resource {
+namespace {
+
+template <typename Kind>
+const Kind kInstance{};
+
+// One line for each kind that is saved. The order matters where one file fits two kinds: the first of them
+// takes it.
+const DescriptorKind* const kSaved[] = {
+    &kInstance<PathOnlyKind>,  // before all that look at the type of the file
+    &kInstance<SessionTerminalKind>,
+    &kInstance<SessionStdioKind>,
+    &kInstance<EventfdKind>,
+    &kInstance<SignalfdKind>,
+    &kInstance<TimerfdKind>,
+    &kInstance<EpollKind>,
+    &kInstance<InotifyKind>,
+    &kInstance<PipeKind>,
+    &kInstance<FifoKind>,
+    &kInstance<UnixSocketKind>,
+    &kInstance<TcpKind>,
+    &kInstance<UdpKind>,
+    &kInstance<PtyKind>,
+    &kInstance<DeviceKind>,
+    &kInstance<MemfdKind>,
+    &kInstance<ProcKind>,  // before files and directories, which it contains
+    &kInstance<DirectoryKind>,
+    &kInstance<UnlinkedFileKind>,
+    &kInstance<RegularFileKind>,
+};
+
+// What is refused stands around what is saved: known ones before, everything else after.
+const std::vector<const DescriptorKind*>& all_descriptor_kinds() {
+  static const std::vector<RefusedKind> refused(refused_rows().begin(), refused_rows().end());
+  static const RefusedKind unknown(unknown_row());
+  static const std::vector<const DescriptorKind*> kinds = [] {
+    std::vector<const DescriptorKind*> list;
+    for (const RefusedKind& kind : refused) list.push_back(&kind);
+    list.insert(list.end(), std::begin(kSaved), std::end(kSaved));
+    list.push_back(&unknown);
+    return list;
+  }();
+  return kinds;
+}
+
+}  // namespace
+
+std::span<const DescriptorKind* const> descriptor_kinds() { return all_descriptor_kinds(); }
+
+const DescriptorKind* find_descriptor_kind(std::string_view name) {
+  for (const DescriptorKind* kind : all_descriptor_kinds()) {
+    if (kind->info().name == name) return kind;
+  }
+  return nullptr;
+}
+
+const DescriptorKind& recognise(const OpenFile& file, const Observation& tree) {
+  for (const DescriptorKind* kind : all_descriptor_kinds()) {
+    if (kind->recognises(file, tree)) return *kind;
+  }
+  return *all_descriptor_kinds().back();
+}
+
+std::vector<KindInfo> all_kinds() {
+  std::vector<KindInfo> rows(task_kinds().begin(), task_kinds().end());
+  for (const DescriptorKind* kind : all_descriptor_kinds()) rows.push_back(kind->info());
+  return rows;
+}
+
+}  // namespace stasis::resource

@@ -1,0 +1,53 @@
+#include "resource/reopen.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+namespace stasis::resource {
+namespace {
+
+constexpr std::string_view kDeletedMark = " (deleted)";
+constexpr uint32_t kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
+
+bool leads_to(const OpenFile& file, const std::string& path) {
+  // Through the task's own root: it may live in another mount namespace or in a chroot.
+  std::string there = fmt::format("/proc/{}/root{}", file.task, path);
+  struct stat found = {};
+  int flags = AT_NO_AUTOMOUNT | (S_ISLNK(file.status.st_mode) ? AT_SYMLINK_NOFOLLOW : 0);
+  return fstatat(AT_FDCWD, there.c_str(), &found, flags) == 0 && found.st_dev == file.status.st_dev &&
+         found.st_ino == file.status.st_ino;
+}
+
+}  // namespace
+
+NamedPath name_of(const OpenFile& file) {
+  if (!file.link.starts_with('/')) return {Name::kLeadsElsewhere, file.link};
+  if (leads_to(file, file.link)) return {Name::kLeadsToFile, file.link};
+  if (file.link.ends_with(kDeletedMark)) {
+    return {Name::kDeleted, file.link.substr(0, file.link.size() - kDeletedMark.size())};
+  }
+  // The last link can go without this name being removed by us (network file systems); no name is left then
+  // either.
+  return {file.status.st_nlink == 0 ? Name::kDeleted : Name::kLeadsElsewhere, file.link};
+}
+
+int open_flags(uint32_t saved) {
+  // F_GETFL never gives O_CREAT and its like, but an image could. O_ASYNC at open time has no owner to
+  // signal.
+  constexpr uint32_t kOnce = O_CREAT | O_EXCL | O_TRUNC | O_ASYNC;
+  return static_cast<int>((saved & ~kOnce) | O_NOCTTY | O_CLOEXEC);
+}
+
+Result<Fd> reopen(int fd, int flags) {
+  return open_file(fmt::format("/proc/self/fd/{}", fd), flags & ~O_NOFOLLOW);
+}
+
+Result<void> set_status_flags(int fd, uint32_t saved) {
+  int present = fcntl(fd, F_GETFL);
+  if (present < 0) return errno_error("read status flags", {});
+  int wanted = static_cast<int>((static_cast<uint32_t>(present) & ~kSettable) | (saved & kSettable));
+  if (wanted != present && fcntl(fd, F_SETFL, wanted) < 0) return errno_error("set status flags", {});
+  return {};
+}
+
+}  // namespace stasis::resource

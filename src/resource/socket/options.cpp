@@ -1,0 +1,181 @@
+#include "resource/socket/options.h"
+
+#include <linux/filter.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+
+#include "resource/refusal.h"
+
+// Newer than the C library's headers.
+#ifndef SO_BUF_LOCK
+#define SO_BUF_LOCK 72
+#endif
+#ifndef SO_PASSPIDFD
+#define SO_PASSPIDFD 76
+#endif
+
+namespace stasis::resource {
+namespace {
+
+struct Option {
+  int level;
+  int name;
+  OptionStage stage;
+};
+
+constexpr auto kBeforeBind = OptionStage::kBeforeBind;
+constexpr auto kMade = OptionStage::kMade;
+constexpr auto kFilled = OptionStage::kFilled;
+
+// In the order in which they are set. Buffer sizes are not here: see below.
+constexpr Option kOptions[] = {
+    // While sockets of one port are made one after the other, all of them have SO_REUSEADDR; see tcp.cpp.
+    {SOL_SOCKET, SO_REUSEADDR, kFilled},
+    {SOL_SOCKET, SO_REUSEPORT, kBeforeBind},
+    {SOL_SOCKET, SO_BINDTODEVICE, kBeforeBind},
+    {IPPROTO_IPV6, IPV6_V6ONLY, kBeforeBind},
+    {IPPROTO_IP, IP_FREEBIND, kBeforeBind},
+    {IPPROTO_IP, IP_TRANSPARENT, kBeforeBind},
+    {SOL_SOCKET, SO_KEEPALIVE, kMade},
+    {SOL_SOCKET, SO_BROADCAST, kMade},
+    {SOL_SOCKET, SO_OOBINLINE, kMade},
+    {SOL_SOCKET, SO_DONTROUTE, kMade},
+    {SOL_SOCKET, SO_PRIORITY, kMade},
+    {SOL_SOCKET, SO_MARK, kMade},
+    {SOL_SOCKET, SO_LINGER, kMade},
+    {SOL_SOCKET, SO_RCVLOWAT, kMade},
+    {SOL_SOCKET, SO_RCVTIMEO, kMade},
+    {SOL_SOCKET, SO_SNDTIMEO, kMade},
+    {SOL_SOCKET, SO_TIMESTAMP, kMade},
+    {SOL_SOCKET, SO_TIMESTAMPNS, kMade},
+    {SOL_SOCKET, SO_TIMESTAMPING, kMade},
+    {SOL_SOCKET, SO_RXQ_OVFL, kMade},
+    {SOL_SOCKET, SO_NO_CHECK, kMade},
+    {SOL_SOCKET, SO_ZEROCOPY, kMade},
+    {SOL_SOCKET, SO_PASSCRED, kMade},
+    {SOL_SOCKET, SO_PASSSEC, kMade},
+    {SOL_SOCKET, SO_PASSPIDFD, kMade},
+    {SOL_SOCKET, SO_PEEK_OFF, kFilled},
+    {IPPROTO_IP, IP_TOS, kMade},
+    {IPPROTO_IP, IP_TTL, kMade},
+    {IPPROTO_IP, IP_PKTINFO, kMade},
+    {IPPROTO_IP, IP_RECVTTL, kMade},
+    {IPPROTO_IP, IP_RECVTOS, kMade},
+    {IPPROTO_IP, IP_RECVERR, kMade},
+    {IPPROTO_IP, IP_MTU_DISCOVER, kMade},
+    {IPPROTO_IP, IP_MULTICAST_TTL, kMade},
+    {IPPROTO_IP, IP_MULTICAST_LOOP, kMade},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS, kMade},
+    {IPPROTO_IPV6, IPV6_TCLASS, kMade},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO, kMade},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, kMade},
+    {IPPROTO_IPV6, IPV6_RECVTCLASS, kMade},
+    {IPPROTO_IPV6, IPV6_RECVERR, kMade},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER, kMade},
+    {IPPROTO_IPV6, IPV6_MULTICAST_HOPS, kMade},
+    {IPPROTO_IPV6, IPV6_MULTICAST_LOOP, kMade},
+    {IPPROTO_TCP, TCP_CONGESTION, kMade},
+    {IPPROTO_TCP, TCP_NODELAY, kMade},
+    {IPPROTO_TCP, TCP_KEEPIDLE, kMade},
+    {IPPROTO_TCP, TCP_KEEPINTVL, kMade},
+    {IPPROTO_TCP, TCP_KEEPCNT, kMade},
+    {IPPROTO_TCP, TCP_SYNCNT, kMade},
+    {IPPROTO_TCP, TCP_LINGER2, kMade},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, kMade},
+    {IPPROTO_TCP, TCP_FASTOPEN, kMade},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT, kMade},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT, kFilled},  // the listener would not give us a connection without data
+    {IPPROTO_TCP, TCP_CORK, kFilled},
+};
+
+constexpr int kSendLocked = 1, kReceiveLocked = 2;  // SOCK_SNDBUF_LOCK, SOCK_RCVBUF_LOCK
+
+std::string value_of(int fd, int level, int name) {
+  std::array<char, 64> value = {};
+  socklen_t length = value.size();
+  if (getsockopt(fd, level, name, value.data(), &length) < 0) return {};
+  return {value.data(), std::min<size_t>(length, value.size())};
+}
+
+bool is_level_of(int level, int domain, int type) {
+  if (level == SOL_SOCKET) return true;
+  if (level == IPPROTO_TCP) return domain != AF_UNIX && type == SOCK_STREAM;
+  return level == IPPROTO_IP ? domain == AF_INET : domain == AF_INET6;
+}
+
+int option_int(int fd, int name) {
+  std::string value = value_of(fd, SOL_SOCKET, name);
+  int result = 0;
+  if (value.size() == sizeof result) memcpy(&result, value.data(), sizeof result);
+  return result;
+}
+
+void save(SocketOptions& options, int level, int name, std::string value) {
+  auto* option = options.Add();
+  option->set_level(level);
+  option->set_name(name);
+  option->set_value(std::move(value));
+}
+
+// The kernel doubles what is set, to have room for its own bookkeeping, and gives the doubled value back.
+// Beyond the system's limit only root may set a size.
+Result<void> set_buffer(const Record& record, int fd, const schema::SocketOption& option) {
+  int size = 0;
+  if (option.value().size() != sizeof size) return {};
+  memcpy(&size, option.value().data(), sizeof size);
+  if (option_int(fd, option.name()) == size) return {};
+  int half = size / 2;
+  int force = option.name() == SO_SNDBUF ? SO_SNDBUFFORCE : SO_RCVBUFFORCE;
+  if (setsockopt(fd, SOL_SOCKET, force, &half, sizeof half) == 0) return {};
+  if (setsockopt(fd, SOL_SOCKET, option.name(), &half, sizeof half) < 0)
+    return cannot_make(record, "buffer size");
+  return {};
+}
+
+}  // namespace
+
+Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
+  int fd = file.duplicate.get();
+  int domain = option_int(fd, SO_DOMAIN), type = option_int(fd, SO_TYPE);
+  socklen_t filter_length = 0;
+  if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &filter_length) == 0 && filter_length > 0) {
+    return refusal(file, "a packet filter is attached to it (SO_ATTACH_FILTER)",
+                   "detach it by SO_DETACH_FILTER for the time of the checkpoint");
+  }
+  for (const Option& option : kOptions) {
+    if (!is_level_of(option.level, domain, type)) continue;
+    std::string value = value_of(fd, option.level, option.name);
+    if (!value.empty()) save(options, option.level, option.name, std::move(value));
+  }
+  // A size that the program never set grows by itself, and must go on doing so.
+  int locked = option_int(fd, SO_BUF_LOCK);
+  if (locked & kSendLocked) save(options, SOL_SOCKET, SO_SNDBUF, value_of(fd, SOL_SOCKET, SO_SNDBUF));
+  if (locked & kReceiveLocked) save(options, SOL_SOCKET, SO_RCVBUF, value_of(fd, SOL_SOCKET, SO_RCVBUF));
+  return {};
+}
+
+Result<void> apply_options(const Record& record, int fd, const SocketOptions& options, OptionStage stage) {
+  for (const auto& option : options) {
+    if (option.level() == SOL_SOCKET && (option.name() == SO_SNDBUF || option.name() == SO_RCVBUF)) {
+      if (stage == OptionStage::kBeforeBind) STASIS_CHECK(set_buffer(record, fd, option));
+      continue;
+    }
+    auto row = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const Option& candidate) {
+      return candidate.level == option.level() && candidate.name == option.name();
+    });
+    if (row == std::end(kOptions) || row->stage != stage) continue;
+    if (value_of(fd, option.level(), option.name()) == option.value()) continue;
+    if (setsockopt(fd, option.level(), option.name(), option.value().data(),
+                   static_cast<socklen_t>(option.value().size())) < 0) {
+      return cannot_make(record, fmt::format("socket option {} of level {}", option.name(), option.level()),
+                         errno, errno == EPERM ? "only root may set it: restart as root" : "");
+    }
+  }
+  return {};
+}
+
+}  // namespace stasis::resource

@@ -1,0 +1,256 @@
+#include "resource/socket/tcp.h"
+
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "resource/payload.h"
+#include "resource/refusal.h"
+#include "resource/reopen.h"
+#include "resource/socket/inet.h"
+#include "resource/socket/options.h"
+#include "resource/socket/queue.h"
+#include "resource/socket/socket.h"
+#include "resource/socket/tcp_connect.h"
+#include "schema/kinds/socket.pb.h"
+
+namespace stasis::resource {
+namespace {
+
+using schema::InetSocket;
+
+constexpr int kMultipath = 262;  // IPPROTO_MPTCP; a listener of Go programs
+
+// enum in the kernel's net/tcp_states.h
+enum State : uint8_t {
+  kEstablished = 1,
+  kSynSent,
+  kSynReceived,
+  kFinWait1,
+  kFinWait2,
+  kTimeWait,
+  kClose,
+  kCloseWait,
+  kLastAck,
+  kListen,
+  kClosing
+};
+
+bool is_tcp(int fd) {
+  int domain = socket_option(fd, SOL_SOCKET, SO_DOMAIN);
+  int protocol = socket_option(fd, SOL_SOCKET, SO_PROTOCOL);
+  return (domain == AF_INET || domain == AF_INET6) && socket_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_STREAM &&
+         (protocol == IPPROTO_TCP || protocol == kMultipath);
+}
+
+Result<tcp_info> info_of(const OpenFile& file) {
+  tcp_info info = {};
+  socklen_t length = sizeof info;
+  if (getsockopt(file.duplicate.get(), IPPROTO_TCP, TCP_INFO, &info, &length) < 0) {
+    return cannot_observe(file, "TCP_INFO");
+  }
+  return info;
+}
+
+std::string connection_key(const std::string& from, const std::string& to) {
+  std::string source = endpoint(from), target = endpoint(to);
+  return source.empty() || target.empty() ? std::string() : source + ">" + target;
+}
+
+const OpenFile* find_other_end(const OpenFile& file, const InetSocket& message, const Observation& tree) {
+  const auto& connections = tree.index("tcp: connections", [](const OpenFile& other) {
+    if (!is_socket(other) || !is_tcp(other.duplicate.get())) return std::string();
+    return connection_key(local_address(other.duplicate.get()), peer_address(other.duplicate.get()));
+  });
+  auto entry = connections.find(connection_key(message.peer_address(), message.address()));
+  return entry == connections.end() || entry->second == &file ? nullptr : entry->second;
+}
+
+bool has_shut_write(uint8_t state) {
+  return state == kFinWait1 || state == kFinWait2 || state == kClosing || state == kLastAck;
+}
+
+bool is_hung_up(int fd) {
+  pollfd state = {fd, POLLRDHUP, 0};
+  return poll(&state, 1, 0) > 0 && state.revents & POLLRDHUP;
+}
+
+// Over loopback the kernel moves sent data into the receiver's queue at once, where it can be looked at. What
+// the receiver had no room for stays with the sender and cannot be looked at without CAP_NET_ADMIN.
+Result<void> check_nothing_under_way(const OpenFile& file, const OpenFile& other) {
+  int unsent = 0;
+  if (ioctl(file.duplicate.get(), SIOCOUTQNSD, &unsent) < 0) return cannot_observe(file, "SIOCOUTQNSD");
+  STASIS_TRY(tcp_info mine, info_of(file));
+  STASIS_TRY(tcp_info theirs, info_of(other));
+  bool arrived = theirs.tcpi_bytes_received + mine.tcpi_bytes_retrans >= mine.tcpi_bytes_sent;
+  if (unsent == 0 && arrived) return {};
+  return refusal(file, fmt::format("data is on its way to {}, which has no room for it", other.describe()),
+                 "try again when the reader has caught up");
+}
+
+Result<void> observe_connection(const OpenFile& file, const tcp_info& info, Observation& tree,
+                                InetSocket& message) {
+  message.set_peer_address(peer_address(file.duplicate.get()));
+  message.set_shut_write(has_shut_write(info.tcpi_state));
+  bool hung_up = is_hung_up(file.duplicate.get());
+  // The far end's closing also sets our receiving side down, but moves us on to another state.
+  message.set_shut_read(hung_up && (info.tcpi_state == kEstablished || info.tcpi_state == kFinWait2));
+
+  if (const OpenFile* other = find_other_end(file, message, tree)) {
+    message.set_state(InetSocket::CONNECTED);
+    message.set_peer(other->id);
+    STASIS_CHECK(check_nothing_under_way(file, *other));
+  } else {
+    message.set_state(InetSocket::CLOSED_BY_PEER);
+    if (info.tcpi_state != kClose && !hung_up) {
+      tree.warn(fmt::format("{}: the connection from {} to {} leaves the session; a restart closes it",
+                            file.describe(), shown(message.address()), shown(message.peer_address())));
+    }
+  }
+  STASIS_TRY(std::string queue, peek_stream(file));
+  message.set_queue(std::move(queue));
+  return {};
+}
+
+Result<void> complete(const Record& record, int fd, const InetSocket& message) {
+  STASIS_CHECK(apply_options(record, fd, message.options(), OptionStage::kMade));
+  return set_status_flags(fd, record.flags);
+}
+
+Result<Fd> make_unconnected(const Record& record, const InetSocket& message) {
+  STASIS_TRY(Fd fd, new_socket(record, message.family(), SOCK_STREAM, message.protocol()));
+  STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kBeforeBind));
+  if (port_of(message.address()) == 0) return fd;
+  int on = 1;
+  if (setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+    return cannot_make(record, "SO_REUSEADDR");
+  if (bind_to(fd.get(), message.address()) < 0) {
+    int error = errno;
+    std::string holder = holder_of_tcp_port(port_of(message.address()));
+    return cannot_make(record, "bind to " + shown(message.address()), error,
+                       holder.empty() ? "" : "the port is taken by " + holder);
+  }
+  return fd;
+}
+
+Result<Fd> make_connected(const Record& record, const InetSocket& message, Making& context) {
+  const Record* peer = context.record(message.peer());
+  if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
+  STASIS_TRY(auto peer_message, unpack<InetSocket>(*peer));
+  bool is_server = find_tcp_listener(message, context) != nullptr;
+  auto pair = is_server ? connect_again(record, message, peer_message, context)
+                        : connect_again(record, peer_message, message, context);
+  if (!pair.ok()) return std::move(pair).error();
+  Fd mine = std::move(is_server ? pair->server : pair->client);
+  Fd theirs = std::move(is_server ? pair->client : pair->server);
+  STASIS_CHECK(complete(record, mine.get(), message));
+  STASIS_CHECK(complete(*peer, theirs.get(), peer_message));
+  context.provide(peer->id, std::move(theirs));
+  return mine;
+}
+
+std::string other_end_key(const Record& record) { return fmt::format("tcp: other end of {}", record.id); }
+
+}  // namespace
+
+KindInfo TcpKind::info() const {
+  return {"tcp", "Sockets", "TCP: listeners, connections inside the session with content, options",
+          Support::kPartial,
+          "a connection that leaves the session is closed as by its peer; connections that were not accepted "
+          "yet are "
+          "closed; a checkpoint is refused while a sender inside the session waits for its reader"};
+}
+
+bool TcpKind::recognises(const OpenFile& file, const Observation&) const {
+  return is_socket(file) && is_tcp(file.duplicate.get());
+}
+
+Result<std::string> TcpKind::observe(const OpenFile& file, Observation& tree) const {
+  int fd = file.duplicate.get();
+  InetSocket message;
+  message.set_family(socket_option(fd, SOL_SOCKET, SO_DOMAIN));
+  message.set_protocol(socket_option(fd, SOL_SOCKET, SO_PROTOCOL));
+  message.set_address(local_address(fd));
+  STASIS_CHECK(observe_options(file, *message.mutable_options()));
+  STASIS_TRY(tcp_info info, info_of(file));
+  if (info.tcpi_state == kListen) {
+    message.set_state(InetSocket::LISTENING);
+    message.set_backlog(info.tcpi_sacked);  // of a listener: the limit; tcpi_unacked is how many wait
+    if (info.tcpi_unacked > 0) {
+      tree.warn(fmt::format("{}: {} connections to {} that were not accepted yet are closed by a restart",
+                            file.describe(), info.tcpi_unacked, shown(message.address())));
+    }
+    return pack(message);
+  }
+  // A connection that has ended altogether is in the same state as a socket that was never connected; only
+  // the former has its directions shut down.
+  if (info.tcpi_state == kClose && !is_hung_up(fd)) return pack(message);
+  STASIS_CHECK(observe_connection(file, info, tree, message));
+  return pack(message);
+}
+
+Result<Fd> TcpKind::make(const Record& record, Making& context) const {
+  STASIS_TRY(auto message, unpack<InetSocket>(record));
+  if (message.state() == InetSocket::CONNECTED) return make_connected(record, message, context);
+  Fd fd;
+  switch (message.state()) {
+    case InetSocket::LISTENING: {
+      STASIS_TRY(fd, listen_again(record, message));
+      break;
+    }
+    case InetSocket::CLOSED_BY_PEER: {
+      STASIS_TRY(TcpPair pair, connect_to_ourselves(record, message.family()));
+      context.shared_objects()[other_end_key(record)] = std::move(pair.server);
+      fd = std::move(pair.client);
+      break;
+    }
+    default: {
+      STASIS_TRY(fd, make_unconnected(record, message));
+      break;
+    }
+  }
+  STASIS_CHECK(complete(record, fd.get(), message));
+  return fd;
+}
+
+// Data first, then the end of it: after a shutdown nothing can be sent.
+Result<void> TcpKind::fill(const Record& record, int fd, Making& context) const {
+  STASIS_TRY(auto message, unpack<InetSocket>(record));
+  if (message.state() == InetSocket::CONNECTED) {
+    STASIS_TRY(int other, context.description(message.peer()));
+    STASIS_CHECK(send_stream(record, other, message.queue()));
+    const Record* peer = context.record(message.peer());
+    if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
+    STASIS_TRY(auto theirs, unpack<InetSocket>(*peer));
+    if (theirs.shut_write() && shutdown(other, SHUT_WR) < 0) return cannot_make(record, "shutdown");
+  } else if (message.state() == InetSocket::CLOSED_BY_PEER) {
+    Fd other = std::move(context.shared_objects()[other_end_key(record)]);
+    STASIS_CHECK(send_stream(record, other.get(), message.queue()));
+    if (message.shut_write()) shutdown(fd, SHUT_WR);
+  }
+  if (message.shut_read() && shutdown(fd, SHUT_RD) < 0 && errno != ENOTCONN)
+    return cannot_make(record, "shutdown");
+  return apply_options(record, fd, message.options(), OptionStage::kFilled);
+}
+
+std::string TcpKind::summary(const Record& record) const {
+  auto message = unpack<InetSocket>(record);
+  if (!message.ok()) return {};
+  switch (message->state()) {
+    case InetSocket::LISTENING:
+      return fmt::format("listening on {}, backlog {}", shown(message->address()), message->backlog());
+    case InetSocket::CONNECTED:
+      return fmt::format("{} to {} (description {}), {} bytes unread", shown(message->address()),
+                         shown(message->peer_address()), message->peer(), message->queue().size());
+    case InetSocket::CLOSED_BY_PEER:
+      return "a connection that its peer has closed";
+    default:
+      return port_of(message->address()) ? "bound to " + shown(message->address()) : "unconnected";
+  }
+}
+
+}  // namespace stasis::resource

@@ -1,0 +1,27 @@
+// What the kernel tells about a unix socket from outside, by the sock_diag(7) netlink interface.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+
+namespace stasis::resource {
+
+struct UnixDiag {
+  bool listening = false;
+  std::optional<uint32_t> peer;  // inode of the other end; 0: closed, or not accepted yet
+  uint32_t backlog = 0;          // of a listener
+  uint32_t waiting = 0;          // connections that a listener has not accepted
+  bool cannot_read = false;
+  bool cannot_write = false;
+  std::optional<uint32_t> file;  // low half of the inode number of the socket's file
+};
+
+// The socket with this inode in our network namespace; needs no privilege.
+Result<UnixDiag> unix_diag(ino_t inode);
+
+}  // namespace stasis::resource

@@ -1,0 +1,76 @@
+#include "resource/task_kinds.h"
+
+namespace stasis::resource {
+namespace {
+
+constexpr auto kFull = Support::kFull;
+constexpr auto kPartial = Support::kPartial;
+constexpr auto kRefused = Support::kRefused;
+
+// Columns: name, group, title, support, note.
+constexpr KindInfo kRows[] = {
+    {"private-memory", "Memory", "private anonymous memory, heaps, stacks that grow", kFull, ""},
+    {"shared-memory", "Memory", "anonymous memory shared with children", kFull, ""},
+    {"private-file-mapping", "Memory", "private mappings of files: pages that were written, protections",
+     kPartial, "unwritten pages come from the file again, which must be unchanged"},
+    {"shared-file-mapping", "Memory", "shared mappings of files", kPartial,
+     "the content is that of the file at restart"},
+    {"huge-pages", "Memory", "transparent and reserved huge pages", kPartial,
+     "reserved ones must be available at restart"},
+    {"memory-advice", "Memory",
+     "madvise and mlock: DONTFORK, WIPEONFORK, HUGEPAGE, DONTDUMP, locked, locked on fault", kFull, ""},
+    {"guard-pages", "Memory", "inaccessible areas, guard pages", kFull, ""},
+    {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
+    {"sysv-ipc", "Memory", "System V shared memory, semaphores, message queues", kRefused,
+     "not supported yet"},
+    {"device-mapping", "Memory", "mappings of devices", kRefused,
+     "the memory belongs to the hardware; see the plugins"},
+
+    {"tree", "Processes", "process trees: pids, parents, groups, sessions, orphans, sub-reapers", kFull, ""},
+    {"zombie", "Processes", "zombies with their exit status", kFull, ""},
+    {"stopped", "Processes", "processes stopped by job control", kFull, ""},
+    {"vfork", "Processes", "a parent waiting in vfork", kPartial,
+     "the checkpoint waits until the child has called exec or ended"},
+    {"working-directory", "Processes", "working directory, root, umask", kFull, ""},
+    {"process-settings", "Processes",
+     "personality, dumpable, OOM score, transparent huge pages, core dump filter, no_new_privs", kFull, ""},
+    {"traced", "Processes", "processes that a debugger traces", kRefused,
+     "a process has one tracer only: detach the debugger"},
+    {"nested-namespaces", "Processes",
+     "containers and sandboxes with namespaces of their own inside the session", kRefused,
+     "not supported yet"},
+
+    {"thread", "Threads", "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack",
+     kFull, ""},
+    {"registers", "Threads", "registers with AVX, AVX-512, AMX and protection keys", kPartial,
+     "the processor at restart must have the features of the one before"},
+    {"robust-list", "Threads", "robust lists, clear_child_tid, restartable sequences", kFull, ""},
+    {"blocked-call", "Threads", "blocked system calls, with what is left of their timeouts", kFull, ""},
+
+    {"signal-actions", "Signals", "signal actions, alternate stacks", kFull, ""},
+    {"pending-signals", "Signals", "pending signals with their siginfo, of threads and processes", kFull, ""},
+    {"parent-death-signal", "Signals", "parent-death signal, exit signal", kFull, ""},
+
+    {"interval-timer", "Timers", "setitimer: real, virtual, profiling", kFull, ""},
+    {"posix-timer", "Timers", "timer_create: ids, notification, overruns", kFull, ""},
+    {"clocks", "Timers", "monotonic and boot clocks that go on where they stopped", kPartial,
+     "needs a time namespace; the wall clock is that of the host"},
+
+    {"credentials", "Credentials and limits",
+     "user and group ids, supplementary groups, capabilities, securebits", kPartial,
+     "an ordinary user can restore only its own ids"},
+    {"limits", "Credentials and limits", "resource limits", kPartial,
+     "hard limits cannot be raised without root"},
+    {"seccomp", "Credentials and limits", "processes under a seccomp filter", kRefused,
+     "the filter may forbid the system calls that a checkpoint needs, and only root can read it"},
+
+    {"descriptor-table", "Descriptors",
+     "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork", kFull, ""},
+    {"controlling-terminal", "Terminals", "controlling terminals and foreground groups", kFull, ""},
+};
+
+}  // namespace
+
+std::span<const KindInfo> task_kinds() { return kRows; }
+
+}  // namespace stasis::resource

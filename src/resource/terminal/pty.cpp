@@ -1,0 +1,153 @@
+#include "resource/terminal/pty.h"
+
+#include <asm/termbits.h>
+#include <fcntl.h>
+#include <linux/tty.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <vector>
+
+#include "resource/payload.h"
+#include "resource/refusal.h"
+#include "resource/reopen.h"
+#include "resource/terminal/tty.h"
+#include "schema/kinds/terminal.pb.h"
+
+namespace stasis::resource {
+namespace {
+
+// How many masters are opened to get the old number back before any will do.
+constexpr size_t kMostSurplus = 256;
+
+std::string master_key(const schema::Pty& message) { return fmt::format("pty: {}", message.index()); }
+
+// The kernel gives the lowest free number. When the old one is free, all lower ones that are free come first.
+Result<Fd> new_master(const Record& record, uint32_t wanted) {
+  std::vector<Fd> surplus;
+  for (;;) {
+    Fd master(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    if (!master) return cannot_make(record, "posix_openpt");
+    uint32_t index = tty_index(master.get());
+    if (index >= wanted || surplus.size() == kMostSurplus) return master;
+    surplus.push_back(std::move(master));
+  }
+}
+
+// What both sides share is set through the master: opening a slave for it would leave a mark when it is
+// closed again.
+Result<Fd*> pair_of(const Record& record, const schema::Pty& message, Making& context) {
+  Fd& master = context.shared_objects()[master_key(message)];
+  if (master) return &master;
+  STASIS_TRY(master, new_master(record, message.index()));
+  int unlocked = 0;
+  if (ioctl(master.get(), TIOCSPTLCK, &unlocked) < 0) return cannot_make(record, "unlock the terminal");
+  if (message.attributes().size() == sizeof(termios2) &&
+      ioctl(master.get(), TCSETS2, message.attributes().data()) < 0) {
+    return cannot_make(record, "set the attributes of the terminal");
+  }
+  if (message.window().size() == kWindowSize &&
+      ioctl(master.get(), TIOCSWINSZ, message.window().data()) < 0) {
+    return cannot_make(record, "set the size of the terminal");
+  }
+  return &master;
+}
+
+bool has_master(const OpenFile& slave, const Observation& tree) {
+  const auto& masters = tree.index("ptys: masters", [](const OpenFile& file) {
+    return is_master(file) ? std::to_string(tty_index(file.duplicate.get())) : std::string();
+  });
+  return masters.contains(std::to_string(minor(tty_device(slave.duplicate.get()))));
+}
+
+bool is_hung_up(int fd) {
+  pollfd state = {fd, 0, 0};
+  return poll(&state, 1, 0) > 0 && state.revents & POLLHUP;
+}
+
+// The buffers of a terminal can only be read away.
+void warn_of_unread(const OpenFile& file, bool master, Observation& tree) {
+  int unread = 0;
+  if (ioctl(file.duplicate.get(), TIOCINQ, &unread) < 0 || unread <= 0) return;
+  tree.warn(fmt::format("{}: {} that nobody has read yet {} missing after a restart", file.describe(),
+                        master ? "output" : "input", "is"));
+}
+
+}  // namespace
+
+KindInfo PtyKind::info() const {
+  return {"pty", "Terminals", "pseudo-terminals: attributes, size, packet mode, number", Support::kPartial,
+          "input and output that were not read yet are lost; the number in /dev/pts changes when it is "
+          "taken; the "
+          "master must be in the session"};
+}
+
+bool PtyKind::recognises(const OpenFile& file, const Observation&) const {
+  return is_master(file) || (is_terminal(file) && is_pty_slave(tty_device(file.duplicate.get())));
+}
+
+Result<std::string> PtyKind::observe(const OpenFile& file, Observation& tree) const {
+  int fd = file.duplicate.get();
+  schema::Pty message;
+  message.set_is_master(is_master(file));
+  bool hung_up = is_hung_up(fd);
+  if (!message.is_master() && !hung_up && !has_master(file, tree)) {
+    return refusal(file, "it is a terminal outside the session",
+                   "start the program by stasis launch, or detach it");
+  }
+  message.set_index(message.is_master() ? tty_index(fd) : minor(tty_device(fd)));
+  termios2 attributes = {};
+  if (ioctl(fd, TCGETS2, &attributes) == 0) message.set_attributes(&attributes, sizeof attributes);
+  char window[kWindowSize] = {};
+  if (ioctl(fd, TIOCGWINSZ, window) == 0) message.set_window(window, sizeof window);
+  int value = 0;
+  if (message.is_master()) {
+    message.set_packet_mode(ioctl(fd, TIOCGPKT, &value) == 0 && value != 0);
+    message.set_locked(ioctl(fd, TIOCGPTLCK, &value) == 0 && value != 0);
+    message.set_slave_closed(hung_up);
+  } else {
+    message.set_exclusive(ioctl(fd, TIOCGEXCL, &value) == 0 && value != 0);
+  }
+  if (!hung_up) warn_of_unread(file, message.is_master(), tree);
+  return pack(message);
+}
+
+Result<Fd> PtyKind::make(const Record& record, Making& context) const {
+  STASIS_TRY(auto message, unpack<schema::Pty>(record));
+  STASIS_TRY(Fd * master, pair_of(record, message, context));
+  if (!message.is_master()) {
+    // By the master, not by a path: whatever is mounted at /dev/pts, it is the right one.
+    Fd slave(ioctl(master->get(), TIOCGPTPEER, open_flags(record.flags)));
+    if (!slave) return cannot_make(record, "open the slave of the terminal");
+    return slave;
+  }
+  STASIS_TRY(Fd fd, duplicate(master->get()));
+  STASIS_CHECK(set_status_flags(fd.get(), record.flags));
+  return fd;
+}
+
+// What would keep others from opening the slave comes when all are open.
+Result<void> PtyKind::fill(const Record& record, int fd, Making&) const {
+  STASIS_TRY(auto message, unpack<schema::Pty>(record));
+  if (message.exclusive() && ioctl(fd, TIOCEXCL) < 0) return cannot_make(record, "TIOCEXCL");
+  if (!message.is_master()) return {};
+  if (message.slave_closed()) {
+    Fd slave(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    if (!slave) return cannot_make(record, "open the slave of the terminal");
+  }
+  int on = 1;
+  if (message.packet_mode() && ioctl(fd, TIOCPKT, &on) < 0) return cannot_make(record, "TIOCPKT");
+  if (message.locked() && ioctl(fd, TIOCSPTLCK, &on) < 0) return cannot_make(record, "TIOCSPTLCK");
+  return {};
+}
+
+std::string PtyKind::summary(const Record& record) const {
+  auto message = unpack<schema::Pty>(record);
+  if (!message.ok()) return {};
+  return fmt::format("{} of pty {}{}", message->is_master() ? "master" : "slave", message->index(),
+                     message->packet_mode() ? ", packet mode" : "");
+}
+
+}  // namespace stasis::resource
