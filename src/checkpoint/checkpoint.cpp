@@ -31,9 +31,9 @@ dev_t terminal_device(int64_t packed) {
 }
 
 // One attempt, from the freeze to the published image.
-class Run {
+class Attempt {
  public:
-  explicit Run(const Request& request) : request_(request), files_(request.terminal_device, request.stdio) {}
+  explicit Attempt(const Request& request) : request_(request), files_(request.terminal_device, request.stdio) {}
 
   Result<Report> execute() {
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init));
@@ -201,7 +201,7 @@ class Run {
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   for (int attempt = 1;; ++attempt) {
-    auto report = Run(request).execute();
+    auto report = Attempt(request).execute();
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
     bool retry = !report.ok() && report.error().code == ErrorCode::kBusy && attempt < kAttempts;
     if (!retry) return report;
