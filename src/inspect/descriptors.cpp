@@ -123,7 +123,8 @@ Result<void> DescriptorGraph::classify() {
                    "docs/support.md lists what is", ErrorCode::kRefused};
     }
     if (found->info().support == resource::Support::kRefused) {
-      return Error{"save", file->describe(), std::string(found->info().note), {}, ErrorCode::kRefused};
+      // The kind itself says why, and what the user can do about it.
+      if (auto refused = found->observe(*file, *this); !refused.ok()) return std::move(refused).error();
     }
     kinds_.push_back(found);
   }
