@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -72,24 +73,30 @@ def processes_of(workload, state):
     return sorted(found, reverse=True)
 
 
-def timed(workload, command, user=None, env=None, log_path=None):
-    """Runs a command to its end through `workload timed`, which adds less than Python would, and reports it."""
+def timed(workload, command, log_path, user=None, env=None, keep_output=True):
+    """Runs a command to its end through `workload timed`, which adds less than Python would, and reports it. Its output goes
+    to files: a pipe would stay open as long as something that the command left in the background."""
     read, write = os.pipe()
     prefix = [str(workload), "timed"] + (["--user", f"{user.pw_uid}:{user.pw_gid}"] if user else []) + ["--"]
-    words = prefix + [str(word) for word in command]
-    with open(log_path or os.devnull, "wb") as error:
-        arguments = " ".join(f'"{word}"' for word in words)
-        process = subprocess.Popen(["/bin/sh", "-c", f"exec {arguments} 3>&{write}"], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE, stderr=error, env=env, pass_fds=[write])
-    os.close(write)
-    output, _ = process.communicate(timeout=300)
+    words = [shlex.quote(str(word)) for word in prefix + list(command)]
+    with open(log_path, "wb") as error, tempfile.TemporaryFile() as output:
+        if user:
+            os.fchown(error.fileno(), user.pw_uid, user.pw_gid)  # a program keeps it, and opens it again at a restart
+        process = subprocess.Popen(["/bin/sh", "-c", f"exec {' '.join(words)} 3>&{write}"], cwd="/", env=env,
+                                   stdin=subprocess.DEVNULL, stdout=output if keep_output else subprocess.DEVNULL,
+                                   stderr=error, pass_fds=[write])
+        os.close(write)
+        process.wait(timeout=300)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
     with os.fdopen(read) as pipe:
         result = json.loads(pipe.readline())
-    result["output"] = output.decode(errors="replace")
+    result["output"] = text
     result["wall_ms"] = result.pop("wall_ns") / 1e6
     if result["status"] != 0:
-        reason = pathlib.Path(log_path).read_text(errors="replace")[-400:] if log_path else ""
-        raise Failed(f"{' '.join(str(word) for word in command[:3])}: status {result['status']}: {reason.strip()}")
+        said = pathlib.Path(log_path).read_text(errors="replace")[-600:]
+        shown = " ".join(pathlib.Path(str(word)).name for word in command)
+        raise Failed(f"{shown}: status {result['status']}: {said.strip()}")
     return result
 
 
@@ -147,23 +154,33 @@ class Stasis(Tool):
             os.chown(self.home, host.user.pw_uid, host.user.pw_gid)
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "STASIS_HOME": str(self.home)}
 
+        usage = subprocess.run([self.binary, "restart", "--help"], capture_output=True, text=True).stdout
+        self.restart_json = ["--json"] if "--json" in usage else []
+
     def describe(self):
         version = subprocess.run([self.binary, "--version"], capture_output=True, text=True).stdout.strip()
         commit = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True)
         return f"{version or 'stasis'} ({commit.stdout.strip() or 'no commit'})"
 
-    def command(self, *words):
-        return timed(self.workload, [self.binary, *words], self.host.user, self.env, self.host.images / "stasis.log")
+    def command(self, *words, log_path=None, **options):
+        return timed(self.workload, [self.binary, *words], log_path or self.host.images / "stasis.log", self.host.user,
+                     self.env, **options)
 
     def start(self, row, state):
         session = self.fresh_name()
-        self.command("launch", "--name", session, "--background", "--", self.workload, *row.arguments(state.path))
+        # The program keeps this file as its standard error, so it is of no other command.
+        self.command("launch", "--name", session, "--background", "--", self.workload, *row.arguments(state.path),
+                     log_path=self.host.images / f"{session}.log", keep_output=False)
         return session
+
+    @staticmethod
+    def engine_figures(said):
+        return {key[:-3] + "_ms": value / 1e6 for key, value in said.items() if key.endswith("_ns")}
 
     def checkpoint(self, session):
         result = self.command("checkpoint", session, "--json")
         said = json.loads(result["output"])
-        result["engine"] = {key[:-3] + "_ms": value / 1e6 for key, value in said.items() if key.endswith("_ns")}
+        result["engine"] = self.engine_figures(said)
         result["image"] = pathlib.Path(said["directory"])
         return result
 
@@ -171,9 +188,8 @@ class Stasis(Tool):
         return 0.0  # checkpoint returns when the image is on disk
 
     def restart(self, session, image, memory="mapped"):
-        result = self.command("restart", session, "--background", f"--memory={memory}", "--json")
-        said = json.loads(result["output"])
-        result["engine"] = {key[:-3] + "_ms": value / 1e6 for key, value in said.items() if key.endswith("_ns")}
+        result = self.command("restart", session, "--background", f"--memory={memory}", *self.restart_json)
+        result["engine"] = self.engine_figures(json.loads(result["output"])) if self.restart_json else {}
         return result
 
     def supervisor_rss_kib(self, session):
@@ -240,7 +256,7 @@ class Criu(Tool):
         image = self.host.images / self.fresh_name()
         image.mkdir()
         result = timed(self.workload, [*self.criu, "dump", "--tree", pid, "--images-dir", image, "--leave-running",
-                                       "-v1"], log_path=self.host.images / "criu.log")
+                                       "-v1"], self.host.images / "criu.log")
         result["image"] = image
         result["engine"] = {}
         return result
@@ -257,7 +273,7 @@ class Criu(Tool):
 
     def restart(self, pid, image, memory="eager"):
         result = timed(self.workload, [*self.criu, "restore", "--images-dir", image, "--restore-detached", "-v1"],
-                       log_path=self.host.images / "criu.log")
+                       self.host.images / "criu.log")
         result["engine"] = {}
         return result
 
