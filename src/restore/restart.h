@@ -1,0 +1,38 @@
+// Brings a checkpoint back to life.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::restore {
+
+enum class MemoryMode {
+  kMapped,  // private memory is mapped from the page files: as quick for 100 GiB as for 10 MiB
+  kEager,   // everything is read before the program goes on
+};
+
+// One restart, over three processes. The order of the calls is the order of their declaration:
+//   supervisor: prepare()
+//   builder:    make_descriptions()   in the session's new namespaces, before init is forked
+//   init:       spawn_roots()         in the session's pid namespace
+//   builder:    build(), release()
+// The builder traces everything that is being made, with PTRACE_O_EXITKILL: when it fails or dies, nothing is left.
+class Restart {
+ public:
+  // Reads and validates everything, and what the image asks of this host; forks nothing.
+  static Result<std::unique_ptr<Restart>> prepare(const std::string& directory, MemoryMode mode);
+  virtual ~Restart() = default;
+
+  virtual const schema::Manifest& manifest() const = 0;
+  // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what launch's were.
+  virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;
+  virtual Result<void> spawn_roots() = 0;
+  virtual Result<void> build(HostTid init) = 0;
+  virtual Result<void> release() = 0;
+};
+
+}  // namespace stasis::restore

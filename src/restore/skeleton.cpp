@@ -1,0 +1,78 @@
+#include "restore/skeleton.h"
+
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstring>
+
+#include "kernel/proc.h"
+
+namespace stasis::restore {
+
+using remote::Batch;
+
+Skeleton::Skeleton(HostTid pid, NsTid ns_pid, const WorkArea& area) : task_(pid), executor_(area.executor()) {
+  context_.tgid = ns_pid;
+  context_.tid = ns_pid;
+  context_.report_signal = SIGURG;
+}
+
+Result<void> Skeleton::prepare() {
+  STASIS_TRY(context_.registers, task_.registers());
+  context_.mask = ~uint64_t{0};
+  return executor_.install(pid(), context_, {.unmap_scratch = false});
+}
+
+Result<void> Skeleton::run(Batch& batch) { return executor_.run(task_, context_, batch); }
+
+Result<void> Skeleton::run_checked(Batch& batch, const std::string& step,
+                                   const std::function<bool(size_t, int)>& tolerate) {
+  STASIS_CHECK(run(batch));
+  return check_batch(batch, ns_pid(), step, tolerate);
+}
+
+Result<void> Skeleton::strip(const WorkArea& area) {
+  Batch batch = this->batch();
+  uint64_t parking = area.parking();
+  for (const auto& entry : area.kernel_mappings()) {
+    uint64_t size = entry.end - entry.start;
+    batch.call(SYS_mremap, {entry.start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, parking});
+    parking += size;
+  }
+  constexpr uint64_t kTop = (uint64_t{1} << 47) - kPageSize;
+  batch.call(SYS_munmap, {0, area.start()});
+  batch.call(SYS_munmap, {area.end(), kTop - area.end()});
+  return run_checked(batch, "empty the new process");
+}
+
+Result<void> check_batch(const Batch& batch, NsTid task, const std::string& step,
+                         const std::function<bool(size_t, int)>& tolerate) {
+  for (size_t i = 0; i < batch.size(); ++i) {
+    int64_t result = batch.result(i);
+    if (result >= 0 || result < -4095) continue;
+    int error = static_cast<int>(-result);
+    if (tolerate && tolerate(i, error)) continue;
+    return errno_error(fmt::format("restart: {} of task {}", step, task),
+                       fmt::format("system call {}", batch.number(i)), error);
+  }
+  return {};
+}
+
+Result<std::map<int, HostTid>> await_births(size_t count) {
+  std::map<int, HostTid> born;
+  while (born.size() < count) {
+    int status = 0;
+    pid_t pid = ::waitpid(-1, &status, __WALL);
+    if (pid < 0 && errno == EINTR) continue;
+    if (pid < 0) return errno_error("restart: wait for new tasks", {});
+    auto stop = remote::decode_stop(pid, status);
+    if (stop.kind == remote::Stop::Kind::kExited) continue;  // a temporary process
+    STASIS_TRY(auto facts, kernel::read_status(HostTid{pid}));
+    born[facts.ns_tid.value] = HostTid{pid};
+  }
+  return born;
+}
+
+}  // namespace stasis::restore

@@ -1,0 +1,58 @@
+// A process of the new tree while it is being built: alive, stopped, traced, and without memory of its own yet.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "base/result.h"
+#include "base/types.h"
+#include "remote/batch.h"
+#include "remote/executor.h"
+#include "restore/topology.h"
+#include "restore/work_area.h"
+
+namespace stasis::restore {
+
+// Owns nothing: the task dies with the builder (PTRACE_O_EXITKILL).
+class Skeleton {
+ public:
+  Skeleton(HostTid pid, NsTid ns_pid, const WorkArea& area);
+
+  HostTid pid() const { return task_.tid(); }
+  NsTid ns_pid() const { return context_.tid; }
+  remote::Tracee task() const { return task_; }
+  const remote::TaskContext& context() const { return context_; }
+  const remote::Executor& executor() const { return executor_; }
+
+  // Reads the registers of the stopped task and puts the stub into place. Once, before the first run().
+  Result<void> prepare();
+  // `report_signal` must not be among the signals that are pending for the task later.
+  void set_report_signal(int signal) { context_.report_signal = signal; }
+  remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
+  Result<void> run(remote::Batch& batch);
+  // The same for another thread of the process, with a context of its own.
+  Result<void> run_in(Skeleton& thread, remote::Batch& batch) const;
+
+  // run(), and an error naming step and call if one of them failed. `tolerate` may accept a failed call by its index.
+  Result<void> run_checked(remote::Batch& batch, const std::string& step,
+                           const std::function<bool(size_t index, int error)>& tolerate = {});
+
+  // Parks the vDSO in the work area and gives up all other memory.
+  Result<void> strip(const WorkArea& area);
+
+ private:
+  remote::Tracee task_;
+  remote::TaskContext context_;
+  remote::Executor executor_;
+};
+
+// The first failed call of a batch that ran, as an Error.
+Result<void> check_batch(const remote::Batch& batch, NsTid task, const std::string& step,
+                         const std::function<bool(size_t index, int error)>& tolerate = {});
+
+// Waits for the first stops of tasks that were cloned with CLONE_PTRACE by `maker`, and tells which is which by their
+// numbers in the session.
+Result<std::map<int, HostTid>> await_births(size_t count);
+
+}  // namespace stasis::restore
