@@ -1,0 +1,299 @@
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/inspection.h"
+#include "cli/output.h"
+#include "cli/stores.h"
+#include "cli/verbs.h"
+#include "image/reader.h"
+
+namespace stasis::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  std::string reference;
+  std::string store;
+  bool mappings = false;
+  bool as_json = false;
+};
+
+// Names in an image come from programs and must not drive the terminal.
+std::string printable(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return text;
+}
+
+template <typename List>
+std::string joined(const List& list, const char* separator = " ") {
+  return fmt::format("{}", fmt::join(list, separator));
+}
+
+json mapping_json(const schema::Mapping& mapping) {
+  json object = {{"start", fmt::format("{:#x}", mapping.start())},
+                 {"end", fmt::format("{:#x}", mapping.end())},
+                 {"kind", mapping_kind_name(mapping.kind())},
+                 {"protection", protection_text(mapping.protection())}};
+  if (!mapping.path().empty()) object["path"] = mapping.path();
+  if (mapping.file_offset() != 0) object["offset"] = mapping.file_offset();
+  if (mapping.kind() == schema::Mapping::SHARED_MEMORY) object["shared_memory"] = mapping.shared_memory();
+  if (mapping.huge_page_shift() != 0) object["huge_page_bytes"] = uint64_t{1} << mapping.huge_page_shift();
+  return object;
+}
+
+json memories_json(const Inspection& inspection) {
+  json memories = json::array();
+  for (const auto& view : inspection.memories) {
+    json mappings = json::array();
+    for (const auto& mapping : view.memory->mappings()) mappings.push_back(mapping_json(mapping));
+    memories.push_back({{"pids", view.pids},
+                        {"executable", view.memory->executable()},
+                        {"mapped_bytes", view.mapped},
+                        {"page_bytes", view.stored},
+                        {"page_file", view.memory->page_file()},
+                        {"mappings", mappings}});
+  }
+  return memories;
+}
+
+json processes_json(const Inspection& inspection) {
+  json processes = json::array();
+  for (const auto& [process, depth] : inspection.processes) {
+    json threads = json::array();
+    for (const auto& thread : process->threads())
+      threads.push_back({{"tid", thread.tid()}, {"name", thread.name()}});
+    json descriptors = json::array();
+    for (const auto& slot : process->descriptors()) {
+      descriptors.push_back({{"number", slot.number()},
+                             {"description", slot.description()},
+                             {"close_on_exec", slot.close_on_exec()}});
+    }
+    json object = {{"pid", process->pid()},
+                   {"parent", process->parent()},
+                   {"group", process->group()},
+                   {"session", process->session()},
+                   {"state", state_name(process->state())},
+                   {"comm", process->comm()},
+                   {"working_directory", process->working_directory()},
+                   {"threads", threads},
+                   {"descriptors", descriptors}};
+    if (process->state() != schema::Process::ZOMBIE) object["memory"] = process->memory();
+    processes.push_back(std::move(object));
+  }
+  return processes;
+}
+
+json descriptions_json(const Inspection& inspection) {
+  json descriptions = json::array();
+  for (const auto& view : inspection.descriptions) {
+    json owners = json::array();
+    for (const auto& owner : view.owners) owners.push_back({{"pid", owner.pid}, {"number", owner.number}});
+    descriptions.push_back({{"id", view.id},
+                            {"kind", view.kind},
+                            {"shown", view.shown},
+                            {"summary", view.summary},
+                            {"shared", view.shared()},
+                            {"owners", owners}});
+  }
+  return descriptions;
+}
+
+json shared_memories_json(const Inspection& inspection) {
+  json objects = json::array();
+  for (const auto& view : inspection.shared_memories) {
+    objects.push_back({{"name", view.memory->name()},
+                       {"bytes", view.memory->size()},
+                       {"page_bytes", view.stored},
+                       {"pids", view.pids}});
+  }
+  return objects;
+}
+
+void print_json(const image::Image& image, const Inspection& inspection) {
+  const auto& manifest = image.manifest();
+  json files = json::array();
+  for (const auto& file : manifest.files()) {
+    files.push_back({{"name", file.name()}, {"bytes", file.size()}, {"stored_bytes", file.stored()}});
+  }
+  const json object = {
+      {"session", manifest.session()},
+      {"id", manifest.id()},
+      {"tag", manifest.tag()},
+      {"directory", image.directory()},
+      {"created", iso_time(manifest.clocks().realtime_ns())},
+      {"command", std::vector<std::string>(manifest.command().begin(), manifest.command().end())},
+      {"host", {{"kernel", manifest.host().kernel()}, {"cpu", manifest.host().cpu()}}},
+      {"user", manifest.user()},
+      {"root_pid", manifest.root_pid()},
+      {"terminal", manifest.terminal().present()},
+      {"pause_ms", static_cast<double>(manifest.pause_ns()) * 1e-6},
+      {"total_ms", static_cast<double>(manifest.total_ns()) * 1e-6},
+      {"logical_bytes", image.logical_size()},
+      {"stored_bytes", image.stored_size()},
+      {"processes", processes_json(inspection)},
+      {"memories", memories_json(inspection)},
+      {"shared_memories", shared_memories_json(inspection)},
+      {"descriptions", descriptions_json(inspection)},
+      {"files", files},
+      {"warnings", std::vector<std::string>(manifest.warnings().begin(), manifest.warnings().end())},
+  };
+  fmt::print("{}\n", object.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+void print_head(const image::Image& image) {
+  const auto& manifest = image.manifest();
+  const auto line = [](const char* name, const std::string& value) {
+    if (!value.empty()) fmt::print("  {:<9}{}\n", name, printable(value));
+  };
+  fmt::print("Checkpoint {}@{}\n", printable(manifest.session()), manifest.id());
+  line("tag", manifest.tag());
+  line("taken", iso_time(manifest.clocks().realtime_ns()));
+  line("host",
+       manifest.host().kernel() + (manifest.host().cpu().empty() ? "" : ", " + manifest.host().cpu()));
+  line("command", joined(manifest.command()));
+  line("terminal",
+       manifest.terminal().present()
+           ? fmt::format("{} columns, {} rows", manifest.terminal().columns(), manifest.terminal().rows())
+           : std::string("none"));
+  line("pause", fmt::format("{}; complete in {}", human_duration(manifest.pause_ns()),
+                            human_duration(manifest.total_ns())));
+  line("size", fmt::format("{}, {} on disk, {} file{} and the manifest", human_size(image.logical_size()),
+                           human_size(image.stored_size()), manifest.files_size(),
+                           manifest.files_size() == 1 ? "" : "s"));
+  line("where", image.directory());
+  for (const auto& warning : manifest.warnings()) line("warning", warning);
+}
+
+void print_processes(const Inspection& inspection) {
+  fmt::print("\nProcesses ({})\n", inspection.processes.size());
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [process, depth] : inspection.processes) {
+    const bool zombie = process->state() == schema::Process::ZOMBIE;
+    // A chain of hundreds of parents would push everything off the screen.
+    const std::string indent(2 * static_cast<size_t>(std::min(depth, 20)), ' ');
+    rows.push_back({fmt::format("  {}{}", indent, process->pid()), printable(process->comm()),
+                    state_name(process->state()), fmt::format("{}", process->threads_size()),
+                    fmt::format("{}", process->descriptors_size()),
+                    zombie ? "" : fmt::format("{}", process->memory()), fmt::format("{}", process->group()),
+                    fmt::format("{}", process->session()), printable(process->working_directory())});
+  }
+  print_table({{"  PID"},
+               {"NAME"},
+               {"STATE"},
+               {"THREADS", Align::kRight},
+               {"FILES", Align::kRight},
+               {"MEMORY", Align::kRight},
+               {"GROUP", Align::kRight},
+               {"SESSION", Align::kRight},
+               {"DIRECTORY"}},
+              rows);
+}
+
+void print_memory(const Inspection& inspection, bool mappings) {
+  fmt::print("\nMemory\n");
+  std::vector<std::vector<std::string>> rows;
+  for (size_t i = 0; i < inspection.memories.size(); ++i) {
+    const auto& view = inspection.memories[i];
+    rows.push_back({fmt::format("  {}", i), joined(view.pids),
+                    fmt::format("{}", view.memory->mappings_size()), human_size(view.mapped),
+                    human_size(view.stored), printable(view.memory->executable())});
+  }
+  print_table({{"  MEMORY"},
+               {"OF PROCESS"},
+               {"MAPPINGS", Align::kRight},
+               {"MAPPED", Align::kRight},
+               {"PAGES SAVED", Align::kRight},
+               {"EXECUTABLE"}},
+              rows);
+  if (!inspection.shared_memories.empty()) {
+    fmt::print("\nShared memory\n");
+    rows.clear();
+    for (size_t i = 0; i < inspection.shared_memories.size(); ++i) {
+      const auto& view = inspection.shared_memories[i];
+      rows.push_back({fmt::format("  {}", i), joined(view.pids), human_size(view.memory->size()),
+                      human_size(view.stored), printable(view.memory->name())});
+    }
+    print_table(
+        {{"  OBJECT"}, {"OF PROCESSES"}, {"SIZE", Align::kRight}, {"PAGES SAVED", Align::kRight}, {"NAME"}},
+        rows);
+  }
+  if (!mappings) return;
+  for (size_t i = 0; i < inspection.memories.size(); ++i) {
+    fmt::print("\nMappings of memory {}\n", i);
+    rows.clear();
+    for (const auto& mapping : inspection.memories[i].memory->mappings()) {
+      std::string what = printable(mapping.path());
+      if (mapping.kind() == schema::Mapping::SHARED_MEMORY)
+        what = fmt::format("object {}", mapping.shared_memory());
+      if (mapping.stack()) what = "stack";
+      rows.push_back({fmt::format("  {:012x}-{:012x}", mapping.start(), mapping.end()),
+                      protection_text(mapping.protection()), human_size(mapping.end() - mapping.start()),
+                      mapping_kind_name(mapping.kind()), what});
+    }
+    print_table({{"  ADDRESSES"}, {"MAY"}, {"SIZE", Align::kRight}, {"KIND"}, {"OF"}}, rows);
+  }
+}
+
+void print_descriptors(const Inspection& inspection) {
+  fmt::print("\nOpen files ({})\n", inspection.descriptions.size());
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& view : inspection.descriptions) {
+    std::string owners;
+    // In numbers that can be read: a pipe inherited by 300 processes is one line.
+    constexpr size_t kShownOwners = 4;
+    for (size_t i = 0; i < std::min(view.owners.size(), kShownOwners); ++i) {
+      owners += fmt::format("{}{}:{}", i > 0 ? " " : "", view.owners[i].pid, view.owners[i].number);
+    }
+    if (view.owners.size() > kShownOwners)
+      owners += fmt::format(" and {} more", view.owners.size() - kShownOwners);
+    rows.push_back({fmt::format("  {}", view.id), owners.empty() ? "-" : owners,
+                    view.shared() ? "shared" : "", view.kind, printable(view.shown),
+                    printable(view.summary)});
+  }
+  print_table({{"  ID"}, {"PROCESS:NUMBER"}, {""}, {"KIND"}, {"WHAT"}, {"STATE"}}, rows);
+}
+
+int run(const Options& options) {
+  auto directory = checkpoint_directory(options.reference, options.store);
+  if (!directory.ok()) return report(directory.error());
+  auto image = image::Image::open(*directory);
+  if (!image.ok()) return report(image.error());
+  const Inspection inspection = inspect_manifest(image->manifest());
+  if (options.as_json) {
+    print_json(*image, inspection);
+    return kExitOk;
+  }
+  print_head(*image);
+  print_processes(inspection);
+  print_memory(inspection, options.mappings);
+  print_descriptors(inspection);
+  return kExitOk;
+}
+
+}  // namespace
+
+CLI::App* add_inspect(CLI::App& app, int& status) {
+  CLI::App* verb = app.add_subcommand("inspect", "Show what is in a checkpoint");
+  auto options = std::make_shared<Options>();
+  verb->add_option("CHECKPOINT", options->reference, kReferenceHelp)->required();
+  verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
+  verb->add_flag("--mappings", options->mappings, "Also every mapping of each memory (always in JSON)");
+  verb->add_flag(
+      "--json", options->as_json,
+      "One object: session, id, processes, memories, shared_memories, descriptions, files, sizes, ...");
+  verb->footer(R"(
+Processes with the same MEMORY share it; open files marked shared are one object in several processes.
+
+Examples:
+  stasis inspect db
+  stasis inspect db@3 --mappings
+  stasis inspect db --json | jq '.descriptions[] | select(.shared)')");
+  verb->callback([options, &status] { status = run(*options); });
+  return verb;
+}
+
+}  // namespace stasis::cli
