@@ -1,0 +1,185 @@
+#include "image/validate.h"
+
+#include <functional>
+
+#include "tests/unit/image/sample.h"
+
+namespace stasis::image {
+namespace {
+
+using schema::Manifest;
+
+Manifest good_manifest() {
+  Manifest manifest = sample_manifest();
+  for (auto [name, size] : {std::pair("pages", 0x4000), std::pair("shared", 0x2000)}) {
+    auto& file = *manifest.add_files();
+    file.set_name(name);
+    file.set_size(static_cast<uint64_t>(size));
+    file.set_block_size(kBlockSize);
+    file.add_sums(1);
+    file.set_stored(static_cast<uint64_t>(size));
+  }
+  return manifest;
+}
+
+TEST(Validate, TheSampleIsGood) {
+  auto result = validate(good_manifest());
+  EXPECT_TRUE(result.ok()) << result.error().message();
+}
+
+TEST(Validate, AZombieNeedsNoThreadsOrMemory) {
+  Manifest manifest = good_manifest();
+  auto& zombie = *manifest.add_processes();
+  zombie.set_pid(60);
+  zombie.set_parent(42);
+  zombie.set_state(schema::Process::ZOMBIE);
+  zombie.set_memory(77);
+  EXPECT_TRUE(validate(manifest).ok());
+}
+
+TEST(Validate, RunsMayCrossMappingsThatTouch) {
+  Manifest manifest = good_manifest();
+  auto& memory = *manifest.mutable_memories(0);
+  memory.mutable_mappings(0)->set_end(0x12000);
+  auto second = memory.mappings(0);
+  second.set_start(0x12000);
+  second.set_end(0x14000);
+  *memory.add_mappings() = second;
+  memory.mutable_mappings()->SwapElements(1, 2);
+  auto result = validate(manifest);
+  EXPECT_TRUE(result.ok()) << result.error().message();
+}
+
+// One wrong thing each, and words that the message must have.
+struct Mistake {
+  const char* words;
+  std::function<void(Manifest&)> make;
+};
+
+schema::Process& process(Manifest& m, int i = 0) { return *m.mutable_processes(i); }
+schema::Mapping& mapping(Manifest& m, int i = 0) { return *m.mutable_memories(0)->mutable_mappings(i); }
+schema::PageRun& run(Manifest& m) { return *m.mutable_memories(0)->mutable_runs(0); }
+schema::ImageFile& file(Manifest& m) { return *m.mutable_files(0); }
+
+const Mistake kMistakes[] = {
+    {"no process", [](Manifest& m) { m.clear_processes(); }},
+    {"session's name", [](Manifest& m) { m.set_session("../up"); }},
+    {"root process", [](Manifest& m) { m.set_root_pid(1 << 22); }},
+
+    {"process -5: this is no pid", [](Manifest& m) { process(m).set_pid(-5); }},
+    {"process 1: this is no pid", [](Manifest& m) { process(m).set_pid(1); }},
+    {"process 4194304: this is no pid", [](Manifest& m) { process(m).set_pid(1 << 22); }},
+    {"process 42: it is there twice", [](Manifest& m) { process(m, 1).set_pid(42); }},
+    {"parent 99 does not exist", [](Manifest& m) { process(m, 1).set_parent(99); }},
+    {"its own ancestor", [](Manifest& m) { process(m).set_parent(51); }},
+    {"its own ancestor", [](Manifest& m) { process(m).set_parent(42); }},
+    {"group", [](Manifest& m) { process(m).set_group(-1); }},
+    {"unknown state", [](Manifest& m) { process(m).set_state(static_cast<schema::Process::State>(9)); }},
+    {"process 42: it refers to memory 7", [](Manifest& m) { process(m).set_memory(7); }},
+    {"umask", [](Manifest& m) { process(m).set_umask(01000); }},
+    {"no thread", [](Manifest& m) { process(m).clear_threads(); }},
+    {"not its leader", [](Manifest& m) { process(m).mutable_threads()->SwapElements(0, 1); }},
+    {"thread id 51 is used twice", [](Manifest& m) { process(m).mutable_threads(1)->set_tid(51); }},
+    {"thread 43: its registers have 5 bytes",
+     [](Manifest& m) { process(m).mutable_threads(1)->set_registers("12345"); }},
+    {"extended registers", [](Manifest& m) { process(m).mutable_threads(0)->set_extended_state("short"); }},
+    {"extended registers",
+     [](Manifest& m) { process(m).mutable_threads(0)->set_extended_state(std::string(2 << 20, 'x')); }},
+    {"pending signal", [](Manifest& m) { process(m).add_shared_pending()->set_info("x"); }},
+    {"thread 42: a pending signal",
+     [](Manifest& m) { process(m).mutable_threads(0)->add_pending()->set_info("x"); }},
+    {"four user ids", [](Manifest& m) { process(m).mutable_threads(0)->mutable_credentials()->add_uids(0); }},
+    {"signal 65", [](Manifest& m) { process(m).add_actions()->set_signal(65); }},
+    {"interval timer 3", [](Manifest& m) { process(m).add_interval_timers()->set_which(3); }},
+    {"POSIX timer -1", [](Manifest& m) { process(m).add_posix_timers()->set_id(-1); }},
+
+    {"its directory's path", [](Manifest& m) { process(m).set_working_directory(std::string("a\0b", 3)); }},
+
+    {"process 42: descriptor 7 refers to description 99, which does not exist",
+     [](Manifest& m) { process(m).mutable_descriptors(0)->set_description(99); }},
+    {"descriptor -1", [](Manifest& m) { process(m).mutable_descriptors(0)->set_number(-1); }},
+    {"descriptor 2000000000", [](Manifest& m) { process(m).mutable_descriptors(0)->set_number(2000000000); }},
+    {"descriptor 7 is there twice",
+     [](Manifest& m) { *process(m).add_descriptors() = process(m).descriptors(0); }},
+    {"terminal is description 8", [](Manifest& m) { process(m).set_controlling_terminal(8); }},
+    {"description 1: its number is used twice",
+     [](Manifest& m) { *m.add_descriptions() = m.descriptions(0); }},
+    {"description 1: its kind", [](Manifest& m) { m.mutable_descriptions(0)->set_kind(""); }},
+
+    {"memory 0: mapping 0", [](Manifest& m) { mapping(m).set_start(0x10001); }},
+    {"ends before it starts", [](Manifest& m) { mapping(m).set_end(0x10000); }},
+    {"ends before it starts", [](Manifest& m) { mapping(m).set_end(0x8000); }},
+    {"outside user space", [](Manifest& m) { mapping(m, 1).set_end((uint64_t{1} << 47) + 0x1000); }},
+    {"overlaps", [](Manifest& m) { mapping(m).set_end(0x21000); }},
+    {"unknown kind", [](Manifest& m) { mapping(m).set_kind(static_cast<schema::Mapping::Kind>(17)); }},
+    {"unknown protection", [](Manifest& m) { mapping(m).set_protection(0x100); }},
+    {"shared memory 5", [](Manifest& m) { mapping(m, 1).set_shared_memory(5); }},
+    {"description 12", [](Manifest& m) { mapping(m).set_description(12); }},
+    {"names none", [](Manifest& m) { mapping(m).set_kind(schema::Mapping::PRIVATE_FILE); }},
+    {"huge pages", [](Manifest& m) { mapping(m).set_huge_page_shift(21); }},
+    {"huge pages of 2^63", [](Manifest& m) { mapping(m).set_huge_page_shift(63); }},
+    {"file offset", [](Manifest& m) { mapping(m).set_file_offset(5); }},
+    {"brk is outside", [](Manifest& m) { m.mutable_memories(0)->set_brk(~uint64_t{0}); }},
+    {"heap ends", [](Manifest& m) { m.mutable_memories(0)->set_start_brk(0x5000); }},
+    {"auxiliary vector", [](Manifest& m) { m.mutable_memories(0)->set_auxv("odd"); }},
+
+    {"memory 0: run 0 (at 0x11001)", [](Manifest& m) { run(m).set_address(0x11001); }},
+    {"it is empty", [](Manifest& m) { run(m).set_size(0); }},
+    {"nothing is mapped at 0x14000", [](Manifest& m) { run(m).set_address(0x13000); }},
+    {"nothing is mapped at 0x1000", [](Manifest& m) { run(m).set_address(0x1000); }},
+    {"outside its page file", [](Manifest& m) { run(m).set_offset(0x3000); }},
+    {"outside its page file", [](Manifest& m) { run(m).set_offset(~uint64_t{0xfff}); }},
+    {"outside its", [](Manifest& m) { run(m).set_size(~uint64_t{0xfff}); }},
+    {"out of order", [](Manifest& m) { *m.mutable_memories(0)->add_runs() = run(m); }},
+    {"what the kernel maps", [](Manifest& m) { mapping(m).set_kind(schema::Mapping::VDSO); }},
+    {"no page file", [](Manifest& m) { m.mutable_memories(0)->clear_page_file(); }},
+    {"page file other is not in the image",
+     [](Manifest& m) { m.mutable_memories(0)->set_page_file("other"); }},
+    {"shared memory 0: run 0", [](Manifest& m) { m.mutable_shared_memories(0)->set_size(0x1000); }},
+    {"shared memory 0: it refers to description 3",
+     [](Manifest& m) { m.mutable_shared_memories(0)->set_description(3); }},
+
+    {"file 0: its name", [](Manifest& m) { file(m).set_name("a/b"); }},
+    {"file 0: its name", [](Manifest& m) { file(m).set_name("manifest"); }},
+    {"listed twice", [](Manifest& m) { *m.add_files() = m.files(0); }},
+    {"block size 0", [](Manifest& m) { file(m).set_block_size(0); }},
+    {"block size 5000", [](Manifest& m) { file(m).set_block_size(5000); }},
+    {"sums", [](Manifest& m) { file(m).add_sums(3); }},
+    {"more than a file", [](Manifest& m) { file(m).set_size(~uint64_t{0}); }},
+    {"more of it is stored", [](Manifest& m) { file(m).set_stored(0x5000); }},
+};
+
+TEST(Validate, EveryMistakeIsFoundAndNamed) {
+  for (const auto& mistake : kMistakes) {
+    Manifest manifest = good_manifest();
+    mistake.make(manifest);
+    const auto result = validate(manifest);
+    ASSERT_FALSE(result.ok()) << mistake.words;
+    EXPECT_EQ(result.error().code, ErrorCode::kDamaged);
+    EXPECT_NE(result.error().message().find(mistake.words), std::string::npos)
+        << "expected: " << mistake.words << "\nsaid: " << result.error().message();
+  }
+}
+
+// Whatever the bytes: an error or a manifest, quickly.
+TEST(Validate, BytesOfEveryKindAreSurvived) {
+  const std::string good = encode_manifest(good_manifest());
+  ASSERT_TRUE(parse_manifest(std::as_bytes(std::span(good))).ok());
+  for (size_t length = 0; length < good.size(); ++length) {
+    EXPECT_FALSE(parse_manifest(std::as_bytes(std::span(good.data(), length))).ok());
+  }
+  // Past the checksum: what a hostile writer, who can compute one, would do.
+  unsigned state = 1;
+  for (int round = 0; round < 20'000; ++round) {
+    std::string payload = good.substr(kHeaderSize);
+    for (int change = 0; change < 1 + round % 4; ++change) {
+      state = state * 1664525 + 1013904223;
+      payload[(state >> 8) % payload.size()] = static_cast<char>(state >> 24);
+    }
+    Manifest manifest;
+    if (manifest.ParseFromString(payload)) (void)validate(manifest).ok();
+  }
+}
+
+}  // namespace
+}  // namespace stasis::image
