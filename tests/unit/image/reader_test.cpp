@@ -86,7 +86,7 @@ TEST_F(Damage, LinksAndFifosAreRefused) {
 
   const std::string link = store_.path() + "/link";
   ASSERT_EQ(symlink(directory_.c_str(), link.c_str()), 0);
-  for (const std::string name : {link, link + "/"}) {
+  for (const std::string& name : {link, link + "/"}) {
     auto image = Image::open(name);
     ASSERT_FALSE(image.ok());
     EXPECT_EQ(image.error().code, ErrorCode::kRefused) << image.error().message();
@@ -94,7 +94,7 @@ TEST_F(Damage, LinksAndFifosAreRefused) {
 }
 
 TEST_F(Damage, WhatOthersMayWriteIsRefused) {
-  for (const std::string name : {directory_, path("manifest"), path("pages")}) {
+  for (const std::string& name : {directory_, path("manifest"), path("pages")}) {
     struct stat status;
     ASSERT_EQ(stat(name.c_str(), &status), 0);
     for (mode_t extra : {0020, 0002}) {
@@ -110,7 +110,7 @@ TEST_F(Damage, WhatOthersMayWriteIsRefused) {
 
 TEST_F(Damage, AnotherUsersIsRefused) {
   if (geteuid() != 0) GTEST_SKIP() << "giving files away needs root";
-  for (const std::string name : {directory_, path("manifest"), path("pages")}) {
+  for (const std::string& name : {directory_, path("manifest"), path("pages")}) {
     ASSERT_EQ(chown(name.c_str(), 12345, static_cast<gid_t>(-1)), 0);
     auto image = Image::open(directory_);
     ASSERT_FALSE(image.ok()) << name;

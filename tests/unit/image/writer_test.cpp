@@ -27,6 +27,34 @@ TEST(Writer, WhatIsWrittenIsRead) {
   EXPECT_FALSE(image->open_file("../1/pages").ok());
 }
 
+// Paths and the names of threads are bytes; the kernel cuts a name at 15 of them, in the middle of a
+// character if need be.
+TEST(Writer, TextNeedNotBeUtf8) {
+  TemporaryDirectory store;
+  auto writer = Writer::create(store.path() + "/sample");
+  ASSERT_TRUE(writer.ok());
+  for (auto [name, size] : {std::pair("pages", 0x4000), std::pair("shared", 0x2000)}) {
+    auto file = writer->create_file(name);
+    ASSERT_EQ(ftruncate(file->get(), size), 0);
+  }
+  auto manifest = sample_manifest();
+  auto& process = *manifest.mutable_processes(0);
+  process.set_comm("\xe2\x82");
+  process.set_working_directory("/\xff");
+  process.mutable_threads(0)->set_name("\xe2\x82");
+  manifest.mutable_memories(0)->set_executable("/\xff");
+  manifest.mutable_memories(0)->mutable_mappings(0)->set_path("/\xff");
+  manifest.mutable_descriptions(0)->set_shown("/\xff");
+  manifest.add_command("\xff");
+  manifest.add_warnings("\xff");
+  manifest.set_tag("\xff");
+  auto published = writer->publish(manifest);
+  ASSERT_TRUE(published.ok()) << published.error().message();
+  auto image = Image::open(published->directory);
+  ASSERT_TRUE(image.ok()) << image.error().message();
+  EXPECT_EQ(image->manifest().SerializeAsString(), manifest.SerializeAsString());
+}
+
 TEST(Writer, NobodyElseMayRead) {
   TemporaryDirectory store;
   const mode_t old = umask(0);
