@@ -68,6 +68,8 @@ class Batch {
   }
   bool empty() const { return calls_.empty(); }
   size_t size() const { return calls_.size(); }
+  // Keeps the data, for calls to come.
+  void drop_calls() { calls_.clear(); }
   void clear() {
     calls_.clear();
     data_.clear();
@@ -76,6 +78,7 @@ class Batch {
   // After the run.
   int64_t result(size_t index) const { return static_cast<int64_t>(calls_[index][7]); }
   long number(size_t index) const { return static_cast<long>(calls_[index][0] & ~(uint64_t{1} << 63)); }
+  uint64_t argument(size_t index, size_t which) const { return calls_[index][which + 1]; }
   template <typename T>
   T output(uint64_t address) const {
     T object;

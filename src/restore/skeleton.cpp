@@ -19,6 +19,13 @@ Skeleton::Skeleton(HostTid pid, NsTid ns_pid, const WorkArea& area) : task_(pid)
   context_.report_signal = SIGURG;
 }
 
+Skeleton Skeleton::thread(HostTid tid, NsTid ns_tid) const {
+  Skeleton other = *this;
+  other.task_ = remote::Tracee(tid);
+  other.context_.tid = ns_tid;
+  return other;
+}
+
 Result<void> Skeleton::prepare() {
   STASIS_TRY(context_.registers, task_.registers());
   context_.mask = ~uint64_t{0};

@@ -31,8 +31,8 @@ class Skeleton {
   void set_report_signal(int signal) { context_.report_signal = signal; }
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
   Result<void> run(remote::Batch& batch);
-  // The same for another thread of the process, with a context of its own.
-  Result<void> run_in(Skeleton& thread, remote::Batch& batch) const;
+  // Another thread of the same process; it uses the same stub and scratch area, one at a time.
+  Skeleton thread(HostTid tid, NsTid ns_tid) const;
 
   // run(), and an error naming step and call if one of them failed. `tolerate` may accept a failed call by its index.
   Result<void> run_checked(remote::Batch& batch, const std::string& step,

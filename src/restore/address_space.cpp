@@ -1,0 +1,322 @@
+#include "restore/address_space.h"
+
+#include <fcntl.h>
+#include <linux/prctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace stasis::restore {
+
+using remote::Batch;
+using schema::Mapping;
+
+namespace {
+
+// Below this a run is read into fresh memory: a mapping of its own would cost more, and splits the neighbours.
+constexpr uint64_t kSmallestMapped = 256 * 1024;
+
+constexpr int kPrctlSetMm = 35;
+constexpr int kSetMmMap = 14;
+constexpr int kSetVma = 0x53564d41;
+
+// struct prctl_mm_map
+struct MemoryMap {
+  uint64_t start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+  uint64_t arg_start, arg_end, env_start, env_end;
+  uint64_t auxv;
+  uint32_t auxv_size;
+  uint32_t exe_fd;
+};
+
+Error changed(const Mapping& mapping, std::string cause) {
+  return Error{"restart: map a file", mapping.path(), std::move(cause),
+               "the program needs the very file that it had mapped; put it back", ErrorCode::kRefused};
+}
+
+Result<void> check_identity(const Mapping& mapping) {
+  struct stat status = {};
+  if (::stat(mapping.path().c_str(), &status) != 0) {
+    return errno_error("restart: map a file", mapping.path(), errno,
+                       "the program needs the file that it had mapped; put it back");
+  }
+  const auto& identity = mapping.identity();
+  int64_t modified = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+  // A shared mapping shows what is in the file now, as it did before; only code and data that the program relies on to
+  // be unchanged must be the same.
+  if (mapping.kind() != Mapping::PRIVATE_FILE) return {};
+  if (static_cast<uint64_t>(status.st_size) != identity.size()) return changed(mapping, "its size has changed");
+  if ((mapping.protection() & PROT_WRITE) == 0 && modified != identity.modified_ns()) {
+    return changed(mapping, "it was modified after the checkpoint");
+  }
+  return {};
+}
+
+bool writable_shared(const Mapping& mapping) {
+  return mapping.kind() == Mapping::SHARED_FILE && (mapping.protection() & PROT_WRITE) != 0;
+}
+
+Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object, DescriptorTable& table) {
+  Fd memory(::memfd_create(object.name().empty() ? "shared" : object.name().c_str(), MFD_CLOEXEC));
+  if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(object.size())) != 0) {
+    return errno_error("restart: make shared memory", object.name());
+  }
+  if (object.runs_size() > 0) {
+    STASIS_TRY(Fd pages, image.open_file(object.page_file()));
+    for (const auto& run : object.runs()) {
+      auto from = static_cast<off_t>(run.offset());
+      auto to = static_cast<off_t>(run.address());
+      uint64_t left = run.size();
+      while (left > 0) {
+        ssize_t count = ::copy_file_range(pages.get(), &from, memory.get(), &to, left, 0);
+        if (count <= 0) break;
+        left -= static_cast<uint64_t>(count);
+      }
+      std::string buffer;
+      while (left > 0) {
+        buffer.resize(std::min<uint64_t>(left, 1 << 20));
+        STASIS_CHECK(pread_all(pages.get(), buffer, from));
+        STASIS_CHECK(pwrite_all(memory.get(), buffer, to));
+        from += static_cast<off_t>(buffer.size());
+        to += static_cast<off_t>(buffer.size());
+        left -= buffer.size();
+      }
+    }
+  }
+  return table.add(std::move(memory));
+}
+
+class Builder {
+ public:
+  Builder(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
+          DescriptorTable& table, MemoryMode mode)
+      : skeleton_(skeleton), memory_(memory), index_(index), files_(files), table_(table), mode_(mode),
+        batch_(skeleton.batch()) {}
+
+  Result<void> build(const WorkArea& area) {
+    STASIS_CHECK(place_kernel_mappings(area));
+    int next_run = 0;
+    for (const auto& mapping : memory_.mappings()) {
+      if (mapping.kind() == Mapping::VDSO || mapping.kind() == Mapping::VVAR) continue;
+      STASIS_CHECK(map(mapping, next_run));
+    }
+    STASIS_CHECK(set_memory_map());
+    return flush();
+  }
+
+ private:
+  Result<void> room() {
+    if (batch_.fits(16, 4096)) return {};
+    return flush();
+  }
+  Result<void> flush() {
+    if (batch_.empty()) return {};
+    STASIS_CHECK(skeleton_.run(batch_));
+    for (size_t i = 0; i < batch_.size(); ++i) {
+      int64_t result = batch_.result(i);
+      if (result < 0 && result > -4096 && !is_optional(i)) {
+        return errno_error(fmt::format("restart: build the memory of task {}", skeleton_.ns_pid()),
+                           fmt::format("system call {} at {:#x}", batch_.number(i), batch_.argument(i, 0)),
+                           static_cast<int>(-result));
+      }
+      auto wanted = std::find_if(expected_.begin(), expected_.end(), [&](const auto& entry) { return entry.first == i; });
+      if (wanted != expected_.end() && static_cast<uint64_t>(result) != wanted->second) {
+        return Error{fmt::format("restart: build the memory of task {}", skeleton_.ns_pid()), "page file",
+                     "it is shorter than recorded", "`stasis verify` tells more", ErrorCode::kDamaged};
+      }
+    }
+    batch_.clear();
+    optional_.clear();
+    expected_.clear();
+    return {};
+  }
+  bool is_optional(size_t index) const {
+    return std::find(optional_.begin(), optional_.end(), index) != optional_.end();
+  }
+  // Advice is advice: a kernel without the feature lacks it for the program, too.
+  void optional(size_t index) { optional_.push_back(index); }
+
+  Result<void> place_kernel_mappings(const WorkArea& area) {
+    std::vector<const Mapping*> wanted;
+    for (const auto& mapping : memory_.mappings()) {
+      if (mapping.kind() == Mapping::VDSO || mapping.kind() == Mapping::VVAR) wanted.push_back(&mapping);
+    }
+    if (wanted.empty()) return {};
+    const auto& have = area.kernel_mappings();
+    bool same = wanted.size() == have.size();
+    for (size_t i = 0; same && i < wanted.size(); ++i) {
+      same = wanted[i]->end() - wanted[i]->start() == have[i].end - have[i].start;
+    }
+    if (!same) {
+      return Error{"restart", "vDSO", "this kernel's vDSO has another layout than the one of the checkpoint",
+                   "restart it on the kernel version that took it (stasis inspect shows which)", ErrorCode::kUnsupported};
+    }
+    uint64_t parked = area.parking();
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      uint64_t size = have[i].end - have[i].start;
+      batch_.call(SYS_mremap, {parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, wanted[i]->start()});
+      parked += size;
+    }
+    return {};
+  }
+
+  Result<void> map(const Mapping& mapping, int& next_run) {
+    STASIS_CHECK(room());
+    uint64_t size = mapping.end() - mapping.start();
+    uint64_t protection = mapping.protection();
+    std::vector<const schema::PageRun*> runs;
+    while (next_run < memory_.runs_size() && memory_.runs(next_run).address() < mapping.end()) {
+      runs.push_back(&memory_.runs(next_run++));
+    }
+    bool has_read = std::any_of(runs.begin(), runs.end(), [&](const auto* run) { return !is_mapped(mapping, *run); });
+
+    uint64_t fill_protection = has_read ? protection | PROT_WRITE : protection;
+    uint64_t flags = MAP_FIXED;
+    uint64_t fd = ~uint64_t{0};
+    uint64_t offset = mapping.file_offset();
+    switch (mapping.kind()) {
+      case Mapping::ANONYMOUS:
+        flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+        offset = 0;
+        break;
+      case Mapping::PRIVATE_FILE:
+      case Mapping::SHARED_FILE: {
+        flags |= mapping.kind() == Mapping::PRIVATE_FILE ? MAP_PRIVATE : MAP_SHARED;
+        if (mapping.description() != 0) {
+          fd = static_cast<uint64_t>(table_.number_of(mapping.description()));
+        } else {
+          STASIS_TRY(int number, table_.open_for_mapping(mapping.path(), writable_shared(mapping)));
+          fd = static_cast<uint64_t>(number);
+        }
+        break;
+      }
+      default:
+        flags |= MAP_SHARED;
+        fd = static_cast<uint64_t>(files_.shared_memory(static_cast<int>(mapping.shared_memory())));
+        break;
+    }
+    if (mapping.grows_down()) flags |= MAP_GROWSDOWN;
+    if (mapping.no_reserve()) flags |= MAP_NORESERVE;
+    if (mapping.huge_page_shift() != 0) flags |= MAP_HUGETLB | (uint64_t{mapping.huge_page_shift()} << 26);
+    batch_.call(SYS_mmap, {mapping.start(), size, fill_protection, flags, fd, offset});
+    if (mapping.kind() == Mapping::ANONYMOUS && mapping.path().starts_with("[anon:")) {
+      std::string name = mapping.path().substr(6, mapping.path().size() - 7);
+      uint64_t address = batch_.put({name.c_str(), name.size() + 1});
+      optional(batch_.call(SYS_prctl, {kSetVma, 0, mapping.start(), size, address}));
+    }
+    auto pages = static_cast<uint64_t>(files_.page_file(index_));
+    for (const auto* run : runs) {
+      STASIS_CHECK(room());
+      if (is_mapped(mapping, *run)) {
+        batch_.call(SYS_mmap, {run->address(), run->size(), fill_protection, MAP_FIXED | MAP_PRIVATE, pages, run->offset()});
+      } else {
+        expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}), run->size());
+      }
+    }
+    if (fill_protection != protection) batch_.call(SYS_mprotect, {mapping.start(), size, protection});
+    for (int advice : mapping.advice()) {
+      STASIS_CHECK(room());
+      optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice)}));
+    }
+    if (mapping.lock_flags() != 0) {
+      optional(batch_.call(SYS_mlock2, {mapping.start(), size, mapping.lock_flags() == 2 ? uint64_t{1} : uint64_t{0}}));
+    }
+    return {};
+  }
+
+  bool is_mapped(const Mapping& mapping, const schema::PageRun& run) const {
+    // Stacks grow and huge pages have sizes of their own: neither can be a mapping of a file.
+    return mode_ == MemoryMode::kMapped && run.size() >= kSmallestMapped && !mapping.grows_down() &&
+           mapping.huge_page_shift() == 0 && mapping.kind() == Mapping::ANONYMOUS;
+  }
+
+  Result<void> set_memory_map() {
+    STASIS_CHECK(flush());
+    MemoryMap map = {};
+    map.start_code = memory_.start_code();
+    map.end_code = memory_.end_code();
+    map.start_data = memory_.start_data();
+    map.end_data = memory_.end_data();
+    map.start_brk = memory_.start_brk();
+    map.brk = memory_.brk();
+    map.start_stack = memory_.start_stack();
+    map.arg_start = memory_.arg_start();
+    map.arg_end = memory_.arg_end();
+    map.env_start = memory_.env_start();
+    map.env_end = memory_.env_end();
+    map.auxv = batch_.put(memory_.auxv());
+    map.auxv_size = static_cast<uint32_t>(memory_.auxv().size());
+    int executable = files_.executable(index_);
+    map.exe_fd = executable >= 0 ? static_cast<uint32_t>(executable) : ~uint32_t{0};
+    uint64_t address = batch_.put_object(map);
+    batch_.call(SYS_prctl, {kPrctlSetMm, kSetMmMap, address, sizeof map, 0});
+    return {};
+  }
+
+  Skeleton& skeleton_;
+  const schema::Memory& memory_;
+  int index_;
+  const MemoryFiles& files_;
+  DescriptorTable& table_;
+  MemoryMode mode_;
+  Batch batch_;
+  std::vector<size_t> optional_;
+  std::vector<std::pair<size_t, uint64_t>> expected_;
+};
+
+}  // namespace
+
+Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
+  for (const auto& memory : manifest.memories()) {
+    for (const auto& mapping : memory.mappings()) {
+      bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
+      if (named && !mapping.path().empty()) STASIS_CHECK(check_identity(mapping));
+    }
+  }
+  return {};
+}
+
+Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable& table) {
+  MemoryFiles files;
+  for (const auto& memory : image.manifest().memories()) {
+    int pages = -1;
+    if (!memory.page_file().empty()) {
+      STASIS_TRY(Fd file, image.open_file(memory.page_file()));
+      STASIS_TRY(pages, table.add(std::move(file)));
+    }
+    files.page_files_.push_back(pages);
+    int executable = -1;
+    // An executable that was deleted cannot be named again; /proc/PID/exe will then show ours.
+    if (!memory.executable().ends_with(" (deleted)")) {
+      STASIS_TRY(executable, table.open_for_mapping(memory.executable(), false));
+    }
+    files.executables_.push_back(executable);
+    for (const auto& mapping : memory.mappings()) {
+      bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
+      if (!named || mapping.path().empty()) continue;
+      STASIS_TRY([[maybe_unused]] int number, table.open_for_mapping(mapping.path(), writable_shared(mapping)));
+    }
+  }
+  for (const auto& object : image.manifest().shared_memories()) {
+    STASIS_TRY(int number, make_shared_memory(image, object, table));
+    files.shared_.push_back(number);
+  }
+  return files;
+}
+
+Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
+                          DescriptorTable& table, const WorkArea& area, MemoryMode mode) {
+  return Builder(skeleton, memory, index, files, table, mode).build(area);
+}
+
+uint64_t vdso_address(const schema::Memory& memory) {
+  for (const auto& mapping : memory.mappings()) {
+    if (mapping.kind() == Mapping::VDSO) return mapping.start();
+  }
+  return 0;
+}
+
+}  // namespace stasis::restore

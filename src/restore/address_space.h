@@ -1,0 +1,40 @@
+// Builds the memory of a new process from the image.
+#pragma once
+
+#include <vector>
+
+#include "base/result.h"
+#include "restore/descriptors.h"
+#include "restore/restart.h"
+#include "restore/skeleton.h"
+#include "restore/work_area.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::restore {
+
+// The files that all memories need, opened by the builder before anything is forked.
+class MemoryFiles {
+ public:
+  // Also checks that mapped files are still the ones that were mapped.
+  static Result<MemoryFiles> open(const image::Image& image, DescriptorTable& table);
+  // Opens what has to be there and compares; for prepare(), which changes nothing.
+  static Result<void> check(const schema::Manifest& manifest);
+
+  int page_file(int memory) const { return page_files_[memory]; }
+  int executable(int memory) const { return executables_[memory]; }
+  int shared_memory(int object) const { return shared_[object]; }
+
+ private:
+  std::vector<int> page_files_;
+  std::vector<int> executables_;
+  std::vector<int> shared_;
+};
+
+// Maps everything into a stripped skeleton and fills it. The leader's stub and the work area stay.
+Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
+                          DescriptorTable& table, const WorkArea& area, MemoryMode mode);
+
+// The address of the restored vDSO; 0: the image has none.
+uint64_t vdso_address(const schema::Memory& memory);
+
+}  // namespace stasis::restore

@@ -1,0 +1,38 @@
+// clone3() with a chosen number, as a call of a batch.
+#pragma once
+
+#include <sys/syscall.h>
+
+#include <cstdint>
+
+#include "base/types.h"
+#include "remote/batch.h"
+
+namespace stasis::restore {
+
+// struct clone_args; the kernel's header clashes with the C library's in places.
+struct CloneRequest {
+  uint64_t flags = 0;
+  uint64_t pidfd = 0;
+  uint64_t child_tid = 0;
+  uint64_t parent_tid = 0;
+  uint64_t exit_signal = 0;
+  uint64_t stack = 0;
+  uint64_t stack_size = 0;
+  uint64_t tls = 0;
+  uint64_t set_tid = 0;
+  uint64_t set_tid_size = 0;
+  uint64_t cgroup = 0;
+};
+
+// tid 0: any number.
+inline size_t add_clone(remote::Batch& batch, CloneRequest request, NsTid tid) {
+  if (tid.value != 0) {
+    request.set_tid = batch.put_object<int32_t>(tid.value);
+    request.set_tid_size = 1;
+  }
+  uint64_t address = batch.put_object(request);
+  return batch.call(SYS_clone3, {address, sizeof request});
+}
+
+}  // namespace stasis::restore

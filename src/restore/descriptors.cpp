@@ -1,0 +1,161 @@
+#include "restore/descriptors.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+
+#include "resource/registry.h"
+
+namespace stasis::restore {
+
+using remote::Batch;
+
+DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
+  for (const auto& process : image.manifest().processes()) {
+    for (const auto& slot : process.descriptors()) base_ = std::max(base_, slot.number() + 1);
+  }
+  for (const auto& description : image.manifest().descriptions()) {
+    records_.push_back({description.id(), description.kind(), description.payload(), description.flags(),
+                        description.position(), description.shown()});
+  }
+  // The soft limit is restored in each process; here we need room above the program's own numbers.
+  rlimit limit;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+Result<int> DescriptorTable::add(Fd fd) {
+  STASIS_TRY(Fd high, duplicate(fd.get(), base_));
+  owned_.push_back(std::move(high));
+  return owned_.back().get();
+}
+
+void DescriptorTable::provide(uint32_t id, Fd fd) {
+  auto number = add(std::move(fd));
+  if (number.ok()) {
+    made_[id] = *number;
+  } else if (pending_error_.ok()) {
+    pending_error_ = std::move(number).error();
+  }
+}
+
+Result<int> DescriptorTable::description(uint32_t id) {
+  if (auto found = made_.find(id); found != made_.end()) return found->second;
+  const resource::Record* wanted = record(id);
+  if (wanted == nullptr) {
+    return Error{"restart: make descriptors", fmt::format("description {}", id), "the image has none", {},
+                 ErrorCode::kDamaged};
+  }
+  const auto* kind = resource::find_descriptor_kind(wanted->kind);
+  if (kind == nullptr) {
+    return Error{"restart: make descriptors", wanted->describe(), "this version does not know its kind",
+                 "use the version of stasis that took the checkpoint", ErrorCode::kUnsupported};
+  }
+  if (!being_made_.insert(id).second) {
+    return Error{"restart: make descriptors", wanted->describe(), "it needs itself", {}, ErrorCode::kDamaged};
+  }
+  STASIS_TRY(Fd fd, kind->make(*wanted, *this));
+  STASIS_TRY(int number, add(std::move(fd)));
+  made_[id] = number;
+  return number;
+}
+
+Result<void> DescriptorTable::make(const std::string& terminal_path) {
+  terminal_path_ = terminal_path;
+  for (const auto& record : records_) {
+    STASIS_TRY([[maybe_unused]] int number, description(record.id));
+  }
+  STASIS_CHECK(std::move(pending_error_));
+  pending_error_ = {};
+  for (const auto& record : records_) {
+    STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
+  }
+  shared_objects_.clear();
+  return {};
+}
+
+Result<int> DescriptorTable::open_for_mapping(const std::string& path, bool writable) {
+  std::string key = (writable ? "w" : "r") + path;
+  if (auto found = mapped_files_.find(key); found != mapped_files_.end()) return found->second;
+  STASIS_TRY(Fd fd, open_file(path, writable ? O_RDWR : O_RDONLY));
+  STASIS_TRY(int number, add(std::move(fd)));
+  mapped_files_[key] = number;
+  return number;
+}
+
+Result<void> DescriptorTable::place(Skeleton& skeleton, const schema::Process& process) const {
+  std::vector<const schema::DescriptorSlot*> slots;
+  for (const auto& slot : process.descriptors()) slots.push_back(&slot);
+  std::sort(slots.begin(), slots.end(), [](const auto* a, const auto* b) { return a->number() < b->number(); });
+  Batch batch = skeleton.batch();
+  std::string step = "place the descriptors";
+  auto flush_when_full = [&]() -> Result<void> {
+    if (batch.fits(2, 0)) return {};
+    STASIS_CHECK(skeleton.run_checked(batch, step));
+    batch.clear();
+    return {};
+  };
+  int next = 0;
+  for (const auto* slot : slots) {
+    STASIS_CHECK(flush_when_full());
+    // What the skeleton inherited in between is the builder's own.
+    if (slot->number() > next) {
+      batch.call(SYS_close_range, {static_cast<uint64_t>(next), static_cast<uint64_t>(slot->number() - 1), 0});
+    }
+    batch.call(SYS_dup3, {static_cast<uint64_t>(made_.at(slot->description())), static_cast<uint64_t>(slot->number()),
+                          slot->close_on_exec() ? static_cast<uint64_t>(O_CLOEXEC) : 0});
+    next = slot->number() + 1;
+  }
+  if (next < base_) {
+    batch.call(SYS_close_range, {static_cast<uint64_t>(next), static_cast<uint64_t>(base_ - 1), 0});
+  }
+  return skeleton.run_checked(batch, step);
+}
+
+namespace {
+
+class RemoteFinishing final : public resource::Finishing {
+ public:
+  RemoteFinishing(Skeleton& owner, int number) : owner_(owner), number_(number), batch_(owner.batch()) {}
+  int number() const override { return number_; }
+  Result<int64_t> call(long number, std::span<const uint64_t> arguments) override {
+    uint64_t padded[6] = {};
+    std::copy_n(arguments.begin(), std::min<size_t>(arguments.size(), 6), padded);
+    size_t index = batch_.call(number, {padded[0], padded[1], padded[2], padded[3], padded[4], padded[5]});
+    STASIS_CHECK(owner_.run(batch_));
+    int64_t result = batch_.result(index);
+    batch_.drop_calls();
+    return result;
+  }
+  Result<RemotePtr> put(std::span<const std::byte> bytes) override {
+    return RemotePtr{batch_.put({reinterpret_cast<const char*>(bytes.data()), bytes.size()})};
+  }
+
+ private:
+  Skeleton& owner_;
+  int number_;
+  Batch batch_;
+};
+
+}  // namespace
+
+Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const {
+  std::set<uint32_t> done;
+  for (const auto& process : manifest.processes()) {
+    auto owner = skeletons.find(process.pid());
+    if (owner == skeletons.end() || process.state() == schema::Process::ZOMBIE) continue;
+    for (const auto& slot : process.descriptors()) {
+      if (!done.insert(slot.description()).second) continue;
+      const resource::Record* wanted = record(slot.description());
+      RemoteFinishing context(owner->second, slot.number());
+      STASIS_CHECK(resource::find_descriptor_kind(wanted->kind)->finish(*wanted, context));
+    }
+  }
+  return {};
+}
+
+}  // namespace stasis::restore

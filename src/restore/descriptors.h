@@ -1,0 +1,62 @@
+// The builder's table of descriptors: made once, inherited by every process of the new tree, placed there by number.
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "image/reader.h"
+#include "resource/descriptor.h"
+#include "restore/skeleton.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::restore {
+
+// Everything that processes inherit stands at numbers from base() on, above all numbers that the program uses.
+class DescriptorTable final : public resource::Making {
+ public:
+  explicit DescriptorTable(const image::Image& image);
+
+  // Moves a descriptor up; owned by the table. Returns its number.
+  Result<int> add(Fd fd);
+  // Makes all descriptions and fills them.
+  Result<void> make(const std::string& terminal_path);
+  // Opens a file for mappings, or finds it open already.
+  Result<int> open_for_mapping(const std::string& path, bool writable);
+  int number_of(uint32_t description) const { return made_.at(description); }
+  bool has(uint32_t description) const { return made_.contains(description); }
+
+  int base() const { return base_; }
+  // Gives a process the descriptors that it had, and takes all others from it.
+  Result<void> place(Skeleton& skeleton, const schema::Process& process) const;
+  // The last step of descriptors, in each one's first owner, when all have their numbers everywhere.
+  Result<void> finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const;
+  // Forgets the builder's own copies.
+  void close_all() { owned_.clear(); }
+
+  const std::vector<resource::Record>& records() const override { return records_; }
+  Result<int> description(uint32_t id) override;
+  void provide(uint32_t id, Fd fd) override;
+  bool provided(uint32_t id) const override { return made_.contains(id); }
+  std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
+  Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
+  std::string terminal_path() const override { return terminal_path_; }
+  int stdio(int which) const override { return which; }
+
+ private:
+  const image::Image& image_;
+  int base_ = 256;
+  std::vector<resource::Record> records_;
+  std::vector<Fd> owned_;
+  std::map<uint32_t, int> made_;
+  std::set<uint32_t> being_made_;
+  std::map<std::string, Fd> shared_objects_;
+  std::map<std::string, int> mapped_files_;
+  std::string terminal_path_;
+  Result<void> pending_error_;
+};
+
+}  // namespace stasis::restore

@@ -1,0 +1,288 @@
+#include "restore/restart.h"
+
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <deque>
+#include <map>
+
+#include "image/reader.h"
+#include "kernel/cpu.h"
+#include "kernel/proc.h"
+#include "restore/address_space.h"
+#include "restore/clone.h"
+#include "restore/descriptors.h"
+#include "restore/tasks.h"
+#include "restore/topology.h"
+#include "restore/work_area.h"
+
+namespace stasis::restore {
+
+namespace {
+
+using remote::Batch;
+
+class RestartFromImage final : public Restart {
+ public:
+  RestartFromImage(image::Image image, MemoryMode mode) : image_(std::move(image)), mode_(mode) {}
+
+  // The plan points into the manifest, so it is made where the image stays.
+  Result<void> plan() {
+    STASIS_TRY(topology_, Topology::plan(manifest()));
+    return {};
+  }
+
+  const schema::Manifest& manifest() const override { return image_.manifest(); }
+  Result<void> make_descriptions(const std::string& terminal_slave_path) override;
+  Result<void> spawn_roots() override;
+  Result<void> build(HostTid init) override;
+  Result<void> release() override;
+
+ private:
+  Result<void> adopt_roots(HostTid init);
+  Result<void> raise(size_t index);
+  Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children, uint64_t extra_flags);
+  Result<void> make_orphan(Skeleton& maker, size_t index);
+  Result<void> join_groups();
+  Result<void> end_temporaries();
+
+  image::Image image_;
+  Topology topology_;
+  MemoryMode mode_;
+  std::unique_ptr<DescriptorTable> table_;
+  MemoryFiles files_;
+  WorkArea area_;
+  std::map<int, Skeleton> skeletons_;  // by pid in the session
+  std::deque<TaskBuilder> builders_;
+};
+
+Result<void> RestartFromImage::make_descriptions(const std::string& terminal_slave_path) {
+  kernel::host_proc();
+  table_ = std::make_unique<DescriptorTable>(image_);
+  STASIS_CHECK(table_->make(terminal_slave_path));
+  STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
+  STASIS_TRY(area_, WorkArea::create(manifest()));
+  return {};
+}
+
+Result<void> RestartFromImage::spawn_roots() {
+  for (size_t index : topology_.roots()) {
+    int32_t tid = topology_.births()[index].pid.value;
+    CloneRequest request;
+    request.exit_signal = SIGCHLD;
+    request.set_tid = reinterpret_cast<uint64_t>(&tid);
+    request.set_tid_size = 1;
+    long pid = ::syscall(SYS_clone3, &request, sizeof request);
+    if (pid < 0) {
+      return errno_error("restart: make a process", fmt::format("task {}", tid), errno,
+                         "`stasis check` tells what this host allows");
+    }
+    if (pid == 0) {
+      // Waits for the builder to take over; everything else is done to it from there.
+      uint64_t all = ~uint64_t{0};
+      ::syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, nullptr, 8);
+      for (;;) ::syscall(SYS_pause);
+    }
+  }
+  // init must hold nothing of the program: an end of a pipe here would keep it open for ever.
+  ::syscall(SYS_close_range, table_->base(), ~0U, 0);
+  return {};
+}
+
+Result<void> RestartFromImage::adopt_roots(HostTid init) {
+  STASIS_TRY(auto children, kernel::read_proc(init, fmt::format("task/{}/children", init)));
+  std::map<int, HostTid> by_number;
+  size_t position = 0;
+  while (position < children.size()) {
+    size_t used = 0;
+    HostTid host{std::stoi(children.substr(position), &used)};
+    position += used + 1;
+    STASIS_TRY(auto status, kernel::read_status(host));
+    by_number[status.ns_tid.value] = host;
+  }
+  for (size_t index : topology_.roots()) {
+    NsTid pid = topology_.births()[index].pid;
+    auto host = by_number.find(pid.value);
+    if (host == by_number.end()) return Error{"restart", fmt::format("task {}", pid), "it ended at once", {}};
+    remote::Tracee task(host->second);
+    STASIS_CHECK(task.seize(PTRACE_O_EXITKILL));
+    STASIS_CHECK(task.interrupt());
+    STASIS_TRY(auto stop, task.wait());
+    if (stop->kind == remote::Stop::Kind::kExited) return Error{"restart", fmt::format("task {}", pid), "it ended", {}};
+    auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
+    STASIS_CHECK(entry->second.prepare());
+    STASIS_CHECK(entry->second.strip(area_));
+    STASIS_CHECK(raise(index));
+  }
+  return {};
+}
+
+// Makes the whole subtree of a skeleton that stands stripped.
+Result<void> RestartFromImage::raise(size_t index) {
+  const Birth& birth = topology_.births()[index];
+  Skeleton& maker = skeletons_.at(birth.pid.value);
+  STASIS_CHECK(make_children(maker, birth.early_children, 0));
+  if (birth.becomes_session_leader) {
+    Batch batch = maker.batch();
+    batch.call(SYS_setsid, {});
+    STASIS_CHECK(maker.run_checked(batch, "make a session"));
+  }
+  STASIS_CHECK(make_children(maker, birth.children, 0));
+  for (size_t orphan : birth.orphans) STASIS_CHECK(make_orphan(maker, orphan));
+  return {};
+}
+
+Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<size_t>& children,
+                                             uint64_t extra_flags) {
+  if (children.empty()) return {};
+  STASIS_CHECK(maker.prepare());
+  constexpr size_t kAtOnce = 256;
+  for (size_t first = 0; first < children.size(); first += kAtOnce) {
+    size_t last = std::min(first + kAtOnce, children.size());
+    Batch batch = maker.batch();
+    for (size_t i = first; i < last; ++i) {
+      const Birth& child = topology_.births()[children[i]];
+      CloneRequest request;
+      request.flags = CLONE_PTRACE | extra_flags;
+      request.exit_signal = child.process != nullptr && child.process->exit_signal() > 0
+                                ? static_cast<uint64_t>(child.process->exit_signal())
+                                : SIGCHLD;
+      add_clone(batch, request, child.pid);
+    }
+    STASIS_CHECK(maker.run_checked(batch, "make processes"));
+    STASIS_TRY(auto born, await_births(last - first));
+    for (size_t i = first; i < last; ++i) {
+      NsTid pid = topology_.births()[children[i]].pid;
+      auto host = born.find(pid.value);
+      if (host == born.end()) {
+        return Error{"restart", fmt::format("task {}", pid), "it has another number than asked for", {}};
+      }
+      skeletons_.try_emplace(pid.value, host->second, pid, area_);
+    }
+  }
+  for (size_t child : children) {
+    STASIS_CHECK(skeletons_.at(topology_.births()[child].pid.value).prepare());
+    STASIS_CHECK(raise(child));
+  }
+  return {};
+}
+
+// A child of init in the session of `maker`: made by a helper that ends, whereupon init adopts it.
+Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
+  STASIS_CHECK(maker.prepare());
+  Batch batch = maker.batch();
+  CloneRequest request;
+  request.flags = CLONE_PTRACE;
+  request.exit_signal = SIGCHLD;
+  size_t made = add_clone(batch, request, NsTid{0});
+  STASIS_CHECK(maker.run_checked(batch, "make a helper"));
+  STASIS_TRY(auto born, await_births(1));
+  NsTid number{static_cast<pid_t>(batch.result(made))};
+  Skeleton helper(born.begin()->second, number, area_);
+  STASIS_CHECK(helper.prepare());
+  STASIS_CHECK(make_children(helper, {index}, 0));
+  ::kill(helper.pid().value, SIGKILL);
+  while (::waitpid(helper.pid().value, nullptr, __WALL) > 0) {
+  }
+  Batch reap = maker.batch();
+  reap.call(SYS_wait4, {static_cast<uint64_t>(number.value), 0, __WALL, 0});
+  STASIS_CHECK(maker.prepare());
+  return maker.run_checked(reap, "reap a helper");
+}
+
+Result<void> RestartFromImage::join_groups() {
+  // Leaders first, then members.
+  for (bool leaders : {true, false}) {
+    for (const auto& birth : topology_.births()) {
+      if ((birth.group == birth.pid) != leaders) continue;
+      // A session leader is the leader of its group already.
+      if (birth.becomes_session_leader) continue;
+      Skeleton& task = skeletons_.at(birth.pid.value);
+      Batch batch = task.batch();
+      batch.call(SYS_setpgid, {0, static_cast<uint64_t>(birth.group.value)});
+      STASIS_CHECK(task.prepare());
+      STASIS_CHECK(task.run_checked(batch, "join a process group"));
+    }
+  }
+  return {};
+}
+
+Result<void> RestartFromImage::end_temporaries() {
+  for (const auto& birth : topology_.births()) {
+    if (birth.process != nullptr) continue;
+    HostTid host = skeletons_.at(birth.pid.value).pid();
+    ::kill(host.value, SIGKILL);
+    while (::waitpid(host.value, nullptr, __WALL) > 0) {
+    }
+    // Its parent is init, which reaps it, or a process of the program, which must not find it.
+    if (birth.parent.value > 1 && skeletons_.contains(birth.parent.value)) {
+      Skeleton& parent = skeletons_.at(birth.parent.value);
+      Batch reap = parent.batch();
+      reap.call(SYS_wait4, {static_cast<uint64_t>(birth.pid.value), 0, __WALL, 0});
+      STASIS_CHECK(parent.prepare());
+      STASIS_CHECK(parent.run(reap));
+    }
+    skeletons_.erase(birth.pid.value);
+  }
+  return {};
+}
+
+Result<void> RestartFromImage::build(HostTid init) {
+  STASIS_CHECK(adopt_roots(init));
+  STASIS_CHECK(join_groups());
+  STASIS_CHECK(end_temporaries());
+  for (const auto& process : manifest().processes()) {
+    Skeleton& task = skeletons_.at(process.pid());
+    if (process.state() == schema::Process::ZOMBIE) {
+      STASIS_CHECK(become_zombie(task, process));
+      continue;
+    }
+    const auto& memory = manifest().memories(static_cast<int>(process.memory()));
+    STASIS_CHECK(task.prepare());
+    STASIS_CHECK(build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
+    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), table_->base());
+    STASIS_CHECK(builders_.back().set_process(*table_));
+    STASIS_CHECK(table_->place(task, process));
+  }
+  STASIS_CHECK(table_->finish(skeletons_, manifest()));
+  for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
+  for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
+  for (auto& builder : builders_) STASIS_CHECK(builder.finish());
+  for (auto& builder : builders_) STASIS_CHECK(builder.arm());
+  table_->close_all();
+  return {};
+}
+
+Result<void> RestartFromImage::release() {
+  for (auto& builder : builders_) builder.detach();
+  return {};
+}
+
+Result<void> check_host(const schema::Manifest& manifest) {
+  schema::Host here;
+  kernel::describe_cpu(here);
+  uint64_t missing = manifest.host().xsave_features() & ~here.xsave_features();
+  if (missing != 0) {
+    return Error{"restart", manifest.host().cpu(),
+                 fmt::format("this processor lacks register sets that the program was given (XSAVE features {:#x})", missing),
+                 "restart it on a processor that has them", ErrorCode::kUnsupported};
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Restart>> Restart::prepare(const std::string& directory, MemoryMode mode) {
+  STASIS_TRY(image::Image image, image::Image::open(directory));
+  STASIS_CHECK(check_host(image.manifest()));
+  STASIS_CHECK(MemoryFiles::check(image.manifest()));
+  auto restart = std::make_unique<RestartFromImage>(std::move(image), mode);
+  STASIS_CHECK(restart->plan());
+  return std::unique_ptr<Restart>(std::move(restart));
+}
+
+}  // namespace stasis::restore

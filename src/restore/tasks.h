@@ -1,0 +1,65 @@
+// Gives the processes and threads of the new tree what the kernel kept for the old ones.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "base/result.h"
+#include "restore/descriptors.h"
+#include "restore/skeleton.h"
+#include "restore/work_area.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::restore {
+
+// Builds one process, in steps that the tree takes together: what a step needs of other processes exists when it comes.
+class TaskBuilder {
+ public:
+  TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory, const WorkArea& area,
+              bool user_namespace, int first_foreign_descriptor)
+      : skeleton_(skeleton),
+        process_(process),
+        memory_(memory),
+        area_(area),
+        user_namespace_(user_namespace),
+        first_foreign_descriptor_(first_foreign_descriptor) {}
+
+  // Session terminals, working directory, umask, signal actions, limits that are not in our way: of the process.
+  Result<void> set_process(const DescriptorTable& table);
+  // Threads come into being, and get what is each one's own.
+  Result<void> make_threads();
+  // Timers run from here on.
+  Result<void> start_timers();
+  // Rights are given up, signals become pending: the last remote calls. Then the work area goes.
+  Result<void> finish();
+  // Registers. The task would go on if it were let go.
+  Result<void> arm();
+  void detach();
+
+ private:
+  struct ThreadState {
+    Skeleton skeleton;
+    const schema::Thread* record;
+    bool primed = false;  // is inside a sleep that was given what was left of its time
+  };
+  Result<void> set_thread(ThreadState& thread);
+  Result<void> set_credentials(ThreadState& thread);
+  Result<void> queue_signals(ThreadState& thread, bool shared);
+  Result<void> prime_sleep(ThreadState& thread);
+  Result<void> drop_work_area();
+  Result<void> stop_again();
+  std::string name() const;
+
+  Skeleton& skeleton_;
+  const schema::Process& process_;
+  const schema::Memory& memory_;
+  const WorkArea& area_;
+  bool user_namespace_;
+  int first_foreign_descriptor_;  // from here on the table is the builder's
+  std::vector<ThreadState> threads_;
+};
+
+// Lets a skeleton end the way a zombie did.
+Result<void> become_zombie(Skeleton& skeleton, const schema::Process& process);
+
+}  // namespace stasis::restore
