@@ -9,7 +9,6 @@ import re
 # Of /proc/PID/task/TID/status. Not compared: counts of pages and switches, and State, which changes by itself.
 STATUS = ["Name", "Umask", "Uid", "Gid", "Groups", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
           "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed", "THP_enabled"]
-# Flags of an area that tell how it is backed; they differ when private memory is mapped from the image.
 FDINFO = ["pos", "flags", "eventfd-count", "eventfd-semaphore", "sigmask", "clockid", "settime flags", "inotify",
           "tfd"]
 
@@ -44,16 +43,18 @@ def areas(pid):
         path = path[0] if path else ""
         if path in ("[vvar]", "[vvar_vclock]", "[vsyscall]"):
             continue
-        kind = path
-        # Private memory is anonymous before and may be mapped from a page file of the image afterwards.
-        if path == "" or path.startswith("[anon:") or path in ("[heap]", "[stack]") or is_image(path):
-            kind = "memory" if perms[3] == "p" else "shared memory"
-        elif perms[3] == "p" and "(deleted)" in path:
+        # Private memory may be mapped from an image afterwards, whatever it came from: its path is compared only for
+        # code, which debuggers and profilers look up by it.
+        private = perms[3] == "p"
+        if path == "[vdso]":
+            kind = path
+        elif private and ("x" not in perms or "(deleted)" in path or not path.startswith("/") or is_image(path)):
             kind = "memory"
-        elif "(deleted)" in path or path.startswith("/memfd:") or path.startswith("/dev/zero"):
+        elif not private and (not path.startswith("/") or "(deleted)" in path or path.startswith("/memfd:")
+                              or is_image(path)):
             kind = "shared memory"
-        elif perms[3] == "p" and perms[1] == "w":
-            kind = "memory"  # a dirtied page of a file need not stay attached to the file
+        else:
+            kind = path
         if merged and merged[-1][1] == start and merged[-1][2:] == (perms, kind):
             merged[-1] = (merged[-1][0], end, perms, kind)
         else:
@@ -88,7 +89,8 @@ def descriptors(pid, numbers):
                 continue
             if key in FDINFO:
                 info.append(f"{key}:{value.strip()}")
-        found[int(name)] = " ".join([link] + info)
+        # The watched files of an epoll come in the order of their addresses in the kernel.
+        found[int(name)] = " ".join([link] + sorted(info))
     return found
 
 

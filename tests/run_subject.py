@@ -10,6 +10,7 @@ Modes: control (no checkpoint), continue (checkpoint, the program goes on), rest
 generations (that three times), eager (restart --memory=eager), clones (the same checkpoint restarted twice at once).
 """
 import argparse
+import atexit
 import concurrent.futures
 import json
 import os
@@ -173,8 +174,9 @@ class Run:
 
     def launch(self):
         if self.mode == "control" and self.options.bare:
-            self.foreground = subprocess.Popen(self.stasis.line([self.case], self.program), env=self.stasis.env, stdin=subprocess.DEVNULL, stdout=self.output,
-                                               stderr=self.output, start_new_session=True)
+            self.foreground = subprocess.Popen(self.stasis.line([self.case], self.program), env=self.stasis.env,
+                                               stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
+                                               start_new_session=True)
         else:
             self.foreground = self.stasis.start("launch", "--name", self.name, "--", self.program, self.case,
                                                 output=self.output)
@@ -306,6 +308,20 @@ class Run:
             self.foreground.wait()
 
 
+def make_reachable(options):
+    """Copies the command and the subjects to where an ordinary user may go: the build tree may be in root's home."""
+    place = pathlib.Path(tempfile.mkdtemp(prefix="subjects-", dir=options.scratch))
+    os.chmod(place, 0o755)
+    if options.stasis.exists():
+        options.stasis = pathlib.Path(shutil.copy(options.stasis, place / "stasis"))
+    (place / "tests" / "subjects").mkdir(parents=True)
+    for program in programs_of(options):
+        if not options.subjects or any(w.split("/")[0] == program.name for w in options.subjects):
+            shutil.copy(program, place / "tests" / "subjects")
+    options.build = place
+    return place
+
+
 def programs_of(options):
     directory = options.build / "tests" / "subjects"
     if not directory.is_dir():
@@ -379,6 +395,8 @@ def main():
         user = pwd.getpwnam(options.as_user)
 
     options.peer_port = echo_server()
+    if user:
+        atexit.register(shutil.rmtree, make_reachable(options), True)
     counts, failures, seconds = {"pass": 0, "skip": 0, "fail": 0}, [], time.monotonic()
 
     def one(item):
