@@ -163,6 +163,8 @@ Result<std::string> EpollKind::observe(const OpenFile& file, Observation& tree) 
 }
 
 Result<Fd> EpollKind::make(const Record& record, Making&) const {
+  // A set that cannot be filled later is to fail now, before any process exists.
+  STASIS_TRY([[maybe_unused]] auto message, unpack<schema::Epoll>(record));
   Fd fd(epoll_create1(EPOLL_CLOEXEC));
   if (!fd) return cannot_make(record, "epoll_create1");
   if (record.flags & O_NONBLOCK && fcntl(fd.get(), F_SETFL, O_NONBLOCK) < 0)

@@ -113,7 +113,7 @@ Result<Fd> PipeKind::make(const Record& record, Making& context) const {
   }
   Fd& end = writes(record.flags) ? writing : reading;
   if (!is_first_of_its_end(record, message.inode(), context)) {
-    auto fd = reopen(end.get(), open_flags(record.flags));
+    auto fd = reopen_pipe(end.get(), record.flags);
     if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
     return fd;
   }

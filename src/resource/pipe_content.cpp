@@ -50,7 +50,7 @@ Result<std::vector<std::string>> peek_pipe(int reading_end, bool packets) {
 
 Result<void> fill_pipe(int any_end, const std::vector<std::string>& pieces, bool packets) {
   if (pieces.empty()) return {};
-  STASIS_TRY(Fd writing, reopen(any_end, O_WRONLY | O_NONBLOCK | (packets ? O_DIRECT : 0)));
+  STASIS_TRY(Fd writing, reopen_pipe(any_end, O_WRONLY | O_NONBLOCK | (packets ? O_DIRECT : 0)));
   for (const std::string& piece : pieces) STASIS_CHECK(write_all(writing.get(), piece));
   return {};
 }

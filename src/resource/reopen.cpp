@@ -42,6 +42,12 @@ Result<Fd> reopen(int fd, int flags) {
   return open_file(fmt::format("/proc/self/fd/{}", fd), flags & ~O_NOFOLLOW);
 }
 
+Result<Fd> reopen_pipe(int fd, uint32_t saved_flags) {
+  STASIS_TRY(Fd again, reopen(fd, open_flags(saved_flags & ~static_cast<uint32_t>(O_DIRECT))));
+  STASIS_CHECK(set_status_flags(again.get(), saved_flags));
+  return again;
+}
+
 Result<void> set_status_flags(int fd, uint32_t saved) {
   int present = fcntl(fd, F_GETFL);
   if (present < 0) return errno_error("read status flags", {});

@@ -30,6 +30,8 @@ int open_flags(uint32_t saved);
 // Opens the object behind one of our own descriptors again: a new description with its own position and
 // flags.
 Result<Fd> reopen(int fd, int flags);
+// The same for a pipe, whose packet mode (O_DIRECT) can be set but not opened.
+Result<Fd> reopen_pipe(int fd, uint32_t saved_flags);
 
 // F_SETFL for flags that open() was not asked for: O_APPEND, O_NONBLOCK, O_DIRECT, O_NOATIME, O_ASYNC is left
 // alone.

@@ -104,7 +104,7 @@ Result<Fd> FifoKind::make(const Record& record, Making& context) const {
                          "the limits are in /proc/sys/fs/pipe-max-size and pipe-user-pages-soft");
     }
   }
-  auto fd = reopen(both.get(), open_flags(record.flags));
+  auto fd = reopen_pipe(both.get(), record.flags);
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
   return fd;
 }

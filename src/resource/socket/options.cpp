@@ -101,6 +101,12 @@ std::string value_of(int fd, int level, int name) {
   return {value.data(), std::min<size_t>(length, value.size())};
 }
 
+// An accepted connection shows a multicast TTL of its own that nobody may set.
+bool is_for_datagrams(int level, int name) {
+  return (level == IPPROTO_IP && (name == IP_MULTICAST_TTL || name == IP_MULTICAST_LOOP)) ||
+         (level == IPPROTO_IPV6 && (name == IPV6_MULTICAST_HOPS || name == IPV6_MULTICAST_LOOP));
+}
+
 bool is_level_of(int level, int domain, int type) {
   if (level == SOL_SOCKET) return true;
   if (level == IPPROTO_TCP) return domain != AF_UNIX && type == SOCK_STREAM;
@@ -148,6 +154,7 @@ Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   }
   for (const Option& option : kOptions) {
     if (!is_level_of(option.level, domain, type)) continue;
+    if (type == SOCK_STREAM && is_for_datagrams(option.level, option.name)) continue;
     std::string value = value_of(fd, option.level, option.name);
     if (!value.empty()) save(options, option.level, option.name, std::move(value));
   }
