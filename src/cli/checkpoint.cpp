@@ -1,0 +1,69 @@
+#include "session/checkpoint.h"
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace stasis::cli {
+namespace {
+
+using nlohmann::json;
+
+struct Options {
+  session::CheckpointRequest request;
+  bool as_json = false;
+};
+
+void print_json(const std::string& name, const checkpoint::Report& report) {
+  json value = {{"session", name},
+                {"id", report.id},
+                {"directory", report.directory},
+                {"processes", report.processes},
+                {"stored", report.stored},
+                {"pause_ns", report.pause_ns},
+                {"total_ns", report.total_ns},
+                {"warnings", report.warnings}};
+  fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+int run(Options& options) {
+  Progress progress("checkpoint " + options.request.name);
+  options.request.progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
+  auto result = session::checkpoint_session(options.request);
+  if (!result.ok()) return report(result.error());
+  for (const std::string& warning : result->warnings) fmt::print(stderr, "stasis: warning: {}\n", warning);
+  const checkpoint::Report& made = *result;
+  if (options.as_json) {
+    print_json(options.request.name, *result);
+  } else {
+    fmt::print("{}@{}: {} process{}, {} stored, paused {}, complete in {}, {}\n", options.request.name,
+               made.id, made.processes, made.processes == 1 ? "" : "es", human_size(made.stored),
+               human_duration(made.pause_ns), human_duration(made.total_ns), made.directory);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+CLI::App* add_checkpoint(CLI::App& app, int& status) {
+  CLI::App* verb = app.add_subcommand("checkpoint", "Save a running session; return when it is on disk");
+  auto options = std::make_shared<Options>();
+  verb->add_option("SESSION", options->request.name, "Name of the session ('stasis ps')")->required();
+  verb->add_flag("--stop", options->request.stop,
+                 "End the session when it is saved; nothing runs in between");
+  verb->add_option("--tag", options->request.tag, "A note that 'stasis list' shows");
+  verb->add_flag("--json", options->as_json, "Print the result as JSON");
+  verb->footer(R"(
+A checkpoint that fails or is refused leaves the program running and the earlier checkpoints as they were.
+
+Examples:
+  stasis checkpoint db
+  stasis checkpoint db --tag before-upgrade
+  stasis checkpoint db --stop && stasis restart db)");
+  verb->callback([options, &status] { status = run(*options); });
+  return verb;
+}
+
+}  // namespace stasis::cli

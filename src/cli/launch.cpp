@@ -1,0 +1,71 @@
+#include "session/launch.h"
+
+#include "cli/command_line.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace stasis::cli {
+namespace {
+
+struct Options {
+  session::LaunchRequest request;
+  std::string interval;
+  bool background = false;
+  CLI::App* verb = nullptr;
+};
+
+int run(Options& options) {
+  session::LaunchRequest& request = options.request;
+  request.command = options.verb->remaining();
+  // What CLI11 does not know it takes for the beginning of the program.
+  if (!request.command.empty() && request.command.front().starts_with("-"))
+    return report(Error{"launch", request.command.front(), "no such option",
+                        "stasis launch --help; a program whose name begins with '-' comes behind --",
+                        ErrorCode::kUsage});
+  const std::vector<std::string>& more = command_after_dashes();
+  request.command.insert(request.command.end(), more.begin(), more.end());
+  if (request.command.empty())
+    return report(
+        Error{"launch", {}, "no program given", "stasis launch -- PROGRAM ARGS...", ErrorCode::kUsage});
+  if (!options.interval.empty()) {
+    auto interval = parse_duration(options.interval);
+    if (!interval.ok()) return report(interval.error());
+    request.interval_ns = *interval;
+  }
+  if (options.background) request.ground = session::Ground::kBackground;
+  auto status = session::launch(request);
+  if (status.ok()) return *status;
+  int code = report(status.error());
+  return session::exec_failure_code(status.error()).value_or(code);
+}
+
+}  // namespace
+
+CLI::App* add_launch(CLI::App& app, int& status) {
+  CLI::App* verb = app.add_subcommand(
+      "launch", "Run a program so that it can be saved: launch [OPTIONS] -- PROGRAM [ARGS...]");
+  auto options = std::make_shared<Options>();
+  options->verb = verb;
+  verb->add_option("--name", options->request.name, "Name of the session (default: the program's)");
+  verb->add_option("--store", options->request.store,
+                   "Directory for its checkpoints (default: <state>/store)");
+  verb->add_option("--interval", options->interval, "Save it this often: 90s, 10m, 2h, 1d");
+  verb->add_option("--keep", options->request.keep, "How many interval checkpoints to keep (default: all)");
+  verb->add_flag("--background", options->background,
+                 "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
+                 "its standard streams are replaced by a terminal of its own ('stasis attach')");
+  verb->prefix_command();
+  verb->footer(R"(
+In the foreground the command behaves as the program would: terminal, signals, exit status. It exits with 127
+when PROGRAM is not found, and with 126 when it cannot be executed. When 'stasis checkpoint --stop' ends the
+session, it says so and exits with 0. Killing the command, also with SIGKILL, does not hurt the program.
+
+Examples:
+  stasis launch -- bash
+  stasis launch --name db --background -- redis-server --port 7000
+  stasis launch --interval 10m --keep 3 -- ./simulate --steps 1000000)");
+  verb->callback([options, &status] { status = run(*options); });
+  return verb;
+}
+
+}  // namespace stasis::cli

@@ -1,0 +1,63 @@
+// The command: one verb, its options, and an exit code that scripts can rely on.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+
+#include "cli/command_line.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "kernel/proc.h"
+
+namespace {
+
+constexpr const char* kFooter = R"(
+Examples:
+  stasis launch -- python3 train.py          run a program so that it can be saved
+  stasis checkpoint python3                  save it; it goes on
+  stasis checkpoint python3 --stop           save it and end it
+  stasis restart python3                     go on from the newest checkpoint
+  stasis restart python3@2 --name second     a second copy, from checkpoint 2
+
+Exit codes (launch and restart in the foreground: that of the program):
+  0 done            3 no such session, checkpoint or file     6 somebody else is working on it
+  1 failed          4 refused: nothing was changed            7 the image is damaged
+  2 usage           5 this host lacks what is needed          8 permission denied
+
+Files: $STASIS_HOME, else $XDG_STATE_HOME/stasis, else ~/.local/state/stasis)";
+
+// Whatever we open must not become the program's standard stream.
+void occupy_standard_streams() {
+  int fd;
+  do fd = ::open("/dev/null", O_RDWR);
+  while (fd >= 0 && fd < 3);
+  if (fd >= 3) ::close(fd);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace stasis;
+  occupy_standard_streams();
+  kernel::host_proc();  // while /proc is the host's
+
+  CLI::App app("Saves running programs to disk and brings them back, from outside and without root.",
+               "stasis");
+  int status = cli::kExitOk;
+  app.set_version_flag("--version", STASIS_VERSION);
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  app.get_formatter()->column_width(36);
+  for (auto* add :
+       {cli::add_launch, cli::add_checkpoint, cli::add_restart, cli::add_ps, cli::add_attach, cli::add_signal,
+        cli::add_list, cli::add_inspect, cli::add_verify, cli::add_rm, cli::add_check})
+    add(app, status);
+
+  try {
+    app.parse(cli::split_command(argc, argv));
+  } catch (const CLI::ParseError& problem) {
+    // CLI11 numbers its errors itself; for scripts all of them are wrong usage.
+    return app.exit(problem) == 0 ? cli::kExitOk : cli::kExitUsage;
+  }
+  return status;
+}

@@ -1,0 +1,80 @@
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "session/processes.h"
+
+namespace stasis::cli {
+namespace {
+
+using nlohmann::json;
+
+json to_json(const session::Record& record, const std::vector<session::SessionProcess>& processes) {
+  json list = json::array();
+  for (const session::SessionProcess& process : processes)
+    list.push_back({{"pid", process.pid.value},
+                    {"host_pid", process.host_pid.value},
+                    {"comm", process.comm},
+                    {"state", std::string(1, process.state)}});
+  return {{"name", record.name},
+          {"state", session::state_name(session::state_of(record, processes))},
+          {"processes", list},
+          {"root_pid", record.root.value},
+          {"command", record.command},
+          {"store", record.store},
+          {"terminal", record.terminal_device != 0},
+          {"started", iso_time(record.started_ns)}};
+}
+
+std::string shown_command(const session::Record& record) {
+  std::string text;
+  for (const std::string& argument : record.command) text += (text.empty() ? "" : " ") + argument;
+  constexpr size_t kWidth = 60;
+  if (text.size() > kWidth) text = text.substr(0, kWidth - 3) + "...";
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < ' ') c = ' ';
+  return text;
+}
+
+int run(bool as_json) {
+  auto records = session::all_records();
+  if (!records.ok()) return report(records.error());
+  json all = json::array();
+  std::vector<std::vector<std::string>> rows;
+  for (const session::Record& record : *records) {
+    if (!session::is_alive(record)) continue;
+    auto processes = session::list_processes(record);
+    if (!processes.ok()) continue;  // it has ended this moment
+    if (as_json) {
+      all.push_back(to_json(record, *processes));
+    } else {
+      rows.push_back({record.name, session::state_name(session::state_of(record, *processes)),
+                      std::to_string(processes->size()), iso_time(record.started_ns), shown_command(record)});
+    }
+  }
+  if (as_json) {
+    fmt::print("{}\n", all.dump(2, ' ', false, json::error_handler_t::replace));
+  } else {
+    print_table({{"SESSION"}, {"STATE"}, {"PROCESSES", Align::kRight}, {"STARTED"}, {"COMMAND"}}, rows);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+CLI::App* add_ps(CLI::App& app, int& status) {
+  CLI::App* verb = app.add_subcommand("ps", "List the running sessions");
+  auto as_json = std::make_shared<bool>(false);
+  verb->add_flag("--json", *as_json, "An array of objects with name, state and processes");
+  verb->footer(R"(
+The state is running, stopped (all processes are stopped by job control) or checkpointing.
+In JSON each process has its pid in the session, its host_pid and its comm.
+
+Example:
+  stasis ps --json | jq '.[].processes[].host_pid')");
+  verb->callback([as_json, &status] { status = run(*as_json); });
+  return verb;
+}
+
+}  // namespace stasis::cli

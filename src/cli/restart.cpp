@@ -1,0 +1,63 @@
+#include "session/restart.h"
+
+#include "cli/command_line.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace stasis::cli {
+namespace {
+
+struct Options {
+  session::RestartRequest request;
+  std::string memory = "mapped";
+  std::string interval;
+  std::optional<uint32_t> keep;
+  bool background = false;
+};
+
+int run(Options& options) {
+  session::RestartRequest& request = options.request;
+  if (options.memory == "eager") request.memory = restore::MemoryMode::kEager;
+  if (options.background) request.ground = session::Ground::kBackground;
+  if (!options.interval.empty()) {
+    auto interval = parse_duration(options.interval);
+    if (!interval.ok()) return report(interval.error());
+    request.interval_ns = *interval;
+  }
+  request.keep = options.keep;
+  auto status = session::restart(request);
+  return status.ok() ? *status : report(status.error());
+}
+
+}  // namespace
+
+CLI::App* add_restart(CLI::App& app, int& status) {
+  CLI::App* verb = app.add_subcommand("restart", "Let a saved session go on");
+  auto options = std::make_shared<Options>();
+  verb->add_option("SESSION[@ID]|DIR", options->request.what,
+                   "A session (its newest checkpoint), one of its checkpoints, or a checkpoint's directory")
+      ->required();
+  verb->add_option("--name", options->request.name, "Name of the new session (default: the saved one's)");
+  verb->add_option("--store", options->request.store,
+                   "Directory for checkpoints (default: where the session has them)");
+  verb->add_flag("--background", options->background, "Return when it runs, and print the session's name");
+  verb->add_option("--memory", options->memory,
+                   "mapped: pages come from the image when they are touched; eager: all are read first")
+      ->check(CLI::IsMember({"mapped", "eager"}))
+      ->capture_default_str();
+  verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
+  verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
+  verb->footer(R"(
+The program gets its old pids, in namespaces of its own, so the same checkpoint can run several times at once.
+Its terminal is replaced by that of this command. In the foreground the command then behaves as the program.
+
+Examples:
+  stasis restart db --background
+  stasis restart bash@3
+  stasis restart bash@3 --name what-if
+  stasis restart /backup/db/7 --memory=eager)");
+  verb->callback([options, &status] { status = run(*options); });
+  return verb;
+}
+
+}  // namespace stasis::cli

@@ -1,0 +1,113 @@
+#include "session/checkpoint.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "image/store.h"
+
+namespace stasis::session {
+namespace {
+
+// Checkpoints with this tag were made by the timer and may be removed by it.
+constexpr const char* kIntervalTag = "interval";
+
+// The file that tells the supervisor why its session ended. It stays when the stop succeeded, until the next
+// start.
+class StopMarker {
+ public:
+  static Result<StopMarker> set(const std::string& directory) {
+    StopMarker marker(directory + "/stopping");
+    STASIS_TRY(Fd file, open_file(marker.path_, O_WRONLY | O_CREAT, 0600));
+    return marker;
+  }
+  StopMarker(StopMarker&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  StopMarker& operator=(StopMarker&&) = delete;
+  ~StopMarker() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  void keep() { path_.clear(); }
+
+ private:
+  explicit StopMarker(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request) {
+  checkpoint::Request engine;
+  engine.init = record.init;
+  engine.root = record.root;
+  engine.session = record.name;
+  engine.store = record.store + "/" + record.name;
+  engine.tag = request.tag;
+  engine.stop = request.stop;
+  engine.command = record.command;
+  engine.terminal_device = record.terminal_device;
+  for (size_t i = 0; i < record.stdio.size(); ++i) {
+    engine.stdio[i].outside = record.stdio[i].outside;
+    engine.stdio[i].device = record.stdio[i].device;
+    engine.stdio[i].inode = record.stdio[i].inode;
+  }
+  engine.user_namespace = record.user_namespace;
+  engine.progress = request.progress;
+  return engine;
+}
+
+Result<void> prune(const Record& record) {
+  if (record.keep == 0) return {};
+  STASIS_TRY(std::vector<image::Entry> entries, image::list(record.store + "/" + record.name));
+  std::erase_if(entries, [](const image::Entry& entry) { return entry.tag != kIntervalTag; });
+  for (size_t i = 0; i + record.keep < entries.size(); ++i) STASIS_CHECK(image::remove(entries[i].directory));
+  return {};
+}
+
+void write_log(const std::string& name, const std::string& text) {
+  auto directory = session_directory(name);
+  if (!directory.ok()) return;
+  auto file = open_file(*directory + "/log", O_WRONLY | O_CREAT | O_APPEND, 0600);
+  if (!file.ok()) return;
+  if (!write_all(file->get(), fmt::format("{} {}\n", clock_ns(CLOCK_REALTIME) / 1'000'000'000, text)).ok())
+    return;
+}
+
+}  // namespace
+
+Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) {
+  STASIS_TRY(Record found, load_live_record(request.name));
+  STASIS_TRY(SessionLock lock, SessionLock::take(request.name, kCheckpointPurpose));
+  STASIS_TRY(Record record, load_live_record(request.name));  // it may have ended while we waited for nobody
+  STASIS_TRY(std::string directory, session_directory(request.name));
+  STASIS_CHECK(make_directories(record.store + "/" + record.name));
+
+  std::optional<StopMarker> marker;
+  ::unlink((directory + "/stopping").c_str());  // of a checkpoint that was killed
+  if (request.stop) {
+    auto set = StopMarker::set(directory);
+    if (!set.ok()) return std::move(set).error();
+    marker.emplace(std::move(set).value());
+  }
+  STASIS_TRY(checkpoint::Report report, checkpoint::run(engine_request(record, request)));
+  if (marker) marker->keep();
+  return report;
+}
+
+int interval_checkpoint(const Record& record) {
+  auto result = checkpoint_session({.name = record.name, .tag = kIntervalTag});
+  if (!result.ok()) {
+    write_log(record.name, result.error().message());
+    return 1;
+  }
+  for (const std::string& warning : result->warnings) write_log(record.name, warning);
+  if (auto pruned = prune(record); !pruned.ok()) {
+    write_log(record.name, pruned.error().message());
+    return 1;
+  }
+  return 0;
+}
+
+bool is_stopping(const std::string& name) {
+  auto directory = session_directory(name);
+  return directory.ok() && ::access((*directory + "/stopping").c_str(), F_OK) == 0;
+}
+
+}  // namespace stasis::session

@@ -1,0 +1,29 @@
+// Saving a session that runs: finds it, locks it, and lets the engine do the work.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "base/result.h"
+#include "checkpoint/checkpoint.h"
+#include "session/record.h"
+
+namespace stasis::session {
+
+struct CheckpointRequest {
+  std::string name;
+  std::string tag;
+  bool stop = false;
+  std::function<void(uint64_t done, uint64_t total)> progress;
+};
+
+Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request);
+
+// For the supervisor's timer: saves, removes the oldest interval checkpoints beyond record.keep, and writes
+// what went wrong to the session's log. The exit code of the process that does it.
+int interval_checkpoint(const Record& record);
+
+// Whether `checkpoint --stop` may be what ended the session.
+bool is_stopping(const std::string& name);
+
+}  // namespace stasis::session

@@ -1,0 +1,50 @@
+// Pid 1 of a session: a fork of this program, without exec. It reaps orphans, remembers how the root process
+// ended, keeps the terminal, and ends with the last process of the session.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "base/types.h"
+#include "session/channel.h"
+
+namespace stasis::session {
+
+struct InitPlan {
+  // In init, with the session's /proc mounted, before anything is committed: a restart creates its processes
+  // here. They must wait. When this fails or the builder dies, everything in the session dies.
+  std::function<Result<void>()> spawn;
+  // In init, after the commit: launch starts the program here.
+  std::function<void()> run;
+  NsTid root;            // the process whose wait status is passed on
+  Fd exit_pipe;          // gets the root's wait status (an int), for the supervisor
+  Fd session_directory;  // gets it too, in the file `exit`
+  struct Terminal {
+    Fd master, slave, listener;
+    Channel client;  // the supervisor, when it is in the foreground
+  };
+  std::optional<Terminal> terminal;
+};
+
+// The builder's hold on an init that it has started. Kills it, and so all of its session, when it is
+// destroyed without commit().
+class Init {
+ public:
+  // The caller has entered the new namespaces. Returns when init's spawn() has returned.
+  static Result<Init> start(InitPlan plan);
+  Init(Init&& other) noexcept;
+  Init& operator=(Init&&) = delete;
+  ~Init();
+
+  HostTid tid() const { return tid_; }
+  // Returns when init and its children no longer depend on this process.
+  Result<void> commit();
+  void kill();
+
+ private:
+  Init(HostTid tid, Channel channel) : tid_(tid), channel_(std::move(channel)) {}
+  HostTid tid_;
+  Channel channel_;
+};
+
+}  // namespace stasis::session

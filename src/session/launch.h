@@ -1,0 +1,28 @@
+// Starts a program in a session of its own.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "session/start.h"
+
+namespace stasis::session {
+
+struct LaunchRequest {
+  std::string name;   // empty: made from the program's
+  std::string store;  // empty: the default
+  int64_t interval_ns = 0;
+  uint32_t keep = 0;
+  Ground ground = Ground::kForeground;
+  std::vector<std::string> command;
+};
+
+// The exit code to leave with. See supervisor.h for what happens until then.
+Result<int> launch(const LaunchRequest& request);
+
+// Whether launch() failed because the program cannot be executed; then the exit code to leave with, like
+// env(1): 127 when it was not found, else 126.
+std::optional<int> exec_failure_code(const Error& error);
+
+}  // namespace stasis::session

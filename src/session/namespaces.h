@@ -1,0 +1,33 @@
+// The namespaces that a session lives in.
+#pragma once
+
+#include <optional>
+
+#include "base/result.h"
+#include "kernel/proc.h"
+
+namespace stasis::session {
+
+struct NamespaceOptions {
+  // A user namespace that maps the user to itself. It gives the rights over the other namespaces that an
+  // ordinary user lacks.
+  bool user = false;
+  // A time namespace whose clocks differ from the host's by this much.
+  std::optional<kernel::ClockOffsets> clocks;
+};
+
+// True when the other namespaces cannot be had without a user namespace: without CAP_SYS_ADMIN.
+bool needs_user_namespace();
+
+// Offsets that let the clocks of the session go on at these values now.
+kernel::ClockOffsets offsets_for(int64_t monotonic_ns, int64_t boottime_ns);
+
+// Puts this process into new user, mount and ipc namespaces, and its next child into a new pid (and time)
+// namespace. kernel::host_proc() must have been called before. Not undone: call it in a process made for the
+// purpose.
+Result<void> enter_new_namespaces(const NamespaceOptions& options);
+
+// Mounts a /proc that shows the pid namespace of the caller over the one that there is.
+Result<void> mount_proc();
+
+}  // namespace stasis::session

@@ -1,0 +1,106 @@
+#include "session/restart.h"
+
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#include <cstring>
+#include <memory>
+
+#include "base/clock.h"
+#include "image/store.h"
+#include "session/names.h"
+#include "session/supervisor.h"
+
+namespace stasis::session {
+namespace {
+
+// Where the session's checkpoints are: as asked, else where its last run put them, else the default.
+Result<std::string> find_store(const RestartRequest& request, const std::optional<Record>& earlier) {
+  if (request.store.empty() && earlier) return earlier->store;
+  return absolute_store(request.store);
+}
+
+std::optional<Record> earlier_record(const std::string& name) {
+  if (name.empty()) return {};
+  auto record = load_record(name);
+  if (!record.ok()) return {};
+  return std::move(record).value();
+}
+
+// The attributes and size that the program knows; `restart`'s own size follows when the program runs, so that
+// it gets its SIGWINCH.
+void bring_back_terminal(const schema::Terminal& saved, int terminal) {
+  // The kernel's structure is shorter than the library's; an image may hold either.
+  if (saved.attributes().size() == sizeof(struct termios)) {
+    struct termios attributes;
+    std::memcpy(&attributes, saved.attributes().data(), sizeof(attributes));
+    ::tcsetattr(terminal, TCSANOW, &attributes);
+  } else if (constexpr size_t kKernelTermios = 36; saved.attributes().size() == kKernelTermios) {
+    ::ioctl(terminal, TCSETS, saved.attributes().data());
+  }
+  struct winsize size = {.ws_row = static_cast<unsigned short>(saved.rows()),
+                         .ws_col = static_cast<unsigned short>(saved.columns()),
+                         .ws_xpixel = 0,
+                         .ws_ypixel = 0};
+  if (size.ws_row > 0 && size.ws_col > 0) ::ioctl(terminal, TIOCSWINSZ, &size);
+}
+
+Result<std::optional<TerminalPair>> terminal_for(const schema::Manifest& manifest, Ground ground) {
+  bool had_one = manifest.has_terminal() && manifest.terminal().present();
+  if (!had_one && !StandardStreams::plan(ground).need_terminal()) return std::optional<TerminalPair>();
+  STASIS_TRY(TerminalPair pair, make_terminal());
+  if (int user = UserTerminal::find().control; user >= 0) copy_terminal_settings(user, pair.slave.get());
+  if (had_one) bring_back_terminal(manifest.terminal(), pair.slave.get());
+  return std::optional(std::move(pair));
+}
+
+}  // namespace
+
+Result<int> restart(const RestartRequest& request) {
+  STASIS_TRY(image::Reference reference, image::parse_reference(request.what));
+  std::optional<Record> earlier = earlier_record(reference.session);
+  STASIS_TRY(std::string store, find_store(request, earlier));
+  STASIS_TRY(std::string directory, image::resolve(reference, store));
+  STASIS_TRY(auto prepared, restore::Restart::prepare(directory, request.memory));
+  std::shared_ptr<restore::Restart> engine = std::move(prepared);
+  const schema::Manifest& manifest = engine->manifest();
+
+  StartPlan plan;
+  plan.ground = request.ground;
+  Record& record = plan.record;
+  record.store = store;
+  const std::string& name = request.name.empty() ? manifest.session() : request.name;
+  STASIS_TRY(ClaimedName claimed, claim_name(name, "session", store));
+  record.name = claimed.name;
+  record.root = NsTid{manifest.root_pid()};
+  record.command.assign(manifest.command().begin(), manifest.command().end());
+  record.started_ns = clock_ns(CLOCK_REALTIME);
+  // The timer goes on when the same session does; a copy gets one only on demand.
+  if (earlier && earlier->name == record.name) {
+    record.interval_ns = earlier->interval_ns;
+    record.keep = earlier->keep;
+  }
+  record.interval_ns = request.interval_ns.value_or(record.interval_ns);
+  record.keep = request.keep.value_or(record.keep);
+  plan.namespaces.user = needs_user_namespace();
+  STASIS_TRY(plan.terminal, terminal_for(manifest, request.ground));
+  std::string terminal_path = plan.terminal ? plan.terminal->slave_path : std::string();
+
+  plan.prepare = [engine, terminal_path] { return engine->make_descriptions(terminal_path); };
+  plan.spawn = [engine] { return engine->spawn_roots(); };
+  plan.build = [engine](HostTid init) { return engine->build(init); };
+  plan.release = [engine] { return engine->release(); };
+  auto start_it = [&plan, &claimed, &engine]() -> Result<RunningSession> {
+    // As late as possible, so that the clocks lose nothing of what the program did before it was saved, nor
+    // gain much.
+    const schema::Clocks& clocks = engine->manifest().clocks();
+    plan.namespaces.clocks = offsets_for(clocks.monotonic_ns(), clocks.boottime_ns());
+    auto session = start(std::move(plan));
+    claimed.lock.release();
+    engine.reset();
+    return session;
+  };
+  return run_session(request.ground, record.name, start_it);
+}
+
+}  // namespace stasis::session

@@ -1,0 +1,27 @@
+// Brings a checkpoint back as a running session.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "restore/restart.h"
+#include "session/start.h"
+
+namespace stasis::session {
+
+struct RestartRequest {
+  std::string what;   // SESSION, SESSION@ID or the directory of a checkpoint
+  std::string name;   // of the new session; empty: the one that was saved
+  std::string store;  // where SESSION's checkpoints are, and new ones go; empty: that of the session's
+                      // record, or the default
+  Ground ground = Ground::kForeground;
+  restore::MemoryMode memory = restore::MemoryMode::kMapped;
+  std::optional<int64_t> interval_ns;  // nothing: as the session had it
+  std::optional<uint32_t> keep;
+};
+
+// The exit code to leave with. See supervisor.h for what happens until then.
+Result<int> restart(const RestartRequest& request);
+
+}  // namespace stasis::session

@@ -1,0 +1,228 @@
+#include "session/start.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "session/init.h"
+#include "session/signals.h"
+#include "session/terminal_server.h"
+
+namespace stasis::session {
+namespace {
+
+// What the builder is given; the descriptors are the session's, not the supervisor's.
+struct BuilderParts {
+  Channel channel;
+  Fd exit_pipe;
+  Fd directory;
+  Fd listener;
+  Channel client;
+};
+
+Result<void> place_standard_streams(const StandardStreams& streams, int slave) {
+  for (int fd = 0; fd < 3; ++fd)
+    if (streams.replaced[fd] && ::dup2(slave, fd) < 0)
+      return errno_error("give the program its terminal", {});
+  return {};
+}
+
+Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams) {
+  STASIS_CHECK(enter_new_namespaces(plan.namespaces));
+  if (plan.terminal) STASIS_CHECK(place_standard_streams(streams, plan.terminal->slave.get()));
+  if (plan.prepare) STASIS_CHECK(plan.prepare());
+
+  InitPlan init_plan;
+  init_plan.spawn = plan.spawn;
+  init_plan.run = plan.run;
+  init_plan.root = plan.record.root;
+  init_plan.exit_pipe = std::move(parts.exit_pipe);
+  init_plan.session_directory = std::move(parts.directory);
+  if (plan.terminal)
+    init_plan.terminal = InitPlan::Terminal{std::move(plan.terminal->master), std::move(plan.terminal->slave),
+                                            std::move(parts.listener), std::move(parts.client)};
+  STASIS_TRY(Init init, Init::start(std::move(init_plan)));
+  if (plan.build) STASIS_CHECK(plan.build(init.tid()));
+  STASIS_CHECK(parts.channel.send('B', std::to_string(init.tid().value)));
+  STASIS_TRY(std::string go, parts.channel.expect('G'));
+  // From here on the program belongs to its init; the supervisor may die at any time.
+  ::prctl(PR_SET_PDEATHSIG, 0);
+  STASIS_CHECK(init.commit());
+  if (plan.release) {
+    if (auto released = plan.release(); !released.ok()) {
+      init.kill();
+      return released;
+    }
+  }
+  // The supervisor may be gone; the program is not.
+  if (!parts.channel.send('R').ok()) return {};
+  return {};
+}
+
+[[noreturn]] void builder_main(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams,
+                               pid_t supervisor) {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != supervisor) ::_exit(1);  // it died before that
+  if (auto built = build(plan, parts, streams); !built.ok()) {
+    parts.channel.send_error(built.error());
+    ::_exit(1);
+  }
+  ::_exit(0);
+}
+
+void remove_session_files(const std::string& directory) {
+  for (const char* name : {"session.json", "exit", "stopping", "terminal.sock", "lock"})
+    ::unlink((directory + "/" + name).c_str());
+  ::rmdir(directory.c_str());  // fails, rightly, when something else is in it
+}
+
+// The record on disk, which goes back to what it was unless the start succeeds.
+class RecordOnTrial {
+ public:
+  RecordOnTrial(std::string directory, std::optional<Record> previous)
+      : directory_(std::move(directory)), previous_(std::move(previous)) {}
+  ~RecordOnTrial() {
+    if (accepted_) return;
+    if (!previous_) {
+      remove_session_files(directory_);
+    } else if (written_ && !save_record(*previous_).ok()) {
+      return;  // it names a process that does not exist, which is what the previous one did
+    }
+  }
+  RecordOnTrial(const RecordOnTrial&) = delete;
+  RecordOnTrial& operator=(const RecordOnTrial&) = delete;
+
+  Result<void> write(const Record& record) {
+    written_ = true;
+    return save_record(record);
+  }
+  void accept() { accepted_ = true; }
+
+ private:
+  std::string directory_;
+  std::optional<Record> previous_;
+  bool written_ = false;
+  bool accepted_ = false;
+};
+
+// Kills the builder unless it has done its work, and reaps it.
+class BuilderProcess {
+ public:
+  explicit BuilderProcess(pid_t pid) : pid_(pid) {}
+  ~BuilderProcess() {
+    if (pid_ > 0) ::kill(pid_, SIGKILL);
+    wait();
+  }
+  BuilderProcess(const BuilderProcess&) = delete;
+  BuilderProcess& operator=(const BuilderProcess&) = delete;
+  void wait() {
+    if (pid_ > 0) ::waitpid(std::exchange(pid_, 0), nullptr, 0);
+  }
+
+ private:
+  pid_t pid_;
+};
+
+// Ends a session that was started in vain. It is our child: the builder has gone.
+void end_session(HostTid init) {
+  ::kill(init.value, SIGKILL);
+  ::waitpid(init.value, nullptr, 0);
+}
+
+}  // namespace
+
+StandardStreams StandardStreams::plan(Ground ground) {
+  StandardStreams streams;
+  for (int fd = 0; fd < 3; ++fd) {
+    struct stat status;
+    if (::fstat(fd, &status) < 0) continue;
+    bool channel = S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode);
+    // A caller that waits for the end of our output must not wait for the end of a session in the background.
+    streams.replaced[fd] = ::isatty(fd) == 1 || (channel && ground == Ground::kBackground);
+    if (channel && !streams.replaced[fd])
+      streams.identity[static_cast<size_t>(fd)] = {true, status.st_dev, status.st_ino,
+                                                   S_ISFIFO(status.st_mode) ? "pipe" : "socket"};
+  }
+  return streams;
+}
+
+void block_forwarded_signals() {
+  sigset_t signals = supervised_signals();
+  ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+}
+
+Result<RunningSession> start(StartPlan plan) {
+  kernel::host_proc();
+  STASIS_TRY(std::string directory, session_directory(plan.record.name));
+  auto previous = load_record(plan.record.name);
+  RecordOnTrial record(directory, previous.ok() ? std::optional(*previous) : std::nullopt);
+  STASIS_CHECK(make_directories(directory));
+  for (const char* stale : {"exit", "stopping", "terminal.sock"}) ::unlink((directory + "/" + stale).c_str());
+
+  // When the builder goes away, init becomes our child, so that we learn of its end.
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+  StandardStreams streams = StandardStreams::plan(plan.ground);
+  plan.record.stdio = streams.identity;
+  plan.record.user_namespace = plan.namespaces.user;
+  RunningSession session;
+  BuilderParts parts;
+  STASIS_TRY(auto channels, Channel::make());
+  parts.channel = std::move(channels.second);
+  int pipe_ends[2];
+  if (::pipe2(pipe_ends, O_CLOEXEC) < 0) return errno_error("create a pipe", {});
+  session.exit_pipe = Fd(pipe_ends[0]);
+  ::fcntl(pipe_ends[0], F_SETFL, O_NONBLOCK);
+  parts.exit_pipe = Fd(pipe_ends[1]);
+  STASIS_TRY(parts.directory, open_file(directory, O_RDONLY | O_DIRECTORY));
+  if (plan.terminal) {
+    plan.record.terminal_device = plan.terminal->device;
+    STASIS_TRY(parts.listener, listen_for_clients(directory));
+    if (plan.ground == Ground::kForeground) {
+      STASIS_TRY(session.terminal_master, duplicate(plan.terminal->master.get()));
+      STASIS_TRY(auto ends, Channel::make());
+      session.terminal_channel = std::move(ends.first);
+      parts.client = std::move(ends.second);
+    }
+  }
+
+  pid_t supervisor = ::getpid();
+  pid_t pid = ::fork();
+  if (pid < 0) return errno_error("start the session's builder", {});
+  if (pid == 0) {
+    channels.first.close();
+    session.exit_pipe.reset();
+    session.terminal_master.reset();
+    session.terminal_channel.close();
+    builder_main(plan, parts, streams, supervisor);
+  }
+  BuilderProcess builder(pid);
+  parts = {};
+  plan.terminal.reset();
+
+  STASIS_TRY(std::string init_number, channels.first.expect('B'));
+  session.record = plan.record;
+  STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
+  STASIS_CHECK(record.write(session.record));
+  block_forwarded_signals();
+  if (plan.ground == Ground::kBackground)
+    ::prctl(PR_SET_PDEATHSIG, 0);  // the command that wants us may go now
+  STASIS_CHECK(channels.first.send('G'));
+  auto released = channels.first.expect('R');
+  builder.wait();
+  Result<void> confirmed;
+  if (released.ok() && plan.confirm) confirmed = plan.confirm();
+  if (!released.ok() || !confirmed.ok()) {
+    end_session(session.record.init);
+    return released.ok() ? std::move(confirmed).error() : std::move(released).error();
+  }
+  record.accept();
+  return session;
+}
+
+}  // namespace stasis::session

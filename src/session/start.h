@@ -1,0 +1,70 @@
+// Starting a session: what launch and restart have in common.
+//
+// Three processes take part. The *supervisor* stays outside; the *builder*, its child, enters the session's
+// namespaces, starts *init* there, makes the program and goes away. Until the supervisor says go, the death
+// of any of them ends all of it; afterwards none of them but init is needed.
+//
+//   supervisor                builder                              init
+//   fork            ------->  enter namespaces, prepare()
+//                             fork                       ------->  mount /proc, spawn()
+//                             build(init)                <-------  spawned
+//   write the record <------  built
+//   go              ------->  commit                     ------->  no longer tied to the builder
+//                             release()                  <-------  run()
+//   unlock          <-------  released, exit
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "session/channel.h"
+#include "session/namespaces.h"
+#include "session/record.h"
+#include "session/terminal.h"
+
+namespace stasis::session {
+
+enum class Ground { kForeground, kBackground };
+
+struct StartPlan {
+  Record record;  // all but init's identity
+  NamespaceOptions namespaces;
+  Ground ground = Ground::kForeground;
+  std::optional<TerminalPair> terminal;
+
+  // In the builder, inside the namespaces, with the session's 0, 1 and 2 in place, before init exists.
+  std::function<Result<void>()> prepare;
+  std::function<Result<void>()> spawn;         // in init
+  std::function<Result<void>(HostTid)> build;  // in the builder
+  std::function<Result<void>()> release;       // in the builder, after the commit
+  std::function<void()> run;                   // in init, after the commit
+  // In the supervisor: waits until the program really runs. Its failure undoes the start.
+  std::function<Result<void>()> confirm;
+};
+
+// What the supervisor has of a session that runs.
+struct RunningSession {
+  Record record;
+  Fd exit_pipe;  // gives the wait status of the root process
+  // Of a session in the foreground that has a terminal:
+  Fd terminal_master;
+  Channel terminal_channel;  // says init that somebody reads the master
+};
+
+// The program's 0, 1 and 2 on this ground: which of ours are replaced by the session's terminal, and what the
+// others are.
+struct StandardStreams {
+  bool replaced[3] = {};
+  std::array<Stdio, 3> identity;
+  bool need_terminal() const { return replaced[0] || replaced[1] || replaced[2]; }
+  static StandardStreams plan(Ground ground);
+};
+
+// Called in the supervisor, which holds the session's lock. On failure nothing is left: no process, and the
+// session's record as it was.
+Result<RunningSession> start(StartPlan plan);
+
+// Signals are handled by the supervisor's loop from the moment that the program may run.
+void block_forwarded_signals();
+
+}  // namespace stasis::session

@@ -1,0 +1,23 @@
+// What stays of launch and restart while the session runs: it forwards signals and the terminal, takes
+// interval checkpoints, and ends as the program does. The session does not need it: it may be killed at any
+// time.
+#pragma once
+
+#include "session/start.h"
+
+namespace stasis::session {
+
+// Returns when the root process, or the session, has ended; with the exit code to leave with. Does not return
+// when the program was ended by a signal: then we end by the same.
+int supervise(RunningSession session);
+
+// Closes what the supervisor inherited and only the program should hold: a pipe ends when its last holder
+// closes it.
+void let_go_of_inherited_descriptors();
+
+// Runs `start_it` and then supervises, in the foreground; or, in the background, in a new process that leaves
+// our terminal, while this one returns 0 as soon as the session runs. `name` is printed then.
+Result<int> run_session(Ground ground, const std::string& name,
+                        std::function<Result<RunningSession>()> start_it);
+
+}  // namespace stasis::session

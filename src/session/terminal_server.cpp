@@ -1,0 +1,173 @@
+#include "session/terminal_server.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+
+namespace stasis::session {
+namespace {
+
+constexpr size_t kBacklog = 64 * 1024;
+constexpr size_t kChunk = 8 * 1024;
+constexpr size_t kMostNewcomers = 8;
+
+// The address of a socket in a directory of any length: sun_path has room for 108 bytes only.
+sockaddr_un short_address(int directory) {
+  sockaddr_un address = {.sun_family = AF_UNIX};
+  std::string path = fmt::format("/proc/self/fd/{}/terminal.sock", directory);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  return address;
+}
+
+// Sends 'O' with the master.
+bool send_master(int socket, int master, std::string_view text) {
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
+  std::string message = "O" + std::string(text);
+  iovec part = {message.data(), message.size()};
+  msghdr header = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
+  cmsghdr* rights = CMSG_FIRSTHDR(&header);
+  rights->cmsg_level = SOL_SOCKET;
+  rights->cmsg_type = SCM_RIGHTS;
+  rights->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(rights), &master, sizeof(int));
+  return ::sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+Result<std::string> receive_master(int socket, Fd& master) {
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
+  std::array<char, 64> buffer;
+  iovec part = {buffer.data(), buffer.size()};
+  msghdr header = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
+  ssize_t size = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
+  if (size < 0) return errno_error("attach to the session's terminal", {});
+  if (size == 0) return errno_error("attach to the session's terminal", {}, ECONNRESET);
+  const cmsghdr* rights = CMSG_FIRSTHDR(&header);
+  if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS && rights->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int fd;
+    std::memcpy(&fd, CMSG_DATA(rights), sizeof(int));
+    master.reset(fd);
+  }
+  return std::string(buffer.data(), static_cast<size_t>(size));
+}
+
+}  // namespace
+
+TerminalServer::TerminalServer(Fd master, Fd slave, Fd listener, Channel client)
+    : master_(std::move(master)),
+      slave_(std::move(slave)),
+      listener_(std::move(listener)),
+      client_(std::move(client)) {}
+
+std::vector<int> TerminalServer::descriptors() const {
+  std::vector<int> all = {master_.get(), slave_.get(), listener_.get()};
+  if (client_) all.push_back(client_.fd());
+  return all;
+}
+
+void TerminalServer::prepare(std::vector<pollfd>& entries) const {
+  entries.push_back({.fd = listener_.get(), .events = POLLIN, .revents = 0});
+  entries.push_back({.fd = client_ ? client_.fd() : -1, .events = POLLIN, .revents = 0});
+  entries.push_back({.fd = client_ ? -1 : master_.get(), .events = POLLIN, .revents = 0});
+  for (const Channel& newcomer : newcomers_)
+    entries.push_back({.fd = newcomer.fd(), .events = POLLIN, .revents = 0});
+}
+
+void TerminalServer::handle(const std::vector<pollfd>& entries, size_t first) {
+  size_t waiting = newcomers_.size();
+  // A client has nothing to say: what comes is its end.
+  if (entries[first + 1].revents != 0) client_.close();
+  if (entries[first + 2].revents != 0) keep_output();
+  for (size_t i = waiting; i-- > 0;)
+    if (entries[first + 3 + i].revents != 0) hear_newcomer(i);
+  if (entries[first].revents != 0) accept_client();
+}
+
+void TerminalServer::accept_client() {
+  Fd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (socket && newcomers_.size() < kMostNewcomers) newcomers_.emplace_back(std::move(socket));
+}
+
+void TerminalServer::hear_newcomer(size_t index) {
+  Channel newcomer = std::move(newcomers_[index]);
+  newcomers_.erase(newcomers_.begin() + static_cast<ptrdiff_t>(index));
+  char wish = 0;
+  if (::recv(newcomer.fd(), &wish, 1, MSG_DONTWAIT) != 1) return;
+  if (client_ && wish != 'S') {
+    if (!newcomer.send('B').ok()) return;
+    return;
+  }
+  if (client_ && !client_.send('X').ok()) client_.close();
+  hand_out(std::move(newcomer));
+}
+
+void TerminalServer::hand_out(Channel newcomer) {
+  keep_output();
+  // The kernel's buffer of a socket (some 200 KiB) takes the whole backlog, so this does not block.
+  if (!send_master(newcomer.fd(), master_.get(), std::to_string(backlog_.size()))) return;
+  for (size_t sent = 0; sent < backlog_.size(); sent += kChunk)
+    if (!newcomer.send('D', std::string_view(backlog_).substr(sent, kChunk)).ok()) return;
+  client_ = std::move(newcomer);
+  backlog_.clear();
+}
+
+void TerminalServer::keep_output() {
+  std::array<char, 4096> buffer;
+  ssize_t size;
+  // A bounded number of reads, so that a program that writes all the time does not keep init from its other
+  // duties.
+  for (int reads = 0; reads < 16 && (size = ::read(master_.get(), buffer.data(), buffer.size())) > 0; ++reads)
+    backlog_.append(buffer.data(), static_cast<size_t>(size));
+  if (backlog_.size() > kBacklog) backlog_.erase(0, backlog_.size() - kBacklog);
+}
+
+Result<Fd> listen_for_clients(const std::string& session_directory) {
+  std::string path = session_directory + "/terminal.sock";
+  STASIS_TRY(Fd directory, open_file(session_directory, O_PATH | O_DIRECTORY));
+  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket) return errno_error("create a socket", path);
+  if (::unlinkat(directory.get(), "terminal.sock", 0) < 0 && errno != ENOENT)
+    return errno_error("replace", path);
+  sockaddr_un address = short_address(directory.get());
+  if (::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0 ||
+      ::listen(socket.get(), 8) < 0)
+    return errno_error("listen at", path);
+  return socket;
+}
+
+Result<Attachment> attach_to_terminal(const std::string& session_directory, Attach manner) {
+  std::string path = session_directory + "/terminal.sock";
+  STASIS_TRY(Fd directory, open_file(session_directory, O_PATH | O_DIRECTORY));
+  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!socket) return errno_error("create a socket", path);
+  sockaddr_un address = short_address(directory.get());
+  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0)
+    return errno_error("attach to the session's terminal", path);
+
+  Attachment attachment;
+  attachment.channel = Channel(std::move(socket));
+  STASIS_CHECK(attachment.channel.send(manner == Attach::kSteal ? 'S' : 'A'));
+  STASIS_TRY(std::string answer, receive_master(attachment.channel.fd(), attachment.master));
+  if (answer.front() == 'B')
+    return Error{"attach", session_directory.substr(session_directory.rfind('/') + 1), "somebody is attached",
+                 "--steal sends them away", ErrorCode::kBusy};
+  if (answer.front() != 'O' || !attachment.master)
+    return Error{"attach to the session's terminal", path, "unexpected answer", {}};
+  size_t expected = 0;
+  std::from_chars(answer.data() + 1, answer.data() + answer.size(), expected);
+  while (attachment.backlog.size() < expected) {
+    STASIS_TRY(std::string part, attachment.channel.expect('D'));
+    attachment.backlog += part;
+  }
+  return attachment;
+}
+
+}  // namespace stasis::session
