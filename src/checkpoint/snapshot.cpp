@@ -74,11 +74,20 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
                        "a checkpoint needs room for one more process and a copy of what changes meanwhile");
   }
   (void)reaped;
+  if (child) STASIS_CHECK(child->take_over());
   if (!child) {
     return Error{"fork", fmt::format("task {}", leader), "no memory for a copy of the process, or no room for a process",
                  "see ulimit -u, the pids cgroup, and vm.overcommit_memory"};
   }
   return child;
+}
+
+// In the copy of the memory that the child has, the stub still reports as the leader.
+Result<void> SnapshotChild::take_over() {
+  STASIS_TRY(auto status, kernel::read_status(pid_));
+  context_.tgid = status.ns_tgid;
+  context_.tid = status.ns_tid;
+  return executor_.install(pid_, context_, {.unmap_scratch = false});
 }
 
 SnapshotChild::~SnapshotChild() {

@@ -41,6 +41,7 @@ class SnapshotChild {
 
  private:
   SnapshotChild(HostTid pid, const remote::Foothold& foothold);
+  Result<void> take_over();
 
   HostTid pid_;
   remote::Executor executor_;

@@ -1,5 +1,6 @@
 #include "freeze/frozen_tree.h"
 
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -107,13 +108,14 @@ class FrozenTree::Freezer {
       for (int tid : tids) {
         auto stopped = stopped_.find(tid);
         if (stopped == stopped_.end()) continue;
-        FrozenThread thread{HostTid{tid}, NsTid{0}, stopped->second};
+        FrozenThread thread{.tid = HostTid{tid}, .group_stop_signal = stopped->second};
         if (tid == pid.value) {
-          thread.ns_tid = process.status.ns_tid;
+          thread.status = process.status;
+          thread.ns_tid = thread.status.ns_tid;
           process.threads.insert(process.threads.begin(), thread);
         } else {
-          STASIS_TRY(auto thread_status, kernel::read_status(HostTid{tid}));
-          thread.ns_tid = thread_status.ns_tid;
+          STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
+          thread.ns_tid = thread.status.ns_tid;
           process.threads.push_back(thread);
         }
       }
@@ -260,6 +262,8 @@ class FrozenTree::Freezer {
 
 Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
   constexpr int kAttempts = 200;
+  // Waiting for a stop is a matter of microseconds, and the default slack of timers is fifty of them.
+  ::prctl(PR_SET_TIMERSLACK, 1);
   std::string unstoppable;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     int64_t since = monotonic_ns();

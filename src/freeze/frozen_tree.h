@@ -15,6 +15,7 @@ namespace stasis::freeze {
 struct FrozenThread {
   HostTid tid;
   NsTid ns_tid;
+  kernel::TaskStatus status;
   int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running
 };
 
