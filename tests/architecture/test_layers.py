@@ -12,7 +12,7 @@ SOURCES = ROOT / "src"
 # directory -> directories whose headers it may include
 ALLOWED = {
     "base": [],
-    "kernel": ["base"],
+    "kernel": ["schema", "base"],
     "remote": ["kernel", "base"],
     "freeze": ["remote", "kernel", "base"],
     "resource": ["remote", "kernel", "schema", "base"],
