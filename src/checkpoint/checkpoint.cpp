@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -138,9 +139,12 @@ class Attempt {
     Fd init(static_cast<int>(::syscall(SYS_pidfd_open, request_.init.value, 0)));
     ::kill(request_.init.value, SIGKILL);
     tree_->kill();
-    if (init) {
+    // The kernel lets init end when its whole namespace has, and tasks that we trace are gone only when waited for.
+    for (int i = 0; init && i < 10'000; ++i) {
+      while (::waitpid(-1, nullptr, __WALL | WNOHANG) > 0) {
+      }
       pollfd wait{init.get(), POLLIN, 0};
-      ::poll(&wait, 1, 10'000);
+      if (::poll(&wait, 1, 1) == 1) break;
     }
     return {};
   }

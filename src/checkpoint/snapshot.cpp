@@ -34,10 +34,13 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
   size_t reaped = batch.call_with_last(SYS_wait4, {0, __WALL, 0});
   STASIS_CHECK(foothold.start(batch));
 
-  // Stops arrive in any order: first stop of the helper, first stop of the child, end of the helper, report of the leader.
+  // The helper stops first; then come, in any order, the first stop of the child, and the helper's end followed by the
+  // leader's report. The helper's exit status says whether there is a child to wait for.
   HostTid helper;
   std::unique_ptr<SnapshotChild> child;
-  for (;;) {
+  bool leader_reported = false;
+  bool expect_child = false;
+  while (!leader_reported || (expect_child && !child)) {
     int status = 0;
     pid_t pid = ::waitpid(-1, &status, __WALL);
     if (pid < 0 && errno == EINTR) continue;
@@ -47,10 +50,19 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
       if (stop.kind == Stop::Kind::kExited) {
         return Error{"fork", fmt::format("task {}", leader), "the task ended", "try again", ErrorCode::kTaskGone};
       }
-      if (remote::Executor::reported(stop, foothold.context())) break;
+      if (remote::Executor::reported(stop, foothold.context())) {
+        leader_reported = true;
+        continue;
+      }
       return Error{"fork", fmt::format("task {}", leader), fmt::format("unexpected stop {:#x}", status), {}};
     }
-    if (stop.kind == Stop::Kind::kExited) continue;  // the helper, or a child that was killed
+    if (stop.kind == Stop::Kind::kExited) {
+      if (stop.task == helper && status != 0) expect_child = false;
+      if (child && stop.task == child->pid_) {
+        return Error{"fork", fmt::format("task {}", leader), "the copy of the process was killed", "try again"};
+      }
+      continue;
+    }
     if (stop.kind == Stop::Kind::kInterrupt) {
       // From now on they die with us; before, they leave by themselves (see stub.S).
       (void)Tracee(stop.task).set_options(PTRACE_O_EXITKILL).ok();
@@ -59,6 +71,7 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
         bool is_helper = descent.ok() && descent->parent == leader;
         if (is_helper) {
           helper = stop.task;
+          expect_child = true;
           STASIS_CHECK(Tracee(helper).resume());
           continue;
         }

@@ -126,8 +126,9 @@ child:
         xor     %r10d, %r10d
         xor     %r8d, %r8d
         syscall
-        mov     $231, %eax              // exit_group(0)
-        xor     %edi, %edi
+        mov     %eax, %edi              // exit_group(1 when the clone failed)
+        shr     $31, %edi
+        mov     $231, %eax
         syscall
         ud2
 
