@@ -79,7 +79,8 @@ def descriptors(pid, numbers):
         if link.endswith("(deleted)"):
             link = "deleted file"
         info = []
-        for line in read(f"/proc/{pid}/fdinfo/{name}").splitlines():
+        text = read(f"/proc/{pid}/fdinfo/{name}")
+        for line in text.splitlines():
             key, _, value = line.partition(":")
             if key == "tfd":
                 value = " ".join(value.split()[:5])  # without the inode and device of the target
@@ -87,6 +88,13 @@ def descriptors(pid, numbers):
                 value = re.sub(r"(ino|sdev|fhandle|f_handle|fhandle-bytes|fhandle-type):\S+ ?", "", value)
             if key == "pos" and link.startswith(("/proc/", "/dev/urandom")):
                 continue
+            if key == "flags" and link == "deleted file":
+                # How it was opened (O_NOFOLLOW, O_TMPFILE) says nothing any more.
+                value = oct(int(value, 8) & ~0o020600000)
+            if key == "tfd" and "40000018" in value:
+                value = value.replace("40000018", "40000000")  # disarmed: EPOLL_CTL_MOD always adds ERR and HUP
+            if key == "settime flags" and "clockid: 0" not in text:
+                continue  # absolute or not is the same for a clock that nobody can set
             if key in FDINFO:
                 info.append(f"{key}:{value.strip()}")
         # The watched files of an epoll come in the order of their addresses in the kernel.
@@ -144,6 +152,8 @@ def auxv(pid):
 def compare(before, after, where=""):
     """Differences as lines of text."""
     if isinstance(before, dict) and isinstance(after, dict):
+        if before.get("zombie") != after.get("zombie"):
+            return [f"{where} is {'a zombie' if after.get('zombie') else 'no zombie any more'}"]
         lines = []
         for key in sorted(set(before) | set(after), key=str):
             place = f"{where}{' ' if where else 'process '}{key}"

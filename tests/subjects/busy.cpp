@@ -162,6 +162,12 @@ CASE_WITH(everything, subject::kBusy) {
     memcpy(at, kept, sizeof kept);
     page += 4096 * 37;
   }
+  for (int i = 0; i < count; ++i) {
+    for (int patience = 0; patience < 2000 && __atomic_load_n(&g_rounds[i], __ATOMIC_RELAXED) == 0;
+         ++patience) {
+      subject::pass(5);
+    }
+  }
   g_end = 1;
   for (int i = 0; i < count; ++i) {
     pthread_join(threads[i], nullptr);

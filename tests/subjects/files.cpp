@@ -114,7 +114,7 @@ CASE(shared_across_fork) {
   JOIN(pid);
 }
 
-CASE(tables_shared_by_clone) {
+CASE_WITH(tables_shared_by_clone, subject::kMayRefuse) {
   int fd = open_with("file", "0123456789");
   alignas(16) static char stack[65536];
   pid_t pid = clone(
@@ -210,15 +210,17 @@ CASE(unlinked_sparse) {
   CHECK_EQ(strcmp(back, "far"), 0);
 }
 
+// The name is gone, the file is not: another name leads to it. That it is the same file may be lost (there is
+// a warning then), what is in it may not.
 CASE(unlinked_hard_link) {
   int fd = open_with("file", "linked");
   MUST(link(subject::path("file"), subject::path("other")) == 0);
   MUST(unlink(subject::path("file")) == 0);
   subject::hold();
+  char back[16] = {};
+  CHECK_EQ(pread(fd, back, 16, 0), 6);
+  CHECK_EQ(strcmp(back, "linked"), 0);
   CHECK_EQ(pwrite(fd, "LINKED", 6, 0), 6);
-  char back[16];
-  CHECK_EQ(subject::slurp(subject::path("other"), back, sizeof back), 6);
-  CHECK_EQ(strcmp(back, "LINKED"), 0);
 }
 
 CASE(renamed) {
@@ -322,7 +324,7 @@ CASE(close_on_exec) {
   JOIN(pid);
 }
 
-CASE(owner_and_signal) {
+CASE_WITH(owner_and_signal, subject::kMayRefuse) {
   int fds[2];
   MUST(pipe(fds) == 0);
   MUST(fcntl(fds[0], F_SETOWN, getpid()) == 0 && fcntl(fds[0], F_SETSIG, SIGRTMIN + 1) == 0);

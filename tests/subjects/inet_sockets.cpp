@@ -110,16 +110,16 @@ CASE(connection_inside) {
   int listener = listening();
   int client = connected_to(port_of(listener)), server = accept(listener, nullptr, nullptr);
   MUST(server >= 0);
-  uint16_t client_port = port_of(client), server_port = port_of(server);
+  uint16_t server_port = port_of(server);
   subject::hold();
   say_and_hear(client, server, "one way");
   say_and_hear(server, client, "the other");
-  CHECK_EQ(port_of(client), client_port);
   CHECK_EQ(port_of(server), server_port);
+  // The client's port was chosen by the kernel and may be another; then both ends must say so.
   sockaddr_in peer = {};
   socklen_t length = sizeof peer;
   CHECK_EQ(getpeername(server, plain(peer), &length), 0);
-  CHECK_EQ(ntohs(peer.sin_port), client_port);
+  CHECK_EQ(ntohs(peer.sin_port), port_of(client));
   close(client);
   CHECK(readable(server));
   char byte;
@@ -205,7 +205,13 @@ CASE_WITH(connection_to_outside, subject::kOneRun | subject::kBusy) {
     // The number is still a socket; it says end of file or reset, and never blocks.
     CHECK(readable(fd));
     CHECK(recv(fd, back, 5, MSG_DONTWAIT) <= 0);
-    CHECK_EQ(send(fd, "x", 1, MSG_NOSIGNAL), -1);
+    // As with a peer that died: the first byte may still be taken, and then it is said.
+    bool failed = false;
+    for (int i = 0; i < 200 && !failed; ++i) {
+      failed = send(fd, "x", 1, MSG_NOSIGNAL) == -1;
+      subject::pass(2);
+    }
+    CHECK(failed);
   } else {
     CHECK_EQ(send(fd, "again", 5, MSG_NOSIGNAL), 5);
     CHECK_EQ(recv(fd, back, 5, MSG_WAITALL), 5);

@@ -57,7 +57,7 @@ CASE(flock_of_a_duplicate) {
   close(copy);
   CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
 }
-CASE(fcntl_ranges) {
+CASE_WITH(fcntl_ranges, subject::kMayRefuse) {
   int fd = opened("file");
   struct flock write_part = range(F_WRLCK, 0, 100), read_part = range(F_RDLCK, 200, 50);
   MUST(fcntl(fd, F_SETLK, &write_part) == 0 && fcntl(fd, F_SETLK, &read_part) == 0);
@@ -75,7 +75,7 @@ CASE(fcntl_ranges) {
   struct flock all = range(F_UNLCK, 0, 0);
   CHECK_EQ(fcntl(fd, F_SETLK, &all), 0);
 }
-CASE(fcntl_of_two_processes) {
+CASE_WITH(fcntl_of_two_processes, subject::kMayRefuse) {
   int fd = opened("file");
   struct flock mine = range(F_WRLCK, 0, 10);
   MUST(fcntl(fd, F_SETLK, &mine) == 0);
@@ -95,7 +95,7 @@ CASE(fcntl_of_two_processes) {
   JOIN(pid);
   CHECK_EQ(holder(fd, 15), 0);
 }
-CASE(open_file_description_lock) {
+CASE_WITH(open_file_description_lock, subject::kMayRefuse) {
   int fd = opened("file");
   struct flock lock = range(F_WRLCK, 0, 10);
   MUST(fcntl(fd, F_OFD_SETLK, &lock) == 0);

@@ -341,7 +341,7 @@ CASE(new_threads_after) {
   CHECK_EQ(done, 20);
 }
 
-CASE(main_thread_is_gone) {
+CASE_WITH(main_thread_is_gone, subject::kMayRefuse) {
   subject::thread([] {
     subject::pass(50);
     subject::hold();

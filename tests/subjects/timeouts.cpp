@@ -40,31 +40,31 @@ int quiet_pipe() {
 
 }  // namespace
 
-CASE(nanosleep_relative) {
+CASE_WITH(nanosleep_relative, subject::kBusy) {
   lasts([] {
     timespec t = of(kWait), left = {};
     CHECK_EQ(nanosleep(&t, &left), 0);
   });
 }
-CASE(clock_nanosleep_relative) {
+CASE_WITH(clock_nanosleep_relative, subject::kBusy) {
   lasts([] {
     timespec t = of(kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &t, nullptr), 0);
   });
 }
-CASE(clock_nanosleep_absolute) {
+CASE_WITH(clock_nanosleep_absolute, subject::kBusy) {
   lasts([] {
     timespec t = of(subject::milliseconds() + kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr), 0);
   });
 }
-CASE(clock_nanosleep_boottime) {
+CASE_WITH(clock_nanosleep_boottime, subject::kBusy) {
   lasts([] {
     timespec t = of(subject::milliseconds(CLOCK_BOOTTIME) + kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &t, nullptr), 0);
   });
 }
-CASE(poll_timeout) {
+CASE_WITH(poll_timeout, subject::kBusy) {
   lasts([] {
     pollfd entry = {quiet_pipe(), POLLIN, 0};
     int result = poll(&entry, 1, kWait);
@@ -72,22 +72,22 @@ CASE(poll_timeout) {
     CHECK_EQ(result, 0);
   });
 }
-CASE(poll_of_nothing) {
+CASE_WITH(poll_of_nothing, subject::kBusy) {
   lasts([] { CHECK_EQ(poll(nullptr, 0, kWait), 0); });
 }
-CASE(ppoll_timeout) {
+CASE_WITH(ppoll_timeout, subject::kBusy) {
   lasts([] {
     timespec t = of(kWait);
     CHECK_EQ(ppoll(nullptr, 0, &t, nullptr), 0);
   });
 }
-CASE(select_timeout) {
+CASE_WITH(select_timeout, subject::kBusy) {
   lasts([] {
     timeval t = {1, (kWait - 1000) * 1000};
     CHECK_EQ(select(0, nullptr, nullptr, nullptr, &t), 0);
   });
 }
-CASE(pselect_timeout) {
+CASE_WITH(pselect_timeout, subject::kBusy) {
   lasts([] {
     timespec t = of(kWait);
     sigset_t mask;
@@ -95,7 +95,7 @@ CASE(pselect_timeout) {
     CHECK_EQ(pselect(0, nullptr, nullptr, nullptr, &t, &mask), 0);
   });
 }
-CASE(epoll_wait_timeout) {
+CASE_WITH(epoll_wait_timeout, subject::kBusy) {
   lasts([] {
     int epoll = epoll_create1(0);
     epoll_event event = {EPOLLIN, {.u64 = 1}}, got;
@@ -103,7 +103,7 @@ CASE(epoll_wait_timeout) {
     CHECK_EQ(epoll_wait(epoll, &got, 1, kWait), 0);
   });
 }
-CASE(futex_timeout) {
+CASE_WITH(futex_timeout, subject::kBusy) {
   lasts([] {
     static int word = 0;
     timespec t = of(kWait);
@@ -111,7 +111,7 @@ CASE(futex_timeout) {
     CHECK_EQ(errno, ETIMEDOUT);
   });
 }
-CASE(futex_absolute) {
+CASE_WITH(futex_absolute, subject::kBusy) {
   lasts([] {
     static int word = 0;
     timespec t = of(subject::milliseconds() + kWait);
@@ -119,7 +119,7 @@ CASE(futex_absolute) {
     CHECK_EQ(errno, ETIMEDOUT);
   });
 }
-CASE(condition_timeout) {
+CASE_WITH(condition_timeout, subject::kBusy) {
   lasts([] {
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_condattr_t attributes;
@@ -132,7 +132,7 @@ CASE(condition_timeout) {
     CHECK_EQ(pthread_cond_timedwait(&condition, &mutex, &t), ETIMEDOUT);
   });
 }
-CASE(sigtimedwait_timeout) {
+CASE_WITH(sigtimedwait_timeout, subject::kBusy) {
   lasts([] {
     sigset_t set;
     sigemptyset(&set);
@@ -146,7 +146,7 @@ CASE(sigtimedwait_timeout) {
     CHECK_EQ(errno, EAGAIN);
   });
 }
-CASE(receive_timeout) {
+CASE_WITH(receive_timeout, subject::kBusy) {
   lasts([] {
     int fds[2];
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
@@ -164,7 +164,7 @@ CASE(receive_timeout) {
     CHECK(errno == EAGAIN || errno == EINTR);
   });
 }
-CASE(sleeps_of_many_threads) {
+CASE_WITH(sleeps_of_many_threads, subject::kBusy) {
   static pthread_t threads[20];
   int64_t begun = subject::milliseconds();
   for (int i = 0; i < 20; ++i) {
