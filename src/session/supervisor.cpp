@@ -53,7 +53,7 @@ class Supervisor {
       std::copy(entries.begin() + 4, entries.end(), terminal.begin());
 
       if (relay_ && handle_terminal(terminal)) continue;
-      if (entries[3].revents != 0) lose_terminal();
+      if (entries[3].revents != 0) hear_terminal();
       if (entries[2].revents != 0) take_interval_checkpoint();
       if (entries[1].revents != 0) hear_root();
       if (entries[0].revents != 0) handle_signals();
@@ -96,12 +96,19 @@ class Supervisor {
     return true;
   }
 
+  // What init has to say about the terminal: that somebody else has it, or, by its own end, that the session
+  // is over.
+  void hear_terminal() {
+    bool stolen = session_.terminal_channel.expect('X').ok();
+    if (!stolen) relay_->drain();
+    lose_terminal();
+    if (stolen)
+      fmt::print(stderr, "stasis: the terminal of {} was taken by 'stasis attach --steal'\n", record_.name);
+  }
+
   // Init reads the master from now on.
   void lose_terminal() {
-    auto word = session_.terminal_channel.expect('X');
     raw_.restore();
-    if (word.ok())
-      fmt::print(stderr, "stasis: the terminal of {} was taken by 'stasis attach --steal'\n", record_.name);
     relay_.reset();
     session_.terminal_channel.close();
     session_.terminal_master.reset();

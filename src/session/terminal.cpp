@@ -145,7 +145,7 @@ Relay::Event Relay::read_keys() {
 void Relay::drain() {
   // A read of a non-blocking master first takes over what is still queued in the kernel, so EAGAIN means:
   // that was all. Bounded, since other processes may write for ever.
-  for (int reads = 0; output_open_ && reads < 256; ++reads) {
+  for (int reads = 0; output_open_ && reads < 4096; ++reads) {
     std::array<char, 4096> buffer;
     ssize_t size = ::read(master_, buffer.data(), buffer.size());
     if (size < 0 && errno == EINTR) continue;
