@@ -130,7 +130,6 @@ Result<void> ProcessSaver::save_wiped_memory(image::Writer& writer) {
       }
     }
     facts.mapping.add_advice(MADV_WIPEONFORK);
-    facts.content = Content::kNone;
   }
   return {};
 }

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/clock.h"
+#include "freeze/sleepers.h"
 
 namespace stasis::freeze {
 
@@ -88,7 +89,7 @@ class FrozenTree::Freezer {
     }
   }
 
-  Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
+  Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns, const Sleepers& sleepers) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
     tree->frozen_since_ns_ = since_ns;
     for (HostTid pid : processes_) {
@@ -112,10 +113,12 @@ class FrozenTree::Freezer {
         if (tid == pid.value) {
           thread.status = process.status;
           thread.ns_tid = thread.status.ns_tid;
+          thread.asleep_since_ns = sleepers.asleep_since(thread.tid, thread.status);
           process.threads.insert(process.threads.begin(), thread);
         } else {
           STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
           thread.ns_tid = thread.status.ns_tid;
+          thread.asleep_since_ns = sleepers.asleep_since(thread.tid, thread.status);
           process.threads.push_back(thread);
         }
       }
@@ -265,12 +268,19 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
   // Waiting for a stop is a matter of microseconds, and the default slack of timers is fifty of them.
   ::prctl(PR_SET_TIMERSLACK, 1);
   std::string unstoppable;
+  Sleepers sleepers;
+  STASIS_TRY(auto processes, session_processes(init));
+  for (HostTid pid : processes) {
+    auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
+    if (!tids.ok()) continue;
+    for (int tid : *tids) sleepers.look(HostTid{tid});
+  }
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     int64_t since = monotonic_ns();
     Freezer freezer(init);
     // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under load.
     STASIS_TRY(auto outcome, freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond));
-    if (outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since);
+    if (outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since, sleepers);
     unstoppable = freezer.unstoppable();
     timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
     ::nanosleep(&pause, nullptr);

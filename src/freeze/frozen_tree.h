@@ -16,6 +16,8 @@ struct FrozenThread {
   HostTid tid;
   NsTid ns_tid;
   kernel::TaskStatus status;
+  // CLOCK_MONOTONIC of the host when it went to sleep; 0: it was not asleep for the whole time that we looked.
+  int64_t asleep_since_ns = 0;
   int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running
 };
 

@@ -3,10 +3,14 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <sched.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -70,9 +74,24 @@ class ProcessQuestions {
     thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
     personality_ = batch.call(SYS_personality, {0xffffffff});
     brk_ = batch.call(SYS_brk, {0});
+    // How many System V objects there are in the session's namespace.
+    semaphores_ = batch.reserve(sizeof(seminfo));
+    batch.call(SYS_semctl, {0, 0, SEM_INFO, semaphores_});
+    queues_ = batch.reserve(sizeof(msginfo));
+    batch.call(SYS_msgctl, {0, MSG_INFO, queues_});
+    segments_ = batch.reserve(sizeof(shm_info));
+    batch.call(SYS_shmctl, {0, SHM_INFO, segments_});
   }
 
   Result<void> take(const Batch& batch, schema::Process& out, schema::Memory& memory) const {
+    const std::pair<int, const char*> objects[] = {{batch.output<seminfo>(semaphores_).semusz, "semaphore sets"},
+                                                   {batch.output<msginfo>(queues_).msgpool, "message queues"},
+                                                   {batch.output<shm_info>(segments_).used_ids, "memory segments"}};
+    for (const auto& [count, what] : objects) {
+      if (count == 0) continue;
+      return Error{"save", describe(process_), fmt::format("the session has {} System V {}", count, what),
+                   "they are not supported yet; ipcrm removes one that is not needed", ErrorCode::kRefused};
+    }
     for (const auto& [signal, address] : actions_) {
       auto action = batch.output<KernelSigaction>(address);
       if (action.handler == 0 && action.flags == 0 && action.mask == 0) continue;
@@ -121,6 +140,7 @@ class ProcessQuestions {
   std::vector<uint64_t> timer_outputs_;
   uint64_t limits_[RLIM_NLIMITS] = {};
   uint64_t subreaper_ = 0;
+  uint64_t semaphores_ = 0, queues_ = 0, segments_ = 0;
   size_t dumpable_ = 0, thp_ = 0, personality_ = 0, brk_ = 0;
 };
 
@@ -206,6 +226,8 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
   const auto& status = process.status;
   context.report_signal = remote::choose_report_signal(status.ignored, status.caught,
                                                        status.shared_pending | thread.status.pending);
+  uint64_t pending = thread.status.pending | thread.status.shared_pending;
+  reissue_interrupted_call(thread, (pending & ~context.mask) != 0, context.registers);
   STASIS_CHECK(leave_restartable_sequence(thread.tid, context.registers));
   return context;
 }

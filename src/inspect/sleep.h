@@ -1,16 +1,19 @@
-// What is left of a timeout that a stopped task was waiting for.
+// System calls that a stop has interrupted, and what is left of their timeouts.
 #pragma once
 
 #include <cstdint>
 
-#include "base/types.h"
+#include "freeze/frozen_tree.h"
 #include "remote/tracee.h"
 
 namespace stasis::inspect {
 
-// Nanoseconds until the relative timeout of the interrupted system call, or -1 when it is in none that the kernel
-// restarts by itself (-ERESTART_RESTARTBLOCK: nanosleep, poll, futex). The kernel keeps the deadline where nobody can
-// read it, but tells when the task last left the processor, which is when it went to sleep.
-int64_t sleep_left_ns(HostTid task, const remote::Registers& registers);
+// Nanoseconds until the relative timeout of an interrupted system call that the kernel would resume by itself
+// (-ERESTART_RESTARTBLOCK: nanosleep, poll, futex); -1 when it is in none.
+int64_t sleep_left_ns(const freeze::FrozenThread& thread, const remote::Registers& registers);
+
+// Some calls return EINTR for a stop, though no signal has come (signal(7), "Interruption of system calls by stop
+// signals"). A program need not know that it was saved: it is sent back into the call, with what is left of the timeout.
+void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_comes, remote::Registers& registers);
 
 }  // namespace stasis::inspect

@@ -111,7 +111,7 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
   }
   observe_scheduling(thread.tid, out);
   observe_credentials(thread.status, *out.mutable_credentials());
-  out.set_sleep_left_ns(sleep_left_ns(thread.tid, context.registers));
+  out.set_sleep_left_ns(sleep_left_ns(thread, context.registers));
   return {};
 }
 

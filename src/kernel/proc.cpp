@@ -202,6 +202,8 @@ Result<TaskStatus> read_status(HostTid task) {
       status.seccomp = words.number<int>();
     } else if (key == "THP_enabled") {
       status.thp_enabled = words.number<int>() != 0;
+    } else if (key == "voluntary_ctxt_switches") {
+      status.voluntary_switches = words.number<uint64_t>();
     } else if (key == "VmLck") {
       status.locked_kib = words.number<uint64_t>();
     } else if (key == "Threads") {
@@ -237,7 +239,8 @@ Result<TaskStat> read_stat(HostTid task) {
   stat.start_stack = words.number<uint64_t>();                           // 28
   for (int field = 29; field <= 37; ++field) words.next();
   stat.exit_signal = words.number<int32_t>();                            // 38
-  for (int field = 39; field <= 44; ++field) words.next();
+  stat.processor = words.number<int32_t>();                              // 39
+  for (int field = 40; field <= 44; ++field) words.next();
   stat.start_data = words.number<uint64_t>();                            // 45
   stat.end_data = words.number<uint64_t>();
   stat.start_brk = words.number<uint64_t>();
@@ -247,6 +250,33 @@ Result<TaskStat> read_stat(HostTid task) {
   stat.env_end = words.number<uint64_t>();                               // 51
   stat.exit_code = words.number<int32_t>();                              // 52
   return stat;
+}
+
+std::optional<ScheduleMoment> read_schedule_moment(HostTid task) {
+  auto text = read_proc(task, "sched");
+  if (!text.ok()) return std::nullopt;
+  ScheduleMoment moment;
+  bool found = false;
+  for_each_line(*text, [&](std::string_view line) {
+    size_t colon = line.find(':');
+    if (colon == std::string_view::npos) return;
+    Words words(line.substr(colon + 1));
+    if (line.starts_with("se.exec_start")) {
+      // Milliseconds with six decimals.
+      std::string_view value = words.next();
+      size_t point = value.find('.');
+      int64_t whole = 0;
+      int64_t part = 0;
+      std::from_chars(value.data(), value.data() + std::min(point, value.size()), whole);
+      if (point != std::string_view::npos) std::from_chars(value.data() + point + 1, value.data() + value.size(), part);
+      moment.exec_start_ns = whole * 1'000'000 + part;
+      found = true;
+    } else if (line.starts_with("nr_voluntary_switches")) {
+      moment.voluntary_switches = words.number<uint64_t>();
+    }
+  });
+  if (!found) return std::nullopt;
+  return moment;
 }
 
 Result<std::vector<MapsEntry>> read_maps(HostTid task) {

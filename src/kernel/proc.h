@@ -37,6 +37,7 @@ struct TaskStatus {
   int seccomp = 0;
   bool thp_enabled = true;
   uint64_t locked_kib = 0;
+  uint64_t voluntary_switches = 0;
   int threads = 0;
 };
 Result<TaskStatus> read_status(HostTid task);
@@ -52,9 +53,17 @@ struct TaskStat {
   uint64_t start_code = 0, end_code = 0, start_stack = 0;
   uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
   int32_t exit_signal = 0;
+  int32_t processor = 0;  // it ran on last
   int32_t exit_code = 0;
 };
 Result<TaskStat> read_stat(HostTid task);
+
+// When a task last left or entered a processor, and how often it did so by itself; from /proc/TID/sched.
+struct ScheduleMoment {
+  int64_t exec_start_ns = 0;  // by the scheduler's clock of the task's processor
+  uint64_t voluntary_switches = 0;
+};
+std::optional<ScheduleMoment> read_schedule_moment(HostTid task);
 
 // One line of /proc/PID/maps.
 struct MapsEntry {

@@ -192,6 +192,8 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   scheduling.priority = record.priority();
   // Rights over scheduling are the host's: without them the program runs with what it may have.
   ::syscall(SYS_sched_setattr, host, &scheduling, 0);
+  // Policies without a nice value keep one all the same, for when they are left.
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
   if (!record.affinity().empty()) ::syscall(SYS_sched_setaffinity, host, record.affinity().size(), record.affinity().data());
   if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
   return {};

@@ -16,7 +16,7 @@ struct RestartRequest {
   std::string store;  // where SESSION's checkpoints are, and new ones go; empty: that of the session's
                       // record, or the default
   Ground ground = Ground::kForeground;
-  restore::MemoryMode memory = restore::MemoryMode::kMapped;
+  restore::MemoryMode memory = restore::MemoryMode::kEager;
   std::optional<int64_t> interval_ns;  // nothing: as the session had it
   std::optional<uint32_t> keep;
 };
