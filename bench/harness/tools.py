@@ -19,6 +19,9 @@ def log(text):
     print(text, file=sys.stderr, flush=True)
 
 
+COMMAND_SECONDS = 120
+
+
 class Failed(Exception):
     pass
 
@@ -84,9 +87,15 @@ def timed(workload, command, log_path, user=None, env=None, keep_output=True):
             os.fchown(error.fileno(), user.pw_uid, user.pw_gid)  # a program keeps it, and opens it again at a restart
         process = subprocess.Popen(["/bin/sh", "-c", f"exec {' '.join(words)} 3>&{write}"], cwd="/", env=env,
                                    stdin=subprocess.DEVNULL, stdout=output if keep_output else subprocess.DEVNULL,
-                                   stderr=error, pass_fds=[write])
+                                   stderr=error, pass_fds=[write], start_new_session=True)
         os.close(write)
-        process.wait(timeout=300)
+        try:
+            process.wait(timeout=COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            os.close(read)
+            raise Failed(f"{pathlib.Path(str(command[0])).name} {command[1]}: not done after {COMMAND_SECONDS} s") from None
         output.seek(0)
         text = output.read().decode(errors="replace")
     with os.fdopen(read) as pipe:
