@@ -19,8 +19,12 @@ TEST(Probe, EveryFindingHasItsReasonAndWhatIsMissingARemedy) {
   for (const auto& finding : findings) {
     EXPECT_TRUE(names.insert(finding.name).second) << finding.name;
     EXPECT_FALSE(finding.reason.empty()) << finding.name;
-    if (finding.ability == Ability::kOk) EXPECT_TRUE(finding.remedy.empty()) << finding.name;
-    if (finding.ability == Ability::kPartial) EXPECT_FALSE(finding.remedy.empty()) << finding.name;
+    if (finding.ability == Ability::kOk) {
+      EXPECT_TRUE(finding.remedy.empty()) << finding.name;
+    }
+    if (finding.ability == Ability::kPartial) {
+      EXPECT_FALSE(finding.remedy.empty()) << finding.name;
+    }
   }
   // Nothing is left of the trials.
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
