@@ -30,7 +30,8 @@ import outside  # noqa: E402
 
 BUSY, SLOW, MAY_REFUSE, ONE_RUN, LIAR = 1, 2, 4, 8, 16
 MODES = ["control", "continue", "restart", "generations", "eager", "clones"]
-REFUSALS = (4, 5)
+REFUSALS = (4, 5, 8)
+BEING_WORKED_ON = 6
 
 
 class Failure(Exception):
@@ -183,7 +184,12 @@ class Run:
         self.wait_until("the program is ready", (self.dir / "ready").exists, self.options.timeout)
 
     def checkpoint(self, *flags):
-        status, _ = self.stasis.run("checkpoint", self.name, *flags)
+        # A restart in the foreground tells nobody when it has let go of the session: the program runs a moment before.
+        for _ in range(40):
+            status, _ = self.stasis.run("checkpoint", self.name, *flags)
+            if status != BEING_WORKED_ON:
+                break
+            time.sleep(0.05)
         if status == 0:
             return True
         if status in REFUSALS and self.traits & MAY_REFUSE:

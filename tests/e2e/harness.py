@@ -176,6 +176,9 @@ class Terminal:
     def send(self, text):
         os.write(self.master, text.encode())
 
+    def is_raw(self):
+        return not termios.tcgetattr(self.master)[3] & termios.ICANON
+
     def read(self, seconds):
         ready, _, _ = select.select([self.master], [], [], seconds)
         if not ready:

@@ -17,7 +17,10 @@ class Bash(ProgramTest):
     def move(self, terminal, rows=24, columns=80):
         self.box.save_and_kill("bash")
         terminal.end()
-        return Terminal(self.box, "restart", "bash", rows=rows, columns=columns)
+        terminal = Terminal(self.box, "restart", "bash", rows=rows, columns=columns)
+        # Until then keys like ^Z are for the command that starts it, not for the program.
+        wait_for("the program has the terminal", terminal.is_raw)
+        return terminal
 
     def test_state_survives(self):
         terminal = self.start()
@@ -39,7 +42,7 @@ class Bash(ProgramTest):
         terminal.send("\x1a")  # ^Z: the terminal must know the job's group
         terminal.expect("Stopped")
         terminal.expect("prompt> ")
-        terminal.send("jobs; kill %1; wait %1; echo status $?\n")
+        terminal.send("jobs; kill %1; sleep 0.3; wait %1; echo status $?\n")
         terminal.expect("status 143")
         terminal.send("sleep 1000\n")
         terminal.expect("sleep 1000\r\n")
@@ -53,7 +56,7 @@ class Bash(ProgramTest):
     def test_stopped_job_is_continued(self):
         terminal = self.start()
         terminal.send("sh -c 'while :; do sleep 0.1; echo tick; done'\n")
-        terminal.expect("tick")
+        terminal.expect("\ntick")  # not the echo of the command
         terminal.send("\x1a")
         terminal.expect("prompt> ")
         terminal = self.move(terminal)

@@ -170,7 +170,8 @@ CASE(machine_check_policy) {
   CHECK_EQ(prctl(PR_MCE_KILL_GET, 0, 0, 0, 0), PR_MCE_KILL_EARLY);
 }
 
-CASE(stays_not_dumpable) {
+// Without privilege the kernel lets nobody look into such a process.
+CASE_WITH(stays_not_dumpable, subject::kMayRefuse) {
   MUST(prctl(PR_SET_DUMPABLE, 0) == 0);
   subject::hold();
   CHECK_EQ(prctl(PR_GET_DUMPABLE), 0);

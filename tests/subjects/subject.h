@@ -213,10 +213,16 @@ inline bool told_to_go() { return marked("go"); }
 inline void answer() {
   if (marked("ping")) unlink(path("ping"));
 }
+inline int64_t g_stalled =
+    0;  // milliseconds in which wait() did not get to run: pauses, and a loaded machine
 inline void wait() {
+  int64_t last = milliseconds();
   while (!told_to_go()) {
     answer();
     pass(5);
+    int64_t now = milliseconds();
+    if (now - last > 20) g_stalled += now - last - 5;
+    last = now;
   }
 }
 inline void hold() {
