@@ -72,7 +72,7 @@ class Attempt {
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
       auto* memory = manifest_.add_memories();
-      savers_.push_back(std::make_unique<ProcessSaver>(processes[i], i));
+      savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
       STASIS_CHECK(savers_.back()->observe(*out, *memory));
       STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_));
@@ -85,6 +85,10 @@ class Attempt {
 
   Result<void> fork_snapshots(image::Writer& writer) {
     std::vector<uint64_t> covered;
+    size_t next = 0;
+    for (const auto& process : manifest_.processes()) {
+      if (process.state() != schema::Process::ZOMBIE) STASIS_CHECK(savers_[next++]->suspend_reaping(process));
+    }
     for (auto& saver : savers_) {
       STASIS_CHECK(saver->fork_snapshot());
       STASIS_CHECK(saver->save_wiped_memory(writer));

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -44,6 +45,24 @@ Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspe
     inspect::add_flags(mappings_, flags);
   }
   return {};
+}
+
+Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
+  if (!process.child_subreaper()) return {};
+  STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
+  reaping_suspended_ = true;
+  Batch batch(foothold_->scratch());
+  batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 0});
+  return foothold_->run(batch);
+}
+
+Result<void> ProcessSaver::resume_reaping() {
+  if (!reaping_suspended_) return {};
+  reaping_suspended_ = false;
+  Batch batch(foothold_->scratch());
+  batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1});
+  STASIS_CHECK(foothold_->run(batch));
+  return foothold_->disarm_undo();
 }
 
 Result<void> ProcessSaver::fork_snapshot() {
@@ -205,7 +224,10 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
   return {};
 }
 
-void ProcessSaver::leave() { foothold_.reset(); }
+void ProcessSaver::leave() {
+  (void)resume_reaping().ok();
+  foothold_.reset();
+}
 
 Result<uint64_t> ProcessSaver::find_pages() {
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));

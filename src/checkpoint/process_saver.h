@@ -16,7 +16,10 @@ namespace stasis::checkpoint {
 
 class ProcessSaver {
  public:
-  ProcessSaver(const freeze::FrozenProcess& process, size_t index) : process_(process), index_(index) {}
+  explicit ProcessSaver(const freeze::FrozenProcess& process) : process_(process) {}
+  ~ProcessSaver() { leave(); }
+  ProcessSaver(const ProcessSaver&) = delete;
+  ProcessSaver& operator=(const ProcessSaver&) = delete;
 
   // While frozen, in this order. enter() is the first thing that happens in the process.
   Result<void> enter();
@@ -24,6 +27,10 @@ class ProcessSaver {
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest);
   Result<void> fork_snapshot();
+  // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid down, so that
+  // the session's init gets them and the program sees none.
+  Result<void> suspend_reaping(const schema::Process& process);
+  Result<void> resume_reaping();
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest, std::vector<uint64_t>& covered);
@@ -41,7 +48,6 @@ class ProcessSaver {
   Result<Fd> page_file(image::Writer& writer);
 
   const freeze::FrozenProcess& process_;
-  size_t index_;
   std::vector<remote::TaskContext> contexts_;
   std::vector<kernel::MapsEntry> maps_;
   std::unique_ptr<remote::Foothold> foothold_;
@@ -50,6 +56,7 @@ class ProcessSaver {
   std::vector<Run> runs_;
   std::vector<Run> wiped_runs_;  // already in the page file
   std::vector<size_t> wiped_;
+  bool reaping_suspended_ = false;
   std::string page_file_name_;
   Fd page_file_;
 };

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -57,7 +58,8 @@ void observe_scheduling(HostTid tid, schema::Thread& out) {
   SchedulingAttributes attributes = {};
   if (::syscall(SYS_sched_getattr, tid.value, &attributes, sizeof attributes, 0) == 0) {
     out.set_policy(static_cast<int32_t>(attributes.sched_policy));
-    out.set_nice(attributes.sched_nice);
+    // A real-time task has a nice value, too, which this call does not tell.
+    out.set_nice(::getpriority(PRIO_PROCESS, static_cast<id_t>(tid.value)));
     out.set_priority(attributes.sched_priority);
     out.set_sched_flags(attributes.sched_flags);
   }

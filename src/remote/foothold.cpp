@@ -149,13 +149,14 @@ bool Foothold::is_ours(uint64_t address) const {
   return false;
 }
 
-Result<void> Foothold::arm_undo(std::span<const std::array<uint64_t, 8>> calls) {
+Result<void> Foothold::arm_undo(const std::vector<std::array<uint64_t, 8>>& calls) {
   if (calls.size() * Batch::kCallSize > 1024) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
   }
   RemotePtr place = leader_executor_.scratch().address + kUndoOffset;
-  STASIS_CHECK(write_memory(leader_.tid(), place, {reinterpret_cast<const char*>(calls.data()), calls.size_bytes()}));
+  STASIS_CHECK(write_memory(leader_.tid(), place, {reinterpret_cast<const char*>(calls.data()), calls.size() * Batch::kCallSize}));
   undo_count_ = calls.size();
+  undo_.assign(calls.begin(), calls.end());
   return leader_executor_.install(leader_.tid(), context_, {.undo_calls = place, .undo_count = undo_count_});
 }
 
@@ -167,6 +168,12 @@ Result<void> Foothold::disarm_undo() {
 void Foothold::release() {
   if (!parked_) return;
   parked_ = false;
+  if (undo_count_ != 0) {
+    // Whoever armed it did not come to undo it himself.
+    Batch batch(scratch());
+    for (const auto& call : undo_) batch.call(static_cast<long>(call[0]), {call[1], call[2], call[3], call[4], call[5], call[6]});
+    (void)run(batch).ok();
+  }
   // Every step is tried: the task may have been killed meanwhile, and then nothing of this matters.
   if (thread_executor_.scratch().address.value != 0) {
     Batch batch(scratch());

@@ -44,7 +44,7 @@ class Foothold {
   bool is_ours(uint64_t address) const;
 
   // Before the leader's scratch area may be undone: calls that must be executed if we die (see Executor::Unwind).
-  Result<void> arm_undo(std::span<const std::array<uint64_t, 8>> calls);
+  Result<void> arm_undo(const std::vector<std::array<uint64_t, 8>>& calls);
   Result<void> disarm_undo();
 
   void release();
@@ -59,6 +59,7 @@ class Foothold {
   Executor thread_executor_;
   bool parked_ = false;
   uint64_t undo_count_ = 0;
+  std::vector<std::array<uint64_t, 8>> undo_;
 };
 
 }  // namespace stasis::remote

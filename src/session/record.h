@@ -81,6 +81,7 @@ class SessionLock {
   void release();
 
  private:
+  static Result<SessionLock> take_over(Fd fd, const std::string& name, const std::string& purpose);
   explicit SessionLock(Fd fd) : fd_(std::move(fd)) {}
   Fd fd_;
 };
