@@ -1,0 +1,251 @@
+#!/usr/bin/python3
+"""What a session is across checkpoint and restart: who it belongs to, how it ends, its timer, its terminal."""
+import json
+import os
+import signal
+import subprocess
+import time
+import unittest
+from pathlib import Path
+
+from harness import ProgramTest, Terminal, wait_for
+
+COUNTER = "i=0; while :; do i=$((i+1)); echo $i > count; sleep 0.01; done"
+
+
+class SessionTest(ProgramTest):
+    def count(self):
+        path = self.box.dir / "count"
+        return int((path.exists() and path.read_text()) or 0)
+
+    def goes_on(self):
+        before = wait_for("it counts", self.count)
+        wait_for("it goes on", lambda: self.count() > before)
+
+    def record(self, name):
+        return json.loads((self.box.home / "sessions" / name / "session.json").read_text())
+
+    def popen(self, *args, **more):
+        more = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        process = subprocess.Popen(self.box.line([self.box.binary, *args]), env=self.box.env, cwd=self.box.dir, **more)
+        self.addCleanup(self.finish, process)
+        return process
+
+    @staticmethod
+    def finish(process):
+        process.kill()
+        process.communicate()
+
+    def code(self, *args):
+        return self.box.stasis(*args, check=False).returncode
+
+    def background(self, *args):
+        """Without a terminal, and with nothing of ours open."""
+        process = self.popen(*args, stdout=subprocess.DEVNULL)
+        self.assertEqual((process.wait(30), process.stderr.read()), (0, b""))
+
+    def checkpoints(self, name):
+        directory = self.box.home / "store" / name
+        return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.exists() else []
+
+
+class Life(SessionTest):
+    def test_foreground_learns_that_it_was_stopped(self):
+        process = self.popen("launch", "--name", "s", "--", "sh", "-c", COUNTER)
+        self.goes_on()
+        self.box.stasis("checkpoint", "s", "--stop")
+        _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(err, b"stasis: s was checkpointed and stopped; 'stasis restart s' continues it\n")
+        stopped_at = self.count()
+        process = self.popen("restart", "s")
+        wait_for("it goes on", lambda: self.count() > stopped_at)
+        self.box.stasis("signal", "s", "USR1")
+        self.assertEqual(process.wait(30), -signal.SIGUSR1)
+
+    def test_exit_status_after_restart(self):
+        self.box.launch("s", "sh", "-c", "while ! test -e go; do sleep 0.01; done; exit 21")
+        self.box.save_and_kill("s")
+        process = self.popen("restart", "s")
+        wait_for("it runs", lambda: self.box.session("s"))
+        self.box.write("go", "")
+        self.assertEqual(process.wait(30), 21)
+
+    def test_signals_are_forwarded_after_restart(self):
+        self.box.launch("s", "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done")
+        time.sleep(0.2)
+        self.box.save_and_kill("s")
+        process = self.popen("restart", "s")
+        wait_for("it runs", lambda: self.box.session("s"))
+        process.terminate()
+        self.assertEqual(process.wait(30), 9)
+
+    def test_restart_supervisor_is_killed(self):
+        self.box.launch("s", "sh", "-c", COUNTER)
+        self.goes_on()
+        self.box.save_and_kill("s")
+        process = self.popen("restart", "s")
+        wait_for("it runs", lambda: self.box.session("s"))
+        process.kill()
+        process.wait()
+        self.goes_on()
+        self.box.save_and_kill("s")
+        self.box.restart("s")
+        self.goes_on()
+
+    def test_restart_of_what_runs(self):
+        self.box.launch("s", "sleep", "300")
+        self.box.stasis("checkpoint", "s")
+        self.assertEqual(self.code("restart", "s", "--background"), 6)
+        self.box.restart("s", "--name", "t")
+        self.assertEqual(self.code("restart", "s@1", "--name", "t", "--background"), 6)
+        for name in "s", "t":
+            self.assertEqual([p["comm"] for p in self.box.session(name)["processes"]], ["sleep"])
+        # The copy has checkpoints of its own.
+        self.box.stasis("checkpoint", "t")
+        self.assertEqual((self.checkpoints("s"), self.checkpoints("t")), ([1], [1]))
+
+    def test_ids_and_directories(self):
+        self.box.launch("s", "sleep", "300")
+        for _ in range(3):
+            self.box.stasis("checkpoint", "s")
+        self.assertEqual(self.checkpoints("s"), [1, 2, 3])
+        self.box.restart("s@2", "--name", "two")
+        self.box.restart(str(self.box.home / "store" / "s" / "3"), "--name", "three")
+        self.assertEqual(self.code("restart", "s@9", "--name", "nine", "--background"), 3)
+        self.assertEqual(self.code("restart", "nobody", "--background"), 3)
+        self.assertEqual(self.code("checkpoint", "nobody"), 3)
+        self.assertFalse((self.box.home / "sessions" / "nine").exists())
+
+    def test_failed_restart_leaves_nothing(self):
+        self.box.launch("s", "sh", "-c", COUNTER)
+        self.goes_on()
+        self.box.save_and_kill("s")
+        before = (self.box.home / "sessions" / "s" / "session.json").read_text()
+        manifest = self.box.home / "store" / "s" / "1" / "manifest"
+        content = manifest.read_bytes()
+        manifest.write_bytes(content[:-100] + bytes(100))
+        self.assertEqual(self.code("restart", "s", "--background"), 7)
+        self.assertEqual(self.code("restart", "s", "--name", "new", "--background"), 7)
+        self.assertFalse((self.box.home / "sessions" / "new").exists())
+        self.assertEqual((self.box.home / "sessions" / "s" / "session.json").read_text(), before)
+        manifest.write_bytes(content)
+        self.box.restart("s")
+        self.goes_on()
+
+    def test_own_store(self):
+        store = self.box.dir / "elsewhere"
+        self.background("launch", "--name", "s", "--store", "elsewhere", "--background", "--", "sleep", "300")
+        self.box.save_and_kill("s")
+        self.assertTrue((store / "s" / "1" / "manifest").exists())
+        self.box.restart("s")  # the record knows where
+        self.box.save_and_kill("s")
+        self.assertTrue((store / "s" / "2").exists())
+        (self.box.home / "sessions" / "s" / "session.json").unlink()
+        self.assertEqual(self.code("restart", "s", "--background"), 3)
+        self.box.restart("s", "--store", str(store))
+
+    def test_names_with_checkpoints_are_taken(self):
+        self.background("launch", "--background", "--", "sleep", "300")
+        self.box.save_and_kill("sleep")
+        self.background("launch", "--background", "--", "sleep", "300")
+        self.assertTrue(self.box.session("sleep-2"))
+        self.assertIsNone(self.box.session("sleep"))
+
+    def test_pipes_are_those_of_restart(self):
+        process = self.popen("launch", "--name", "s", "--", "cat", stdin=subprocess.PIPE)
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        self.assertEqual(process.stdout.readline(), b"one\n")
+        self.box.stasis("checkpoint", "s", "--stop")
+        self.assertEqual(process.wait(30), 0)
+        process = self.popen("restart", "s", stdin=subprocess.PIPE)
+        out, err = process.communicate(b"two\n", timeout=30)
+        self.assertEqual((process.returncode, out, err), (0, b"two\n", b""))
+
+    def test_nobody_else_works_on_it(self):
+        self.box.launch("s", "/usr/bin/python3", "-c",
+                        "import time; x = bytearray(b'x') * (200 << 20); print('ready', flush=True); time.sleep(300)")
+        wait_for("it is ready", lambda: "ready" in (self.box.dir / "s.output").read_text())
+        crowd = [self.popen("checkpoint", "s") for _ in range(6)]
+        codes = {process.wait(60) for process in crowd}
+        self.assertEqual(codes, {0, 6})
+
+
+class Timer(SessionTest):
+    def test_interval_and_keep(self):
+        self.background("launch", "--name", "s", "--interval", "1s", "--keep", "2", "--background", "--", "sleep", "300")
+        self.box.stasis("checkpoint", "s", "--tag", "mine")
+        wait_for("three more are made and one is removed", lambda: self.checkpoints("s")[-1:] >= [4]
+                 and len(self.checkpoints("s")) == 3)
+        self.assertEqual(self.checkpoints("s")[0], 1)
+        init = self.record("s")["init_pid"]
+        supervisor = int(Path(f"/proc/{init}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        self.assertEqual(Path(f"/proc/{supervisor}/comm").read_text(), f"{self.box.binary.name[:15]}\n")
+        os.kill(supervisor, signal.SIGKILL)
+        time.sleep(0.1)
+        self.assertTrue(self.box.session("s"))
+        self.box.save_and_kill("s")
+        # The timer goes on when the session does.
+        last = self.checkpoints("s")[-1]
+        self.box.restart("s")
+        wait_for("it is saved again", lambda: self.checkpoints("s")[-1] > last)
+
+    def test_supervisor_in_the_background_ends_with_the_session(self):
+        self.background("launch", "--name", "s", "--interval", "1h", "--background", "--", "sleep", "300")
+        init = self.record("s")["init_pid"]
+        supervisor = int(Path(f"/proc/{init}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        self.box.stasis("signal", "s", "TERM")
+        wait_for("it ends", lambda: not Path(f"/proc/{supervisor}").exists()
+                 or Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+
+class TheTerminal(SessionTest):
+    def test_background_terminal_after_restart(self):
+        process = self.popen("launch", "--background", "--name", "s", "--", "bash", "--norc", "--noprofile", "-i",
+                             stdin=subprocess.PIPE)
+        self.assertEqual(process.wait(30), 0)
+        terminal = Terminal(self.box, "attach", "s")
+        terminal.send("x=5150\n")
+        terminal.expect("x=5150\r\n")
+        terminal.send("\x1d")
+        self.assertEqual(terminal.end(), 0)
+        self.box.save_and_kill("s")
+        process = self.popen("restart", "s", "--background", stdin=subprocess.PIPE)
+        self.assertEqual(process.wait(30), 0)
+        terminal = Terminal(self.box, "attach", "s", rows=40, columns=100)
+        terminal.send("echo value $x; stty size; tty\n")
+        terminal.expect("value 5150\r\n40 100\r\n/dev/pts/\\d+\r\n")
+        terminal.send("exit 3\n")
+        self.assertEqual(terminal.end(), 3)
+
+    def test_stopped_at_a_terminal(self):
+        import termios
+        terminal = Terminal(self.box, "launch", "--name", "s", "--", "cat")
+        wait_for("it is raw", terminal.is_raw)
+        terminal.send("a\n")
+        terminal.expect("a\r\na\r\n")
+        self.box.stasis("checkpoint", "s", "--stop")
+        terminal.expect("'stasis restart s' continues it")
+        wait_for("the terminal is as before", lambda: termios.tcgetattr(terminal.master)[3] & termios.ICANON)
+        self.assertEqual(terminal.end(), 0)
+
+    def test_terminal_to_no_terminal(self):
+        """A program that had a terminal goes on where there is none: its terminal talks to plain pipes."""
+        terminal = Terminal(self.box, "launch", "--name", "s", "--", "cat")
+        wait_for("it is raw", terminal.is_raw)
+        terminal.send("one\n")
+        terminal.expect("one\r\none\r\n")
+        self.box.save_and_kill("s")
+        self.assertEqual(terminal.end(), 0)
+        process = self.popen("restart", "s", stdin=subprocess.PIPE)
+        process.stdin.write(b"two\n")
+        process.stdin.flush()
+        self.assertEqual([process.stdout.readline() for _ in range(2)], [b"two\r\n", b"two\r\n"])
+        process.stdin.write(b"\x04")
+        process.stdin.flush()
+        self.assertEqual(process.wait(30), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
