@@ -134,7 +134,7 @@ Result<void> PtyKind::fill(const Record& record, int fd, Making&) const {
   if (message.exclusive() && ioctl(fd, TIOCEXCL) < 0) return cannot_make(record, "TIOCEXCL");
   if (!message.is_master()) return {};
   if (message.slave_closed()) {
-    Fd slave(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+    Fd slave(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY));
     if (!slave) return cannot_make(record, "open the slave of the terminal");
   }
   int on = 1;
