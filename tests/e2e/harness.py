@@ -199,6 +199,17 @@ class Terminal:
         self.seen = self.seen[found.end():]
         return found
 
+    def expect_after(self, text, pattern, seconds=TIMEOUT):
+        """Sends the text again and again until the pattern is seen: a shell tells of a job at its next prompt."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.send(text)
+            try:
+                return self.expect(pattern, 0.5)
+            except AssertionError:
+                continue
+        return self.expect(pattern, 0.5)
+
     def end(self, seconds=TIMEOUT):
         """Exit status of the command in the foreground."""
         end = time.monotonic() + seconds
@@ -250,7 +261,7 @@ class ProgramTest(unittest.TestCase):
 
     def setUp(self):
         if not BINARY.exists():
-            self.skipTest(f"{BINARY} is not built")
+            self.fail(f"{BINARY} is not built")
         self.box = Sandbox()
         self.addCleanup(self.box.close)
 

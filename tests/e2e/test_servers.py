@@ -116,7 +116,13 @@ class PostgreSQL(ProgramTest):
     def test_tables_survive(self):
         self.psql("create table t as select i, md5(i::text) as m from generate_series(1, 50000) i")
         before = self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout
-        self.box.save_and_kill("postgres")
+        saved = self.box.stasis("checkpoint", "postgres", "--stop", check=False)
+        if saved.returncode == 4 and "System V" in saved.stderr:
+            # Refused by name, before anything was written; then nothing may have happened to it.
+            self.assertEqual(self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout, before)
+            self.skipTest("refused, and unharmed: " + saved.stderr.strip())
+        self.assertEqual(saved.returncode, 0, saved.stderr)
+        self.box.assert_gone("postgres")
         self.box.restart("postgres")
         self.assertEqual(self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout, before)
         self.psql("insert into t select i, md5(i::text) from generate_series(50001, 60000) i")

@@ -43,7 +43,7 @@ class Bash(ProgramTest):
         terminal.expect("Stopped")
         terminal.expect("prompt> ")
         terminal.send("jobs; kill %1; sleep 0.3\n")
-        terminal.expect("Terminated")
+        terminal.expect_after("\n", "Terminated")
         terminal.send("sleep 1000\n")
         terminal.expect("sleep 1000\r\n")
         time.sleep(0.2)

@@ -143,13 +143,13 @@ class NoRoom(SubjectTest):
             self.skipTest("only root can mount a small file system")
         store = self.box.dir / "store"
         store.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m,mode=777", "stasis-test", store]).returncode != 0:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=777", "stasis-test", store]).returncode != 0:
             self.skipTest("mount is not allowed here")
         self.addCleanup(subprocess.run, ["umount", "-l", str(store)])
         if self.box.user:
             os.chown(store, self.box.user.pw_uid, self.box.user.pw_gid)
             os.chmod(store, 0o700)
-        # 32 MiB of data that do not compress: one checkpoint goes in, a second does not.
+        # Two processes with 32 MiB of data that do not compress: one checkpoint goes in, a second does not.
         self.start("busy", "everything", "--store", store)
         self.box.stasis("checkpoint", "s")
         good = self.checkpoints()
@@ -238,17 +238,17 @@ print("ring", fd, flush=True)
 while True:
     time.sleep(0.05)
 """)
-        output = self.box.launch("ring", find_program("/usr/bin/python3", "python3"), script)
-        wait_for("it runs", lambda: "ring" in output.read_text())
+        output = self.box.launch("uring", find_program("/usr/bin/python3", "python3"), script)
+        wait_for("it runs", lambda: "ring " in output.read_text())
         if "ring -1" in output.read_text():
             self.skipTest("no io_uring here")
-        fd = output.read_text().split()[1]
-        done = self.box.stasis("checkpoint", "ring", check=False)
+        fd = output.read_text().partition("ring ")[2].split()[0]
+        done = self.box.stasis("checkpoint", "uring", check=False)
         self.assertIn(done.returncode, (4, 5), done.stderr)
         self.assertIn("io_uring", done.stderr)
         self.assertIn(fd, done.stderr)
-        self.assertEqual(self.checkpoints("ring"), [])
-        self.assertTrue(self.box.session("ring")["processes"])
+        self.assertEqual(self.checkpoints("uring"), [])
+        self.assertTrue(self.box.session("uring")["processes"])
 
     def test_two_at_once(self):
         self.start("busy", "everything")
