@@ -28,12 +28,6 @@ std::string printable(std::string text) {
   return text;
 }
 
-// What a kind says of a file begins with its path, which stands beside it already.
-std::string without_prefix(const std::string& text, const std::string& prefix) {
-  if (prefix.empty() || !text.starts_with(prefix)) return text;
-  return text.substr(std::min(text.find_first_not_of(' ', prefix.size()), text.size()));
-}
-
 template <typename List>
 std::string joined(const List& list, const char* separator = " ") {
   return fmt::format("{}", fmt::join(list, separator));
