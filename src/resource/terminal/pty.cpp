@@ -119,7 +119,8 @@ Result<Fd> PtyKind::make(const Record& record, Making& context) const {
   STASIS_TRY(Fd * master, pair_of(record, message, context));
   if (!message.is_master()) {
     // By the master, not by a path: whatever is mounted at /dev/pts, it is the right one.
-    Fd slave(ioctl(master->get(), TIOCGPTPEER, open_flags(record.flags)));
+    // The file would keep O_CLOEXEC among its flags, where open() leaves it out.
+    Fd slave(ioctl(master->get(), TIOCGPTPEER, open_flags(record.flags) & ~O_CLOEXEC));
     if (!slave) return cannot_make(record, "open the slave of the terminal");
     return slave;
   }
