@@ -28,7 +28,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import outside  # noqa: E402
 
-BUSY, SLOW, MAY_REFUSE, ONE_RUN, LIAR = 1, 2, 4, 8, 16
+BUSY, SLOW, MAY_REFUSE, ONE_RUN, LIAR, TIMED = 1, 2, 4, 8, 16, 64
 MODES = ["control", "continue", "restart", "generations", "eager", "clones"]
 REFUSALS = (4, 5, 8)
 BEING_WORKED_ON = 6
@@ -419,8 +419,10 @@ def main():
     def one(item):
         run = Run(options, *item, user)
         result = run.judge()
-        if result[0] == "fail" and not options.self_test:
-            # Once more: these machines stand still for a second now and then, and a subject measures time.
+        if result[0] == "fail" and item[2] & TIMED and not options.self_test:
+            # Once more, and said: machines stand still for a second now and then, and this subject measures time.
+            # Of any other subject a failure that comes and goes is a race, and what the tests are for.
+            print(f"again {item[0].name}/{item[1]} [{item[3]}]: {result[1].splitlines()[0]}", flush=True)
             run = Run(options, *item, user)
             result = run.judge()
         return item, run, result
@@ -431,6 +433,8 @@ def main():
                 verdict = "pass" if verdict == "fail" else "fail"
             name = f"{program.name}/{case} [{mode}]"
             reason = limits.get(f"{program.name}/{case}") or limits.get(f"{program.name}/{case}[{mode}]")
+            if verdict == "pass" and reason and mode != "control":
+                print(f"no limit any more? {name}: {reason}", flush=True)
             if verdict == "fail" and reason:
                 verdict = "limit"
                 print(f"known limit {name}: {reason}", flush=True)

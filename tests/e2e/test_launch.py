@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A program under `stasis launch` behaves as it would alone: exit status, signals, pipes, terminal; and needs nobody."""
+"""A program under `stasis launch` behaves as it would alone (exit status, signals, pipes, terminal) and needs nobody."""
 import json
 import os
 import signal
@@ -115,7 +115,8 @@ class Streams(LaunchTest):
         os.close(reader)
 
     def test_nothing_of_ours_is_open_in_the_program(self):
-        code, out, _ = self.outcome("--", PYTHON, "-c", "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))")
+        script = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
+        code, out, _ = self.outcome("--", PYTHON, "-c", script)
         self.assertEqual((code, out), (0, b"[0, 1, 2, 3]\n"))  # 3 is the listing itself
 
     def test_closed_streams(self):
@@ -131,7 +132,8 @@ class Streams(LaunchTest):
 class Signals(LaunchTest):
     HANDLER = ("import os, signal\n"
                "def seen(number, frame): os.write(1, signal.Signals(number).name.encode() + b'\\n')\n"
-               "for s in 'INT TERM HUP QUIT USR1 USR2 ALRM CONT TSTP'.split(): signal.signal(getattr(signal, 'SIG' + s), seen)\n"
+               "for s in 'INT TERM HUP QUIT USR1 USR2 ALRM CONT TSTP'.split():\n"
+               "    signal.signal(getattr(signal, 'SIG' + s), seen)\n"
                "print('ready', flush=True)\n"
                "while True: signal.pause()\n")
 
@@ -249,9 +251,8 @@ class Independence(LaunchTest):
         self.assertFalse([link for link in links if link.endswith(".output")], links)
 
     def test_orphans_are_reaped(self):
-        process = self.start("--name", "orphans", "--", "sh", "-c",
-                             "for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &) ; done; sleep 0.5; ps -e -o stat= | grep -c Z",
-                             stdin=subprocess.DEVNULL)
+        script = "for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &) ; done; sleep 0.5; ps -e -o stat= | grep -c Z"
+        process = self.start("--name", "orphans", "--", "sh", "-c", script)
         self.assertEqual(process.communicate(timeout=30)[0], b"0\n")
 
     def test_own_pids_and_proc(self):
@@ -395,14 +396,16 @@ class AtATerminal(LaunchTest):
     def test_mixed_streams(self):
         """Only what is a terminal becomes the session's."""
         path = self.box.dir / "mixed"
-        terminal = Terminal(self.box, "launch", "--", "sh", "-c", f"exec >{path}; test -t 1 || echo file; test -t 0 && echo tty")
+        script = f"exec >{path}; test -t 1 || echo file; test -t 0 && echo tty"
+        terminal = Terminal(self.box, "launch", "--", "sh", "-c", script)
         self.assertEqual(terminal.end(), 0)
         self.assertEqual(path.read_text(), "file\ntty\n")
 
 
 class Attach(LaunchTest):
     def test_background_shell(self):
-        code, out, err = self.outcome("--background", "--name", "bg", "--", "bash", "--norc", "--noprofile", "-i", text=b"")
+        shell = ["bash", "--norc", "--noprofile", "-i"]
+        code, _, err = self.outcome("--background", "--name", "bg", "--", *shell, text=b"")
         self.assertEqual(code, 0, err)
         terminal = Terminal(self.box, "attach", "bg", rows=31, columns=99)
         terminal.send("echo $((6*7)); stty size\n")

@@ -174,7 +174,8 @@ class Life(SessionTest):
 
 class Timer(SessionTest):
     def test_interval_and_keep(self):
-        self.background("launch", "--name", "s", "--interval", "1s", "--keep", "2", "--background", "--", "sleep", "300")
+        timer = ["--interval", "1s", "--keep", "2"]
+        self.background("launch", "--name", "s", *timer, "--background", "--", "sleep", "300")
         self.box.stasis("checkpoint", "s", "--tag", "mine")
         wait_for("three more are made and one is removed", lambda: self.checkpoints("s")[-1:] >= [4]
                  and len(self.checkpoints("s")) == 3)

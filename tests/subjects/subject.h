@@ -51,6 +51,7 @@ enum Trait : unsigned {
   kOneRun = 8,     // speaks with somebody outside who does not come back: at most one restart
   kLiar = 16,      // must be reported as failed; tests the runner
   kPart = 32,      // started by another case; not listed
+  kTimed = 64,     // measures time, so that a machine that stands still can make it fail
 };
 
 struct Case {

@@ -42,31 +42,31 @@ int quiet_pipe() {
 
 }  // namespace
 
-CASE_WITH(nanosleep_relative, subject::kBusy) {
+CASE_WITH(nanosleep_relative, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(kWait), left = {};
     CHECK_EQ(nanosleep(&t, &left), 0);
   });
 }
-CASE_WITH(clock_nanosleep_relative, subject::kBusy) {
+CASE_WITH(clock_nanosleep_relative, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, 0, &t, nullptr), 0);
   });
 }
-CASE_WITH(clock_nanosleep_absolute, subject::kBusy) {
+CASE_WITH(clock_nanosleep_absolute, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(subject::milliseconds() + kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, nullptr), 0);
   });
 }
-CASE_WITH(clock_nanosleep_boottime, subject::kBusy) {
+CASE_WITH(clock_nanosleep_boottime, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(subject::milliseconds(CLOCK_BOOTTIME) + kWait);
     CHECK_EQ(clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &t, nullptr), 0);
   });
 }
-CASE_WITH(poll_timeout, subject::kBusy) {
+CASE_WITH(poll_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     pollfd entry = {quiet_pipe(), POLLIN, 0};
     int result = poll(&entry, 1, kWait);
@@ -74,22 +74,22 @@ CASE_WITH(poll_timeout, subject::kBusy) {
     CHECK_EQ(result, 0);
   });
 }
-CASE_WITH(poll_of_nothing, subject::kBusy) {
+CASE_WITH(poll_of_nothing, subject::kBusy | subject::kTimed) {
   lasts([] { CHECK_EQ(poll(nullptr, 0, kWait), 0); });
 }
-CASE_WITH(ppoll_timeout, subject::kBusy) {
+CASE_WITH(ppoll_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(kWait);
     CHECK_EQ(ppoll(nullptr, 0, &t, nullptr), 0);
   });
 }
-CASE_WITH(select_timeout, subject::kBusy) {
+CASE_WITH(select_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     timeval t = {1, (kWait - 1000) * 1000};
     CHECK_EQ(select(0, nullptr, nullptr, nullptr, &t), 0);
   });
 }
-CASE_WITH(pselect_timeout, subject::kBusy) {
+CASE_WITH(pselect_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     timespec t = of(kWait);
     sigset_t mask;
@@ -97,7 +97,7 @@ CASE_WITH(pselect_timeout, subject::kBusy) {
     CHECK_EQ(pselect(0, nullptr, nullptr, nullptr, &t, &mask), 0);
   });
 }
-CASE_WITH(epoll_wait_timeout, subject::kBusy) {
+CASE_WITH(epoll_wait_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     int epoll = epoll_create1(0);
     epoll_event event = {EPOLLIN, {.u64 = 1}}, got;
@@ -105,7 +105,7 @@ CASE_WITH(epoll_wait_timeout, subject::kBusy) {
     CHECK_EQ(epoll_wait(epoll, &got, 1, kWait), 0);
   });
 }
-CASE_WITH(futex_timeout, subject::kBusy) {
+CASE_WITH(futex_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     static int word = 0;
     timespec t = of(kWait);
@@ -113,7 +113,7 @@ CASE_WITH(futex_timeout, subject::kBusy) {
     CHECK_EQ(errno, ETIMEDOUT);
   });
 }
-CASE_WITH(futex_absolute, subject::kBusy) {
+CASE_WITH(futex_absolute, subject::kBusy | subject::kTimed) {
   lasts([] {
     static int word = 0;
     timespec t = of(subject::milliseconds() + kWait);
@@ -121,7 +121,7 @@ CASE_WITH(futex_absolute, subject::kBusy) {
     CHECK_EQ(errno, ETIMEDOUT);
   });
 }
-CASE_WITH(condition_timeout, subject::kBusy) {
+CASE_WITH(condition_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_condattr_t attributes;
@@ -134,7 +134,7 @@ CASE_WITH(condition_timeout, subject::kBusy) {
     CHECK_EQ(pthread_cond_timedwait(&condition, &mutex, &t), ETIMEDOUT);
   });
 }
-CASE_WITH(sigtimedwait_timeout, subject::kBusy) {
+CASE_WITH(sigtimedwait_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     sigset_t set;
     sigemptyset(&set);
@@ -148,7 +148,7 @@ CASE_WITH(sigtimedwait_timeout, subject::kBusy) {
     CHECK_EQ(errno, EAGAIN);
   });
 }
-CASE_WITH(receive_timeout, subject::kBusy) {
+CASE_WITH(receive_timeout, subject::kBusy | subject::kTimed) {
   lasts([] {
     int fds[2];
     MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
@@ -166,7 +166,7 @@ CASE_WITH(receive_timeout, subject::kBusy) {
     CHECK(errno == EAGAIN || errno == EINTR);
   });
 }
-CASE_WITH(sleeps_of_many_threads, subject::kBusy) {
+CASE_WITH(sleeps_of_many_threads, subject::kBusy | subject::kTimed) {
   static pthread_t threads[20];
   int64_t begun = subject::milliseconds();
   for (int i = 0; i < 20; ++i) {

@@ -32,7 +32,7 @@ void burn(int ms) {
 timespec of(int64_t ms) { return {ms / 1000, (ms % 1000) * 1000000}; }
 }  // namespace
 
-CASE(itimer_real) {
+CASE_WITH(itimer_real, subject::kTimed) {
   catching(SIGALRM);
   itimerval timer = {{0, 200000}, {1, 200000}};
   int64_t begun = subject::milliseconds();
@@ -50,7 +50,7 @@ CASE(itimer_real) {
   CHECK(g_rang > seen);
 }
 
-CASE(alarm_left) {
+CASE_WITH(alarm_left, subject::kTimed) {
   catching(SIGALRM);
   alarm(60);
   subject::pass(1100);
@@ -59,7 +59,7 @@ CASE(alarm_left) {
   CHECK_EQ(g_rang, 0);
 }
 
-CASE(itimer_virtual_and_prof) {
+CASE_WITH(itimer_virtual_and_prof, subject::kTimed) {
   catching(SIGVTALRM);
   itimerval timer = {{0, 0}, {0, 400000}}, profile = {{10, 0}, {100, 0}}, left;
   MUST(setitimer(ITIMER_VIRTUAL, &timer, nullptr) == 0 && setitimer(ITIMER_PROF, &profile, nullptr) == 0);
@@ -73,7 +73,7 @@ CASE(itimer_virtual_and_prof) {
   CHECK_EQ(g_rang, 1);
 }
 
-CASE(posix_timer_with_signal) {
+CASE_WITH(posix_timer_with_signal, subject::kTimed) {
   catching(SIGRTMIN + 1);
   sigevent event = {};
   event.sigev_notify = SIGEV_SIGNAL;
@@ -99,7 +99,7 @@ CASE(posix_timer_with_signal) {
   CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &other), 0);
 }
 
-CASE(posix_timer_disarmed_and_silent) {
+CASE_WITH(posix_timer_disarmed_and_silent, subject::kTimed) {
   sigevent none = {};
   none.sigev_notify = SIGEV_NONE;
   timer_t silent, disarmed;
@@ -115,7 +115,7 @@ CASE(posix_timer_disarmed_and_silent) {
   CHECK_EQ(left.it_value.tv_sec + left.it_value.tv_nsec, 0);
 }
 
-CASE(posix_timer_of_a_thread) {
+CASE_WITH(posix_timer_of_a_thread, subject::kTimed) {
   static volatile pid_t got;
   struct sigaction action = {};
   action.sa_handler = [](int) { got = subject::tid(); };
@@ -140,7 +140,7 @@ CASE(posix_timer_of_a_thread) {
   CHECK_EQ(static_cast<pid_t>(got), wanted);
 }
 
-CASE(posix_timer_pending_with_overrun) {
+CASE_WITH(posix_timer_pending_with_overrun, subject::kTimed) {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGRTMIN + 3);
@@ -162,7 +162,7 @@ CASE(posix_timer_pending_with_overrun) {
   CHECK_EQ(sigtimedwait(&set, &info, &second), SIGRTMIN + 3);  // and it goes on ringing
 }
 
-CASE(timerfd_one_shot) {
+CASE_WITH(timerfd_one_shot, subject::kTimed) {
   int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
   itimerspec spec = {{0, 0}, of(1200)};
   int64_t begun = subject::milliseconds();
@@ -177,7 +177,7 @@ CASE(timerfd_one_shot) {
   CHECK_EQ(poll(&entry, 1, 100), 0);
 }
 
-CASE(timerfd_periodic) {
+CASE_WITH(timerfd_periodic, subject::kTimed) {
   int fd = timerfd_create(CLOCK_MONOTONIC, 0);
   itimerspec spec = {of(50), of(50)}, now;
   MUST(fd >= 0 && timerfd_settime(fd, 0, &spec, nullptr) == 0);
@@ -193,7 +193,7 @@ CASE(timerfd_periodic) {
   CHECK_BETWEEN(subject::read_u64(fd), 1u, 40u);
 }
 
-CASE(timerfd_absolute) {
+CASE_WITH(timerfd_absolute, subject::kTimed) {
   int fd = timerfd_create(CLOCK_BOOTTIME, 0);
   itimerspec spec = {{0, 0}, of(subject::milliseconds(CLOCK_BOOTTIME) + 1000)};
   int64_t target = subject::milliseconds(CLOCK_BOOTTIME) + 1000;
@@ -203,7 +203,7 @@ CASE(timerfd_absolute) {
   CHECK(subject::milliseconds(CLOCK_BOOTTIME) >= target - 2);
 }
 
-CASE(timerfd_disarmed_and_real_time) {
+CASE_WITH(timerfd_disarmed_and_real_time, subject::kTimed) {
   int idle = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK),
       wall = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
   itimerspec spec = {of(3600000), of(subject::milliseconds(CLOCK_REALTIME) + 100000000)}, now;
@@ -219,7 +219,7 @@ CASE(timerfd_disarmed_and_real_time) {
 
 // Each clock as the program sees it: it may stand while the program is not there, it may never go back, and
 // it must not show the time that passed elsewhere.
-CASE(clocks_do_not_jump) {
+CASE_WITH(clocks_do_not_jump, subject::kTimed) {
   const clockid_t clocks[] = {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC_RAW, CLOCK_MONOTONIC_COARSE};
   int64_t last[4];
   for (int i = 0; i < 4; ++i) last[i] = subject::nanoseconds(clocks[i]);
@@ -242,7 +242,7 @@ CASE(clocks_do_not_jump) {
 }
 
 // The vDSO and the system call must tell the same time, in every time namespace.
-CASE(clocks_agree) {
+CASE_WITH(clocks_agree, subject::kTimed) {
   subject::hold();
   for (clockid_t clock : {CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME}) {
     timespec before, inside, after;
@@ -254,7 +254,7 @@ CASE(clocks_agree) {
   }
 }
 
-CASE(processor_time_goes_on) {
+CASE_WITH(processor_time_goes_on, subject::kTimed) {
   burn(100);
   subject::hold();
   burn(30);
