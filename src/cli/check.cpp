@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "image/store.h"
 #include "kernel/probe.h"
+#include "resource/registry.h"
 
 namespace stasis::cli {
 namespace {
@@ -73,6 +74,24 @@ int run(const Options& options) {
   return usable ? kExitOk : kExitUnsupported;
 }
 
+// docs/support.md, made from the registry itself, so that it cannot lie.
+void print_support() {
+  fmt::print("# What is saved\n\n");
+  fmt::print("Made by `stasis check --support` from the registry of kinds. A checkpoint of a program that has something\n");
+  fmt::print("refused is refused as a whole, naming it, and the program runs on.\n");
+  std::string_view group;
+  for (const auto& kind : resource::all_kinds()) {
+    if (kind.group != group) {
+      group = kind.group;
+      fmt::print("\n## {}\n\n| what | saved | limits, or the reason |\n| --- | --- | --- |\n", group);
+    }
+    const char* level = kind.support == resource::Support::kFull      ? "yes"
+                        : kind.support == resource::Support::kPartial ? "in part"
+                                                                      : "refused";
+    fmt::print("| {} | {} | {} |\n", kind.title, level, kind.note);
+  }
+}
+
 }  // namespace
 
 CLI::App* add_check(CLI::App& app, int& status) {
@@ -89,7 +108,16 @@ Exits with 5 when something is missing without which nothing works.
 Examples:
   stasis check
   stasis check --json | jq -r '.checks[] | select(.state != "ok") | .name + ": " + .remedy')");
-  verb->callback([options, &status] { status = run(*options); });
+  auto support = std::make_shared<bool>(false);
+  verb->add_flag("--support", *support, "Instead: what of a program is saved, as a table in Markdown");
+  verb->callback([options, support, &status] {
+    if (*support) {
+      print_support();
+      status = kExitOk;
+    } else {
+      status = run(*options);
+    }
+  });
   return verb;
 }
 
