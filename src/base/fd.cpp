@@ -46,7 +46,9 @@ Result<std::string> read_file(int dir, const std::string& path, size_t limit) {
   return content;
 }
 
-Result<std::string> read_file(const std::string& path, size_t limit) { return read_file(AT_FDCWD, path, limit); }
+Result<std::string> read_file(const std::string& path, size_t limit) {
+  return read_file(AT_FDCWD, path, limit);
+}
 
 Result<void> write_all(int fd, std::string_view data) {
   while (!data.empty()) {

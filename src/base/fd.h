@@ -13,7 +13,8 @@
 
 namespace stasis {
 
-// Owns one descriptor of this process; closes it when destroyed. Empty when default-constructed or moved from.
+// Owns one descriptor of this process; closes it when destroyed. Empty when default-constructed or moved
+// from.
 class Fd {
  public:
   Fd() = default;

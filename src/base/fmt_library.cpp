@@ -1,5 +1,6 @@
-// The compiled part of fmt. Debian ships it as a shared library only, and the command is linked statically; compiling
-// fmt's own implementation header here, once, makes every other file compile nine times as fast as header-only use.
+// The compiled part of fmt. Debian ships it as a shared library only, and the command is linked statically;
+// compiling fmt's own implementation header here, once, makes every other file compile nine times as fast as
+// header-only use.
 #include <fmt/format-inl.h>
 
 namespace fmt {

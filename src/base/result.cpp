@@ -15,7 +15,8 @@ std::string Error::message() const {
 
 Error Error::within(std::string outer_step) && {
   if (!step.empty()) {
-    cause = object.empty() ? fmt::format("{}: {}", step, cause) : fmt::format("{}: {}: {}", step, object, cause);
+    cause =
+        object.empty() ? fmt::format("{}: {}", step, cause) : fmt::format("{}: {}: {}", step, object, cause);
     object.clear();
   }
   step = std::move(outer_step);

@@ -44,8 +44,10 @@ Error errno_error(std::string step, std::string object, int error = errno, std::
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::in_place_index<0>, std::move(value)) {}      // NOLINT(google-explicit-constructor)
-  Result(Error error) : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
+  Result(T value)
+      : state_(std::in_place_index<0>, std::move(value)) {}  // NOLINT(google-explicit-constructor)
+  Result(Error error)
+      : state_(std::in_place_index<1>, std::move(error)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
@@ -75,16 +77,15 @@ class [[nodiscard]] Result<void> : public Result<Unit> {
 #define STASIS_CONCAT_INNER(a, b) a##b
 #define STASIS_CONCAT(a, b) STASIS_CONCAT_INNER(a, b)
 
-// STASIS_TRY(auto fd, open_it()): declares `fd` with the value, or returns the error from the current function.
-#define STASIS_TRY(declaration, expression)                                         \
-  auto STASIS_CONCAT(result_, __LINE__) = (expression);                             \
-  if (!STASIS_CONCAT(result_, __LINE__).ok())                                       \
-    return std::move(STASIS_CONCAT(result_, __LINE__)).error();                     \
+// STASIS_TRY(auto fd, open_it()): declares `fd` with the value, or returns the error from the current
+// function.
+#define STASIS_TRY(declaration, expression)                                                               \
+  auto STASIS_CONCAT(result_, __LINE__) = (expression);                                                   \
+  if (!STASIS_CONCAT(result_, __LINE__).ok()) return std::move(STASIS_CONCAT(result_, __LINE__)).error(); \
   declaration = std::move(STASIS_CONCAT(result_, __LINE__)).value()
 
 // STASIS_CHECK(do_it()): the same for Result<void>.
-#define STASIS_CHECK(expression)                                \
-  do {                                                          \
-    if (auto check_result = (expression); !check_result.ok())   \
-      return std::move(check_result).error();                   \
+#define STASIS_CHECK(expression)                                                                      \
+  do {                                                                                                \
+    if (auto check_result = (expression); !check_result.ok()) return std::move(check_result).error(); \
   } while (false)

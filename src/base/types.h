@@ -36,9 +36,13 @@ constexpr uint64_t page_up(uint64_t value) { return page_down(value + kPageSize 
 
 template <>
 struct fmt::formatter<stasis::HostTid> : formatter<int> {
-  auto format(stasis::HostTid tid, format_context& context) const { return formatter<int>::format(tid.value, context); }
+  auto format(stasis::HostTid tid, format_context& context) const {
+    return formatter<int>::format(tid.value, context);
+  }
 };
 template <>
 struct fmt::formatter<stasis::NsTid> : formatter<int> {
-  auto format(stasis::NsTid tid, format_context& context) const { return formatter<int>::format(tid.value, context); }
+  auto format(stasis::NsTid tid, format_context& context) const {
+    return formatter<int>::format(tid.value, context);
+  }
 };

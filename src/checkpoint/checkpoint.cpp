@@ -34,7 +34,8 @@ dev_t terminal_device(int64_t packed) {
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
-  explicit Attempt(const Request& request) : request_(request), files_(request.terminal_device, request.stdio) {}
+  explicit Attempt(const Request& request)
+      : request_(request), files_(request.terminal_device, request.stdio) {}
 
   Result<Report> execute() {
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init));
@@ -105,10 +106,11 @@ class Attempt {
     }
     uint64_t done = 0;
     for (size_t i = 0; i < savers_.size(); ++i) {
-      STASIS_CHECK(savers_[i]->write_pages(writer, *manifest_.mutable_memories(static_cast<int>(i)), [&](uint64_t bytes) {
-        done += bytes;
-        if (request_.progress) request_.progress(done, total);
-      }));
+      STASIS_CHECK(savers_[i]->write_pages(writer, *manifest_.mutable_memories(static_cast<int>(i)),
+                                           [&](uint64_t bytes) {
+                                             done += bytes;
+                                             if (request_.progress) request_.progress(done, total);
+                                           }));
     }
     return {};
   }
@@ -143,7 +145,8 @@ class Attempt {
     Fd init(static_cast<int>(::syscall(SYS_pidfd_open, request_.init.value, 0)));
     ::kill(request_.init.value, SIGKILL);
     tree_->kill();
-    // The kernel lets init end when its whole namespace has, and tasks that we trace are gone only when waited for.
+    // The kernel lets init end when its whole namespace has, and tasks that we trace are gone only when
+    // waited for.
     for (int i = 0; init && i < 10'000; ++i) {
       while (::waitpid(-1, nullptr, __WALL | WNOHANG) > 0) {
       }
@@ -167,12 +170,14 @@ class Attempt {
     if (process.stat.terminal == 0 || out.session() != out.pid()) return;
     const auto* terminal = files_.find_terminal(terminal_device(process.stat.terminal));
     if (terminal == nullptr) {
-      files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none", out.pid()));
+      files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
+                              out.pid()));
       return;
     }
     out.set_controlling_terminal(terminal->id);
     for (const auto& other : tree_->processes()) {
-      if (other.stat.group == process.stat.foreground_group) out.set_foreground_group(other.status.ns_group.value);
+      if (other.stat.group == process.stat.foreground_group)
+        out.set_foreground_group(other.status.ns_group.value);
     }
   }
 

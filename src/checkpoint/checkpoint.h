@@ -14,12 +14,12 @@
 namespace stasis::checkpoint {
 
 struct Request {
-  HostTid init;                 // pid 1 of the session, as the host sees it
-  NsTid root;                   // the process whose exit status is the session's
+  HostTid init;  // pid 1 of the session, as the host sees it
+  NsTid root;    // the process whose exit status is the session's
   std::string session;
-  std::string store;            // <store>/<SESSION>
+  std::string store;  // <store>/<SESSION>
   std::string tag;
-  bool stop = false;            // end the session when the image is complete; it does not run on in between
+  bool stop = false;  // end the session when the image is complete; it does not run on in between
   std::vector<std::string> command;
   uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
   std::array<inspect::SessionStdio, 3> stdio;
@@ -37,8 +37,8 @@ struct Report {
   std::vector<std::string> warnings;
 };
 
-// Freezes the tree, saves it, lets it go on (or ends it), and publishes the image. After an Error the program runs on
-// unharmed and the store is as it was. Being killed at any moment has the same effect.
+// Freezes the tree, saves it, lets it go on (or ends it), and publishes the image. After an Error the program
+// runs on unharmed and the store is as it was. Being killed at any moment has the same effect.
 Result<Report> run(const Request& request);
 
 }  // namespace stasis::checkpoint

@@ -10,11 +10,13 @@
 
 namespace stasis::checkpoint {
 
-// Where each mapping's pages begin in the page file. The place depends on the mappings only and not on which of their
-// pages exist, so that it is the same from one checkpoint to the next and unchanged pages need not move.
+// Where each mapping's pages begin in the page file. The place depends on the mappings only and not on which
+// of their pages exist, so that it is the same from one checkpoint to the next and unchanged pages need not
+// move.
 std::vector<uint64_t> layout_offsets(const std::vector<inspect::MappingFacts>& mappings);
 
-// The runs of `mappings` (of one process), read from the page tables of `task`: the process or its snapshot child.
+// The runs of `mappings` (of one process), read from the page tables of `task`: the process or its snapshot
+// child.
 Result<std::vector<Run>> find_runs(HostTid task, const std::vector<inspect::MappingFacts>& mappings);
 
 }  // namespace stasis::checkpoint

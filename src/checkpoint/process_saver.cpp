@@ -28,7 +28,8 @@ Result<void> ProcessSaver::enter() {
     contexts_.push_back(context);
   }
   STASIS_TRY(maps_, kernel::read_maps(process_.pid));
-  STASIS_TRY(foothold_, remote::Foothold::establish(process_.pid, contexts_.front(), maps_, contexts_.size() > 1));
+  STASIS_TRY(foothold_,
+             remote::Foothold::establish(process_.pid, contexts_.front(), maps_, contexts_.size() > 1));
   return {};
 }
 
@@ -80,7 +81,8 @@ Result<void> ProcessSaver::fork_snapshot() {
 
   constexpr size_t kAtOnce = 14;  // room for calls to undo, see Foothold::arm_undo()
   if (missing.size() > kAtOnce) {
-    return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", missing.size()),
+    return Error{"save", describe(),
+                 fmt::format("{} ranges of its memory are marked MADV_DONTFORK", missing.size()),
                  "at most 14 are supported", ErrorCode::kRefused};
   }
   Batch allow(foothold_->scratch());
@@ -102,8 +104,8 @@ Result<void> ProcessSaver::fork_snapshot() {
   return {};
 }
 
-// MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of smaps, which
-// walks all page tables; comparing one page that the process has tells the same.
+// MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of
+// smaps, which walks all page tables; comparing one page that the process has tells the same.
 Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
   STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
   STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));

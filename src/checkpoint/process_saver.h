@@ -1,4 +1,5 @@
-// Saves one process: a foothold in it while all stands still, a snapshot child that writes its pages afterwards.
+// Saves one process: a foothold in it while all stands still, a snapshot child that writes its pages
+// afterwards.
 #pragma once
 
 #include <memory>
@@ -27,19 +28,22 @@ class ProcessSaver {
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest);
   Result<void> fork_snapshot();
-  // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid down, so that
-  // the session's init gets them and the program sees none.
+  // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
+  // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
   Result<void> resume_reaping();
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
-  Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest, std::vector<uint64_t>& covered);
+  Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
+                                  std::vector<uint64_t>& covered);
   // Gives the process its own context back. Before the tree is thawed.
   void leave();
 
-  // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is known.
+  // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is
+  // known.
   Result<uint64_t> find_pages();
-  Result<void> write_pages(image::Writer& writer, schema::Memory& memory, const std::function<void(uint64_t)>& wrote);
+  Result<void> write_pages(image::Writer& writer, schema::Memory& memory,
+                           const std::function<void(uint64_t)>& wrote);
 
  private:
   std::string describe() const;

@@ -28,14 +28,15 @@ SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
 Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foothold) {
   HostTid leader = foothold.leader().tid();
   Batch batch(foothold.scratch());
-  // The helper shares the memory and has no exit signal; in the stub it closes its copy of the descriptors, forks the
-  // snapshot child, and leaves. Both are traced from birth. Then the leader reaps it, so that nothing is left of it.
+  // The helper shares the memory and has no exit signal; in the stub it closes its copy of the descriptors,
+  // forks the snapshot child, and leaves. Both are traced from birth. Then the leader reaps it, so that
+  // nothing is left of it.
   size_t cloned = batch.call(SYS_clone, {CLONE_VM | CLONE_PTRACE, 0, 0, 0, 0});
   size_t reaped = batch.call_with_last(SYS_wait4, {0, __WALL, 0});
   STASIS_CHECK(foothold.start(batch));
 
-  // The helper stops first; then come, in any order, the first stop of the child, and the helper's end followed by the
-  // leader's report. The helper's exit status says whether there is a child to wait for.
+  // The helper stops first; then come, in any order, the first stop of the child, and the helper's end
+  // followed by the leader's report. The helper's exit status says whether there is a child to wait for.
   HostTid helper;
   std::unique_ptr<SnapshotChild> child;
   bool leader_reported = false;
@@ -48,7 +49,8 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
     Stop stop = remote::decode_stop(pid, status);
     if (stop.task == leader) {
       if (stop.kind == Stop::Kind::kExited) {
-        return Error{"fork", fmt::format("task {}", leader), "the task ended", "try again", ErrorCode::kTaskGone};
+        return Error{"fork", fmt::format("task {}", leader), "the task ended", "try again",
+                     ErrorCode::kTaskGone};
       }
       if (remote::Executor::reported(stop, foothold.context())) {
         leader_reported = true;
@@ -59,7 +61,8 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
     if (stop.kind == Stop::Kind::kExited) {
       if (stop.task == helper && status != 0) expect_child = false;
       if (child && stop.task == child->pid_) {
-        return Error{"fork", fmt::format("task {}", leader), "the copy of the process was killed", "try again"};
+        return Error{"fork", fmt::format("task {}", leader), "the copy of the process was killed",
+                     "try again"};
       }
       continue;
     }
@@ -89,7 +92,8 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
   (void)reaped;
   if (child) STASIS_CHECK(child->take_over());
   if (!child) {
-    return Error{"fork", fmt::format("task {}", leader), "no memory for a copy of the process, or no room for a process",
+    return Error{"fork", fmt::format("task {}", leader),
+                 "no memory for a copy of the process, or no room for a process",
                  "see ulimit -u, the pids cgroup, and vm.overcommit_memory"};
   }
   return child;
@@ -113,14 +117,15 @@ SnapshotChild::~SnapshotChild() {
 Result<void> SnapshotChild::run(Batch& batch) { return executor_.run(Tracee(pid_), context_, batch); }
 
 Result<int> SnapshotChild::pass(int fd) {
-  // The child makes a socket pair, we borrow one end of it (pidfd_getfd) and send the descriptor to the other: no names,
-  // no file system, whatever namespaces the child is in.
+  // The child makes a socket pair, we borrow one end of it (pidfd_getfd) and send the descriptor to the
+  // other: no names, no file system, whatever namespaces the child is in.
   Batch pair = batch();
   uint64_t ends = pair.reserve(2 * sizeof(int));
   size_t made = pair.call(SYS_socketpair, {AF_UNIX, SOCK_DGRAM, 0, ends});
   STASIS_CHECK(run(pair));
   if (pair.result(made) < 0) {
-    return errno_error("pass a descriptor", fmt::format("task {}", pid_), static_cast<int>(-pair.result(made)));
+    return errno_error("pass a descriptor", fmt::format("task {}", pid_),
+                       static_cast<int>(-pair.result(made)));
   }
   int theirs = pair.output<int>(ends);
   int ours = pair.output<int>(ends + sizeof(int));
@@ -141,7 +146,8 @@ Result<int> SnapshotChild::pass(int fd) {
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  if (::sendmsg(sender.get(), &message, 0) != 1) return errno_error("pass a descriptor", fmt::format("task {}", pid_));
+  if (::sendmsg(sender.get(), &message, 0) != 1)
+    return errno_error("pass a descriptor", fmt::format("task {}", pid_));
 
   Batch receive = batch();
   uint64_t byte_address = receive.reserve(1);
@@ -159,14 +165,16 @@ Result<int> SnapshotChild::pass(int fd) {
   receive.call(SYS_close, {static_cast<uint64_t>(ours)});
   STASIS_CHECK(run(receive));
   if (receive.result(received) < 0) {
-    return errno_error("pass a descriptor", fmt::format("task {}", pid_), static_cast<int>(-receive.result(received)));
+    return errno_error("pass a descriptor", fmt::format("task {}", pid_),
+                       static_cast<int>(-receive.result(received)));
   }
   return receive.output<int>(control_address + CMSG_LEN(0));
 }
 
 Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
                                   const std::function<void(const Run&)>& written) {
-  // A step is what the child does between two looks of ours: long enough to cost nothing, short enough for a progress bar.
+  // A step is what the child does between two looks of ours: long enough to cost nothing, short enough for a
+  // progress bar.
   constexpr uint64_t kStep = 32 << 20;
   constexpr uint64_t kPiece = 8 << 20;
   size_t next = 0;
@@ -177,8 +185,10 @@ Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
     uint64_t bytes = 0;
     while (next < runs.size() && step.fits(1, 0) && bytes < kStep) {
       const Run& run = runs[next];
-      Run piece{run.address + done_of_next, std::min(run.size - done_of_next, kPiece), run.offset + done_of_next};
-      size_t index = step.call(SYS_pwrite64, {static_cast<uint64_t>(number), piece.address, piece.size, piece.offset});
+      Run piece{run.address + done_of_next, std::min(run.size - done_of_next, kPiece),
+                run.offset + done_of_next};
+      size_t index =
+          step.call(SYS_pwrite64, {static_cast<uint64_t>(number), piece.address, piece.size, piece.offset});
       pieces.emplace_back(index, piece);
       bytes += piece.size;
       done_of_next += piece.size;
@@ -191,7 +201,8 @@ Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
     for (const auto& [index, piece] : pieces) {
       int64_t result = step.result(index);
       if (result == static_cast<int64_t>(piece.size)) continue;
-      // A short write has met the end of the disk, or memory that cannot be read (a mapping behind its file's end).
+      // A short write has met the end of the disk, or memory that cannot be read (a mapping behind its file's
+      // end).
       int error = result < 0 ? static_cast<int>(-result) : ENOSPC;
       return errno_error("write pages", fmt::format("memory at {:#x}", piece.address), error,
                          error == ENOSPC ? "free some space, or choose another --store" : "");

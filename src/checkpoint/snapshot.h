@@ -1,4 +1,5 @@
-// A snapshot child: a fork of a frozen process that writes the process's pages while the process itself runs on.
+// A snapshot child: a fork of a frozen process that writes the process's pages while the process itself runs
+// on.
 #pragma once
 
 #include <functional>
@@ -19,8 +20,8 @@ struct Run {
   uint64_t offset = 0;
 };
 
-// Owns the child; kills it when destroyed. The kernel does the same when we die. The program never sees it: it is a
-// grandchild without an exit signal, and the child between the two is reaped on the spot.
+// Owns the child; kills it when destroyed. The kernel does the same when we die. The program never sees it:
+// it is a grandchild without an exit signal, and the child between the two is reaped on the spot.
 class SnapshotChild {
  public:
   // Forks the process in which `foothold` stands.
@@ -33,9 +34,10 @@ class SnapshotChild {
 
   // Gives the child a descriptor of ours; returns its number there. The child has no others.
   Result<int> pass(int fd);
-  // Lets the child write runs to its descriptor `number`, in steps of at most `step` bytes; `written` is told the
-  // end offset after each step. The data never pass through us.
-  Result<void> write(int number, const std::vector<Run>& runs, const std::function<void(const Run&)>& written);
+  // Lets the child write runs to its descriptor `number`, in steps of at most `step` bytes; `written` is told
+  // the end offset after each step. The data never pass through us.
+  Result<void> write(int number, const std::vector<Run>& runs,
+                     const std::function<void(const Run&)>& written);
   Result<void> run(remote::Batch& batch);
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
 

@@ -77,10 +77,15 @@ int run(const Options& options) {
 // docs/support.md, made from the registry itself, so that it cannot lie.
 void print_support() {
   fmt::print("# What is saved\n\n");
-  fmt::print("Made by `stasis check --support` from the registry of kinds. A checkpoint of a program that has something\n");
+  fmt::print(
+      "Made by `stasis check --support` from the registry of kinds. A checkpoint of a program that has "
+      "something\n");
   fmt::print("refused is refused as a whole, naming it, and the program runs on.\n");
+  auto kinds = resource::all_kinds();
+  std::stable_sort(kinds.begin(), kinds.end(),
+                   [](const auto& a, const auto& b) { return a.group < b.group; });
   std::string_view group;
-  for (const auto& kind : resource::all_kinds()) {
+  for (const auto& kind : kinds) {
     if (kind.group != group) {
       group = kind.group;
       fmt::print("\n## {}\n\n| what | saved | limits, or the reason |\n| --- | --- | --- |\n", group);

@@ -41,9 +41,11 @@ CLI::App* add_restart(CLI::App& app, int& status) {
   verb->add_option("--store", options->request.store,
                    "Directory for checkpoints (default: where the session has them)");
   verb->add_flag("--background", options->background, "Return when it runs, and print the session's name");
-  verb->add_option("--memory", options->memory,
-                   "eager: all pages are read first; mapped: they come from the image when they are touched (at once for any "
-                   "size, but memory given back by MADV_DONTNEED shows its old content again: see the manual)")
+  verb->add_option(
+          "--memory", options->memory,
+          "eager: all pages are read first; mapped: they come from the image when they are touched (at once "
+          "for any "
+          "size, but memory given back by MADV_DONTNEED shows its old content again: see the manual)")
       ->check(CLI::IsMember({"mapped", "eager"}))
       ->capture_default_str();
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");

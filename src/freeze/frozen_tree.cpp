@@ -18,17 +18,21 @@ namespace stasis::freeze {
 namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
-constexpr uint64_t kUserWorker = 0x4000;  // PF_USER_WORKER: threads that the kernel makes in a process (vhost, KVM)
+constexpr uint64_t kUserWorker =
+    0x4000;  // PF_USER_WORKER: threads that the kernel makes in a process (vhost, KVM)
 
-// Finds the processes of one pid namespace among all of the host's. Asked repeatedly while a tree is being stopped, so
-// it remembers whom it has already seen to be strangers.
+// Finds the processes of one pid namespace among all of the host's. Asked repeatedly while a tree is being
+// stopped, so it remembers whom it has already seen to be strangers.
 class NamespaceScanner {
  public:
   explicit NamespaceScanner(HostTid init) : init_(init), identity_(kernel::pid_namespace(init)) {}
 
   Result<std::vector<HostTid>> scan() {
     if (!identity_) {
-      return Error{"find the session's processes", fmt::format("init {}", init_), "it is gone", {},
+      return Error{"find the session's processes",
+                   fmt::format("init {}", init_),
+                   "it is gone",
+                   {},
                    ErrorCode::kNotFound};
     }
     STASIS_TRY(std::vector<int> pids, kernel::list_numbers(""));
@@ -76,7 +80,8 @@ class FrozenTree::Freezer {
 
   // One attempt. kRetry: some task sleeps so deeply that it cannot stop now (vfork); everything was let go.
   Result<Outcome> attempt(int64_t limit_ns) {
-    // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows nothing new.
+    // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows
+    // nothing new.
     //    A stopped task makes no children, so the loop ends, and what it ends with is complete.
     for (;;) {
       STASIS_TRY(bool new_tasks, seize_all());
@@ -167,10 +172,10 @@ class FrozenTree::Freezer {
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
     if (status->tracer.value != 0) {
       auto tracer = kernel::read_status(status->tracer);
-      return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
-                   fmt::format("it is traced by {} (pid {})", tracer.ok() ? tracer->name : "somebody",
-                               status->tracer),
-                   "detach the debugger and try again", ErrorCode::kRefused};
+      return Error{
+          "freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
+          fmt::format("it is traced by {} (pid {})", tracer.ok() ? tracer->name : "somebody", status->tracer),
+          "detach the debugger and try again", ErrorCode::kRefused};
     }
     auto stat = kernel::read_stat(tid);
     if (stat.ok() && (stat->flags & kUserWorker) != 0) return false;
@@ -213,8 +218,8 @@ class FrozenTree::Freezer {
           stopped_[tid] = (*stop)->signal;
           break;
         }
-        // A signal on its way is delivered: the handler's frame is part of what we save. The stop that we asked for
-        // comes before the first instruction of the handler.
+        // A signal on its way is delivered: the handler's frame is part of what we save. The stop that we
+        // asked for comes before the first instruction of the handler.
         (void)task.resume((*stop)->kind == Kind::kSignal ? (*stop)->signal : 0).ok();
       }
     }
@@ -232,8 +237,8 @@ class FrozenTree::Freezer {
       if (ended_.contains(tid)) continue;
       remote::Tracee task(HostTid{tid});
       if (!stopped_.contains(tid)) {
-        // Only a stopped task can be detached. This one will stop when its sleep ends; ptrace keeps no hold on it once
-        // we end, and until then it must not stay stopped.
+        // Only a stopped task can be detached. This one will stop when its sleep ends; ptrace keeps no hold
+        // on it once we end, and until then it must not stay stopped.
         late_.insert(tid);
         continue;
       }
@@ -278,7 +283,8 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     int64_t since = monotonic_ns();
     Freezer freezer(init);
-    // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under load.
+    // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under
+    // load.
     STASIS_TRY(auto outcome, freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond));
     if (outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since, sleepers);
     unstoppable = freezer.unstoppable();

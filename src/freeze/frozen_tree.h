@@ -16,7 +16,8 @@ struct FrozenThread {
   HostTid tid;
   NsTid ns_tid;
   kernel::TaskStatus status;
-  // CLOCK_MONOTONIC of the host when it went to sleep; 0: it was not asleep for the whole time that we looked.
+  // CLOCK_MONOTONIC of the host when it went to sleep; 0: it was not asleep for the whole time that we
+  // looked.
   int64_t asleep_since_ns = 0;
   int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running
 };
@@ -30,12 +31,12 @@ struct FrozenProcess {
   bool stopped() const { return !threads.empty() && threads.front().group_stop_signal != 0; }
 };
 
-// A session's tree, standing still. Its destructor lets everything run again, exactly as it was. Dying has the same
-// effect: the kernel detaches the tasks of a tracer that ends.
+// A session's tree, standing still. Its destructor lets everything run again, exactly as it was. Dying has
+// the same effect: the kernel detaches the tasks of a tracer that ends.
 class FrozenTree {
  public:
-  // All processes of the pid namespace of `init`, but not init itself. kRefused names the task that cannot be traced or
-  // stopped; kBusy: a parent in vfork() did not come back in time.
+  // All processes of the pid namespace of `init`, but not init itself. kRefused names the task that cannot be
+  // traced or stopped; kBusy: a parent in vfork() did not come back in time.
   static Result<std::unique_ptr<FrozenTree>> freeze(HostTid init);
   ~FrozenTree();
   FrozenTree(const FrozenTree&) = delete;

@@ -9,8 +9,8 @@
 
 namespace stasis::freeze {
 
-// The scheduler's clock of a processor leaves out the time that interrupts and the hypervisor took, so it differs from
-// one processor to the next. Ours is known when we have just been scheduled there.
+// The scheduler's clock of a processor leaves out the time that interrupts and the hypervisor took, so it
+// differs from one processor to the next. Ours is known when we have just been scheduled there.
 int64_t Sleepers::clock_offset(int processor) {
   if (auto known = offsets_.find(processor); known != offsets_.end()) return known->second;
   cpu_set_t before;

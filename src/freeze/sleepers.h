@@ -8,9 +8,9 @@
 
 namespace stasis::freeze {
 
-// The kernel keeps the deadline of an interrupted sleep where nobody can read it, but it tells when a task last left its
-// processor. That must be read before the task is stopped, since stopping wakes it; so it is read for all tasks, without
-// hurry, before the freeze.
+// The kernel keeps the deadline of an interrupted sleep where nobody can read it, but it tells when a task
+// last left its processor. That must be read before the task is stopped, since stopping wakes it; so it is
+// read for all tasks, without hurry, before the freeze.
 class Sleepers {
  public:
   // Reads the task as it is now.

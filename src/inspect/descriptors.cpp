@@ -58,7 +58,8 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
     std::string position = candidate->info("pos");
     std::from_chars(position.data(), position.data() + position.size(), candidate->position);
     int copy = static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0));
-    if (copy < 0) return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
+    if (copy < 0)
+      return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
     candidate->duplicate = Fd(copy);
     if (::fstat(copy, &candidate->status) != 0) {
       return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
@@ -83,17 +84,18 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
 }
 
 Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
-  std::string key = fmt::format("{}:{}:{}:{:o}", candidate.status.st_dev, candidate.status.st_ino, candidate.position,
-                                candidate.flags);
+  std::string key = fmt::format("{}:{}:{}:{:o}", candidate.status.st_dev, candidate.status.st_ino,
+                                candidate.position, candidate.flags);
   auto& bucket = buckets_[key];
-  // kcmp() gives an order that holds while the tree is frozen, so a bucket of n is searched in log n steps: anonymous
-  // inodes (eventfd, epoll, ...) all share one, and a bucket may be long.
+  // kcmp() gives an order that holds while the tree is frozen, so a bucket of n is searched in log n steps:
+  // anonymous inodes (eventfd, epoll, ...) all share one, and a bucket may be long.
   size_t low = 0;
   size_t high = bucket.size();
   while (low < high) {
     size_t middle = (low + high) / 2;
     const OpenFile& other = *bucket[middle];
-    long order = ::syscall(SYS_kcmp, candidate.task.value, other.task.value, KCMP_FILE, candidate.number, other.number);
+    long order = ::syscall(SYS_kcmp, candidate.task.value, other.task.value, KCMP_FILE, candidate.number,
+                           other.number);
     if (order == 0) return bucket[middle];
     if (order == 1) {
       high = middle;
@@ -170,7 +172,8 @@ const OpenFile* DescriptorGraph::find(HostTid pid, int number) const {
 std::optional<int> DescriptorGraph::session_stdio(const OpenFile& file) const {
   for (int which = 0; which < 3; ++which) {
     const SessionStdio& stdio = stdio_[which];
-    if (stdio.outside && stdio.device == file.status.st_dev && stdio.inode == file.status.st_ino) return which;
+    if (stdio.outside && stdio.device == file.status.st_dev && stdio.inode == file.status.st_ino)
+      return which;
   }
   return std::nullopt;
 }

@@ -29,8 +29,8 @@ class DescriptorGraph final : public resource::Observation {
 
   // Finds all descriptors of all processes and which of them share an open file description.
   Result<void> collect(const freeze::FrozenTree& tree);
-  // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not set yet:
-  // contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
+  // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
+  // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
   Result<void> observe(image::Writer& writer, schema::Manifest& manifest);
   // Refuses what no kind claims, before anything is written.
   Result<void> classify();
@@ -51,7 +51,8 @@ class DescriptorGraph final : public resource::Observation {
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
  private:
-  Result<void> collect_process(const freeze::FrozenProcess& process, std::vector<schema::DescriptorSlot>& slots);
+  Result<void> collect_process(const freeze::FrozenProcess& process,
+                               std::vector<schema::DescriptorSlot>& slots);
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
 
   uint64_t session_terminal_;
@@ -59,7 +60,8 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<std::unique_ptr<resource::OpenFile>> files_;
   std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
   std::vector<std::vector<schema::DescriptorSlot>> slots_;
-  // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders them.
+  // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
+  // them.
   std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;
   std::unordered_map<uint64_t, resource::OpenFile*> by_slot_;
   image::Writer* writer_ = nullptr;

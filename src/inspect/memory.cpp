@@ -16,8 +16,8 @@ namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
 
-// Page files of our own images: the process was restarted from one, and what such a mapping shows is the program's
-// anonymous memory.
+// Page files of our own images: the process was restarted from one, and what such a mapping shows is the
+// program's anonymous memory.
 bool is_page_file(std::string_view name) {
   if (name.ends_with(kDeleted)) name.remove_suffix(kDeleted.size());
   return name.ends_with(".stasis-pages");
@@ -79,8 +79,10 @@ class Classifier {
 
  private:
   Error refuse(const kernel::MapsEntry& entry, std::string cause, std::string hint) const {
-    return Error{"save", fmt::format("mapping {:#x} of task {} ({})", entry.start, process_.status.ns_tgid, entry.name),
-                 std::move(cause), std::move(hint), ErrorCode::kRefused};
+    return Error{
+        "save",
+        fmt::format("mapping {:#x} of task {} ({})", entry.start, process_.status.ns_tgid, entry.name),
+        std::move(cause), std::move(hint), ErrorCode::kRefused};
   }
 
   Result<void> classify_private_file(MappingFacts& facts) {
@@ -91,7 +93,8 @@ class Classifier {
       facts.content = Content::kModified;
       return {};
     }
-    if (entry.name.starts_with("anon_inode:")) return refuse(entry, "this kind of memory cannot be saved", {});
+    if (entry.name.starts_with("anon_inode:"))
+      return refuse(entry, "this kind of memory cannot be saved", {});
     struct stat status = {};
     if (!entry.name.ends_with(kDeleted) && path_still_names(process_.pid, entry, status)) {
       if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) {
@@ -106,8 +109,8 @@ class Classifier {
       facts.mapping.set_description(file->id);
       facts.mapping.set_file_offset(entry.offset);
     } else {
-      // Deleted, replaced by an upgrade, or covered by a mount: nobody can give us the file again, so all of it is
-      // saved, and comes back as memory without a file.
+      // Deleted, replaced by an upgrade, or covered by a mount: nobody can give us the file again, so all of
+      // it is saved, and comes back as memory without a file.
       facts.mapping.set_kind(Mapping::ANONYMOUS);
       facts.content = Content::kEverything;
       return {};
@@ -123,7 +126,8 @@ class Classifier {
     if (entry.name.starts_with("/SYSV")) {
       return refuse(entry, "System V shared memory is not supported yet", {});
     }
-    if (entry.name.starts_with("anon_inode:")) return refuse(entry, "this kind of memory cannot be saved", {});
+    if (entry.name.starts_with("anon_inode:"))
+      return refuse(entry, "this kind of memory cannot be saved", {});
     bool anonymous = entry.name.starts_with("/dev/zero");
     struct stat status = {};
     if (!anonymous && !entry.name.ends_with(kDeleted) && path_still_names(process_.pid, entry, status)) {
@@ -168,7 +172,7 @@ struct Advice {
   int advice;
 };
 constexpr Advice kAdvice[] = {
-    {"dc", MADV_DONTFORK}, {"dd", MADV_DONTDUMP},   {"wf", MADV_WIPEONFORK}, {"hg", MADV_HUGEPAGE},
+    {"dc", MADV_DONTFORK},   {"dd", MADV_DONTDUMP},  {"wf", MADV_WIPEONFORK}, {"hg", MADV_HUGEPAGE},
     {"nh", MADV_NOHUGEPAGE}, {"mg", MADV_MERGEABLE}, {"sr", MADV_SEQUENTIAL}, {"rr", MADV_RANDOM},
 };
 
@@ -182,8 +186,9 @@ uint32_t SharedMemoryTable::index_of(uint64_t device, uint64_t inode, bool& is_n
 
 Result<std::vector<MappingFacts>> classify_mappings(const freeze::FrozenProcess& process,
                                                     const std::vector<kernel::MapsEntry>& maps,
-                                                    const remote::Foothold& foothold, const DescriptorGraph& files,
-                                                    SharedMemoryTable& shared, schema::Manifest& manifest) {
+                                                    const remote::Foothold& foothold,
+                                                    const DescriptorGraph& files, SharedMemoryTable& shared,
+                                                    schema::Manifest& manifest) {
   Classifier classifier(process, files, shared, manifest);
   std::vector<MappingFacts> all;
   for (const auto& entry : maps) {
@@ -203,10 +208,12 @@ void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::Ma
     Mapping& mapping = facts.mapping;
     mapping.set_grows_down(mapping.grows_down() || flag->has("gd"));
     mapping.set_no_reserve(mapping.no_reserve() || flag->has("nr"));
-    if (flag->has("ht")) mapping.set_huge_page_shift(static_cast<uint32_t>(std::countr_zero(flag->page_size)));
+    if (flag->has("ht"))
+      mapping.set_huge_page_shift(static_cast<uint32_t>(std::countr_zero(flag->page_size)));
     if (flag->has("lo")) mapping.set_lock_flags(flag->has("lf") ? 2 : 1);
     for (const Advice& advice : kAdvice) {
-      bool known = std::find(mapping.advice().begin(), mapping.advice().end(), advice.advice) != mapping.advice().end();
+      bool known = std::find(mapping.advice().begin(), mapping.advice().end(), advice.advice) !=
+                   mapping.advice().end();
       if (flag->has(advice.flag) && !known) mapping.add_advice(advice.advice);
     }
   }

@@ -40,8 +40,9 @@ class SharedMemoryTable {
 // Classifies all mappings. Refuses what cannot be restored (devices, SysV segments), naming it.
 Result<std::vector<MappingFacts>> classify_mappings(const freeze::FrozenProcess& process,
                                                     const std::vector<kernel::MapsEntry>& maps,
-                                                    const remote::Foothold& foothold, const DescriptorGraph& files,
-                                                    SharedMemoryTable& shared, schema::Manifest& manifest);
+                                                    const remote::Foothold& foothold,
+                                                    const DescriptorGraph& files, SharedMemoryTable& shared,
+                                                    schema::Manifest& manifest);
 
 // What VmFlags say and maps does not: advice, locks, growth. `flags` may come from a fork of the process.
 void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::MappingFlags>& flags);

@@ -37,10 +37,13 @@ std::string describe(const freeze::FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
 }
 
-int64_t nanoseconds(const timeval& value) { return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_usec * 1000; }
+int64_t nanoseconds(const timeval& value) {
+  return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_usec * 1000;
+}
 int64_t nanoseconds(const timespec& value) { return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_nsec; }
 
-// The questions that only the process itself can ask the kernel, in one batch: add() before the run, take() after it.
+// The questions that only the process itself can ask the kernel, in one batch: add() before the run, take()
+// after it.
 class ProcessQuestions {
  public:
   ProcessQuestions(const freeze::FrozenProcess& process, std::vector<schema::PosixTimer> timers)
@@ -84,9 +87,10 @@ class ProcessQuestions {
   }
 
   Result<void> take(const Batch& batch, schema::Process& out, schema::Memory& memory) const {
-    const std::pair<int, const char*> objects[] = {{batch.output<seminfo>(semaphores_).semusz, "semaphore sets"},
-                                                   {batch.output<msginfo>(queues_).msgpool, "message queues"},
-                                                   {batch.output<shm_info>(segments_).used_ids, "memory segments"}};
+    const std::pair<int, const char*> objects[] = {
+        {batch.output<seminfo>(semaphores_).semusz, "semaphore sets"},
+        {batch.output<msginfo>(queues_).msgpool, "message queues"},
+        {batch.output<shm_info>(segments_).used_ids, "memory segments"}};
     for (const auto& [count, what] : objects) {
       if (count == 0) continue;
       return Error{"save", describe(process_), fmt::format("the session has {} System V {}", count, what),
@@ -212,14 +216,15 @@ Result<void> observe_files_of_process(const freeze::FrozenProcess& process, sche
 
 }  // namespace
 
-Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process, const freeze::FrozenThread& thread) {
+Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process,
+                                            const freeze::FrozenThread& thread) {
   remote::Tracee task(thread.tid);
   remote::TaskContext context;
   STASIS_TRY(context.registers, task.registers());
   STASIS_TRY(context.mask, task.signal_mask());
   if (context.registers.cs != 0x33) {
-    return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name), "it is a 32-bit program",
-                 "only 64-bit programs are supported", ErrorCode::kRefused};
+    return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name),
+                 "it is a 32-bit program", "only 64-bit programs are supported", ErrorCode::kRefused};
   }
   context.tgid = process.status.ns_tgid;
   context.tid = thread.ns_tid;
@@ -232,8 +237,9 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
   return context;
 }
 
-Result<void> observe_process(const freeze::FrozenProcess& process, const std::vector<remote::TaskContext>& contexts,
-                             remote::Foothold& foothold, schema::Process& out, schema::Memory& memory) {
+Result<void> observe_process(const freeze::FrozenProcess& process,
+                             const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
+                             schema::Process& out, schema::Memory& memory) {
   STASIS_CHECK(observe_files_of_process(process, out, memory));
   STASIS_TRY(auto timers, read_posix_timers(process));
   out.set_umask(process.status.umask);
@@ -264,7 +270,8 @@ Result<void> observe_process(const freeze::FrozenProcess& process, const std::ve
   return {};
 }
 
-void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree, schema::Process& out) {
+void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,
+                      schema::Process& out) {
   const auto& status = process.status;
   out.set_pid(status.ns_tgid.value);
   out.set_group(status.ns_group.value);
@@ -303,8 +310,10 @@ Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
       struct {
         int type;
         const char* what;
-      } const shares[] = {{KCMP_VM, "memory"}, {KCMP_FILES, "descriptor table"},
-                          {KCMP_FS, "working directory"}, {KCMP_SIGHAND, "signal handlers"}};
+      } const shares[] = {{KCMP_VM, "memory"},
+                          {KCMP_FILES, "descriptor table"},
+                          {KCMP_FS, "working directory"},
+                          {KCMP_SIGHAND, "signal handlers"}};
       for (const auto& share : shares) {
         if (::syscall(SYS_kcmp, process.pid.value, parent.pid.value, share.type, 0, 0) == 0) {
           return refuse(fmt::format("it shares its {} with its parent, task {}, without being a thread of it",

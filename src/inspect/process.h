@@ -13,15 +13,18 @@
 namespace stasis::inspect {
 
 // Where a thread was stopped: read first, since a foothold needs it.
-Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process, const freeze::FrozenThread& thread);
+Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process,
+                                            const freeze::FrozenThread& thread);
 
-// Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are those of
-// the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
-Result<void> observe_process(const freeze::FrozenProcess& process, const std::vector<remote::TaskContext>& contexts,
-                             remote::Foothold& foothold, schema::Process& out, schema::Memory& memory);
+// Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
+// those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
+Result<void> observe_process(const freeze::FrozenProcess& process,
+                             const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
+                             schema::Process& out, schema::Memory& memory);
 
 // Pid, parent, group, session, state: all there is of a zombie. `to_ns` maps host pids to the session's.
-void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree, schema::Process& out);
+void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,
+                      schema::Process& out);
 
 // Refuses, before anything is written, what tasks may have that cannot be restored.
 Result<void> refuse_unsupported(const freeze::FrozenTree& tree);

@@ -59,7 +59,8 @@ int64_t sleep_left_ns(const freeze::FrozenThread& thread, const remote::Register
   return requested < 0 ? -1 : left_of(requested, thread);
 }
 
-void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_comes, remote::Registers& registers) {
+void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_comes,
+                              remote::Registers& registers) {
   if (static_cast<int64_t>(registers.rax) != -EINTR || signal_comes) return;
   auto again = [&] { registers.rax = static_cast<uint64_t>(kRestartNoHand); };
   switch (static_cast<long>(registers.orig_rax)) {
@@ -67,7 +68,8 @@ void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_co
     case SYS_epoll_pwait: {
       int64_t requested = requested_ns(thread.tid, registers);
       // The register is the program's own to lose: the kernel is free to change it in any call.
-      if (requested >= 0) registers.r10 = static_cast<uint64_t>((left_of(requested, thread) + 999'999) / 1'000'000);
+      if (requested >= 0)
+        registers.r10 = static_cast<uint64_t>((left_of(requested, thread) + 999'999) / 1'000'000);
       return again();
     }
     case SYS_rt_sigtimedwait:

@@ -12,8 +12,10 @@ namespace stasis::inspect {
 // (-ERESTART_RESTARTBLOCK: nanosleep, poll, futex); -1 when it is in none.
 int64_t sleep_left_ns(const freeze::FrozenThread& thread, const remote::Registers& registers);
 
-// Some calls return EINTR for a stop, though no signal has come (signal(7), "Interruption of system calls by stop
-// signals"). A program need not know that it was saved: it is sent back into the call, with what is left of the timeout.
-void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_comes, remote::Registers& registers);
+// Some calls return EINTR for a stop, though no signal has come (signal(7), "Interruption of system calls by
+// stop signals"). A program need not know that it was saved: it is sent back into the call, with what is left
+// of the timeout.
+void reissue_interrupted_call(const freeze::FrozenThread& thread, bool signal_comes,
+                              remote::Registers& registers);
 
 }  // namespace stasis::inspect

@@ -121,7 +121,8 @@ Result<void> leave_restartable_sequence(HostTid tid, remote::Registers& register
   // Inside a system call it is in no sequence: the kernel kills programs that call it from one.
   if (static_cast<int64_t>(registers.orig_rax) >= 0) return {};
   __ptrace_rseq_configuration configuration = {};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid.value, sizeof configuration, &configuration) <= 0) return {};
+  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid.value, sizeof configuration, &configuration) <= 0)
+    return {};
   if (configuration.rseq_abi_pointer == 0) return {};
   RemotePtr area{configuration.rseq_abi_pointer};
   STASIS_TRY(uint64_t descriptor, remote::read_object<uint64_t>(tid, area + offsetof(struct rseq, rseq_cs)));

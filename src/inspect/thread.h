@@ -20,12 +20,13 @@ class ThreadQuestions {
   size_t slack_ = 0, securebits_ = 0;
 };
 
-// What can be read from outside: registers, FPU, mask, pending signals, rseq, robust list, scheduling, credentials.
+// What can be read from outside: registers, FPU, mask, pending signals, rseq, robust list, scheduling,
+// credentials.
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out);
 
-// A task that was stopped inside a restartable sequence (rseq) is sent to its abort handler, as the kernel does with
-// any task that is preempted there; our excursion would otherwise hide the preemption from it.
+// A task that was stopped inside a restartable sequence (rseq) is sent to its abort handler, as the kernel
+// does with any task that is preempted there; our excursion would otherwise hide the preemption from it.
 Result<void> leave_restartable_sequence(HostTid task, remote::Registers& registers);
 
 }  // namespace stasis::inspect

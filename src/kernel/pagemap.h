@@ -19,8 +19,8 @@ class PageMap {
  public:
   static Result<PageMap> open(HostTid task);
 
-  // Ranges of [start, end) whose pages are the process's own: present or swapped, neither zero pages nor, in file
-  // mappings, pages of the file. Not more than `limit` pages when it is not 0.
+  // Ranges of [start, end) whose pages are the process's own: present or swapped, neither zero pages nor, in
+  // file mappings, pages of the file. Not more than `limit` pages when it is not 0.
   Result<std::vector<PageRange>> own_pages(uint64_t start, uint64_t end, uint64_t limit = 0) const;
 
  private:

@@ -224,31 +224,31 @@ Result<TaskStat> read_stat(HostTid task) {
   }
   stat.comm = text.substr(open + 1, close - open - 1);
   Words words(std::string_view(text).substr(close + 1));
-  stat.state = words.next()[0];                                          // 3
-  stat.parent.value = words.number<int>();                               // 4
-  stat.group = words.number();                                           // 5
-  stat.session = words.number();                                         // 6
-  stat.terminal = words.number();                                        // 7
-  stat.foreground_group = words.number();                                // 8
-  stat.flags = words.number<uint64_t>();                                 // 9
+  stat.state = words.next()[0];             // 3
+  stat.parent.value = words.number<int>();  // 4
+  stat.group = words.number();              // 5
+  stat.session = words.number();            // 6
+  stat.terminal = words.number();           // 7
+  stat.foreground_group = words.number();   // 8
+  stat.flags = words.number<uint64_t>();    // 9
   for (int field = 10; field <= 21; ++field) words.next();
-  stat.start_time = words.number<uint64_t>();                            // 22
+  stat.start_time = words.number<uint64_t>();  // 22
   for (int field = 23; field <= 25; ++field) words.next();
-  stat.start_code = words.number<uint64_t>();                            // 26
-  stat.end_code = words.number<uint64_t>();                              // 27
-  stat.start_stack = words.number<uint64_t>();                           // 28
+  stat.start_code = words.number<uint64_t>();   // 26
+  stat.end_code = words.number<uint64_t>();     // 27
+  stat.start_stack = words.number<uint64_t>();  // 28
   for (int field = 29; field <= 37; ++field) words.next();
-  stat.exit_signal = words.number<int32_t>();                            // 38
-  stat.processor = words.number<int32_t>();                              // 39
+  stat.exit_signal = words.number<int32_t>();  // 38
+  stat.processor = words.number<int32_t>();    // 39
   for (int field = 40; field <= 44; ++field) words.next();
-  stat.start_data = words.number<uint64_t>();                            // 45
+  stat.start_data = words.number<uint64_t>();  // 45
   stat.end_data = words.number<uint64_t>();
   stat.start_brk = words.number<uint64_t>();
   stat.arg_start = words.number<uint64_t>();
   stat.arg_end = words.number<uint64_t>();
   stat.env_start = words.number<uint64_t>();
-  stat.env_end = words.number<uint64_t>();                               // 51
-  stat.exit_code = words.number<int32_t>();                              // 52
+  stat.env_end = words.number<uint64_t>();   // 51
+  stat.exit_code = words.number<int32_t>();  // 52
   return stat;
 }
 
@@ -268,7 +268,8 @@ std::optional<ScheduleMoment> read_schedule_moment(HostTid task) {
       int64_t whole = 0;
       int64_t part = 0;
       std::from_chars(value.data(), value.data() + std::min(point, value.size()), whole);
-      if (point != std::string_view::npos) std::from_chars(value.data() + point + 1, value.data() + value.size(), part);
+      if (point != std::string_view::npos)
+        std::from_chars(value.data() + point + 1, value.data() + value.size(), part);
       moment.exec_start_ns = whole * 1'000'000 + part;
       found = true;
     } else if (line.starts_with("nr_voluntary_switches")) {
@@ -300,8 +301,8 @@ Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task) {
     } else if (line.starts_with("KernelPageSize:") && !all.empty()) {
       Words words(line.substr(15));
       all.back().page_size = words.number<uint64_t>() * 1024;
-    } else if (size_t dash = line.find('-'); dash != std::string_view::npos && dash <= 16 &&
-                                             line.find(':') > line.find(' ')) {
+    } else if (size_t dash = line.find('-');
+               dash != std::string_view::npos && dash <= 16 && line.find(':') > line.find(' ')) {
       MappingFlags mapping;
       const char* end = line.data() + line.size();
       auto parsed = std::from_chars(line.data(), end, mapping.start, 16);
@@ -314,7 +315,8 @@ Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task) {
 }
 
 Result<std::vector<int>> list_numbers(const std::string& directory) {
-  int fd = ::openat(host_proc(), directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd =
+      ::openat(host_proc(), directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return errno_error("list", "/proc/" + directory);
   DIR* stream = ::fdopendir(fd);
   if (stream == nullptr) {

@@ -1,5 +1,6 @@
-// Typed readings of /proc. All paths are relative to the /proc that was mounted when this program started, so they
-// mean the same after we have entered a session's mount namespace, where /proc shows the session's own pids.
+// Typed readings of /proc. All paths are relative to the /proc that was mounted when this program started, so
+// they mean the same after we have entered a session's mount namespace, where /proc shows the session's own
+// pids.
 #pragma once
 
 #include <array>
@@ -51,7 +52,8 @@ struct TaskStat {
   uint64_t flags = 0;  // PF_*
   uint64_t start_time = 0;
   uint64_t start_code = 0, end_code = 0, start_stack = 0;
-  uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0, env_end = 0;
+  uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0,
+           env_end = 0;
   int32_t exit_signal = 0;
   int32_t processor = 0;  // it ran on last
   int32_t exit_code = 0;
@@ -73,7 +75,7 @@ struct MapsEntry {
   uint64_t offset = 0;
   uint64_t device = 0;  // as st_dev
   uint64_t inode = 0;
-  std::string name;     // path, [stack], [vdso], ... unescaped
+  std::string name;  // path, [stack], [vdso], ... unescaped
 };
 Result<std::vector<MapsEntry>> read_maps(HostTid task);
 

@@ -7,7 +7,6 @@
 #include <cstddef>
 #include <cstring>
 
-
 extern "C" {
 extern const char stasis_stub_begin[];
 extern const char stasis_stub_context[];
@@ -34,7 +33,9 @@ constexpr uint64_t signal_bit(int signal) { return uint64_t{1} << (signal - 1); 
 
 }  // namespace
 
-uint64_t stub_size() { return (static_cast<uint64_t>(stasis_stub_end - stasis_stub_begin) + 15) & ~uint64_t{15}; }
+uint64_t stub_size() {
+  return (static_cast<uint64_t>(stasis_stub_end - stasis_stub_begin) + 15) & ~uint64_t{15};
+}
 
 int choose_report_signal(uint64_t ignored, uint64_t caught, uint64_t pending) {
   for (int signal : {SIGURG, SIGWINCH, SIGCHLD}) {
@@ -127,11 +128,12 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
 
 Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
   if (batch.calls_.size() > Batch::kMaxCalls || Batch::kDataOffset + batch.data_.size() > scratch_.size) {
-    return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
+    return Error{
+        "run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
   }
-  STASIS_CHECK(write_memory(task.tid(), scratch_.address,
-                            {reinterpret_cast<const char*>(batch.calls_.data()),
-                             batch.calls_.size() * Batch::kCallSize}));
+  STASIS_CHECK(write_memory(
+      task.tid(), scratch_.address,
+      {reinterpret_cast<const char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
   if (!batch.data_.empty()) {
     STASIS_CHECK(write_memory(task.tid(), scratch_.address + Batch::kDataOffset,
                               {batch.data_.data(), batch.data_.size()}));
@@ -145,37 +147,43 @@ bool Executor::reported(const Stop& stop, const TaskContext& context) {
 
 Result<void> Executor::await_report(const Tracee& task, const TaskContext& context) const {
   for (;;) {
-    // No time limit: a page being written to a slow disk may take its time, and everything else returns at once.
+    // No time limit: a page being written to a slow disk may take its time, and everything else returns at
+    // once.
     STASIS_TRY(auto stop, task.wait());
     if (stop->kind == Stop::Kind::kExited) {
       return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended",
                    "try again", ErrorCode::kTaskGone};
     }
     if (reported(*stop, context)) {
-      // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen to it.
+      // The same signal sent by somebody else is one that the program ignores: dropping it is what would
+      // happen to it.
       STASIS_TRY(std::string raw, task.signal_info());
       siginfo_t info;
       std::memcpy(&info, raw.data(), sizeof info);
       if (info.si_code == SI_TKILL && info.si_pid == context.tgid.value) return {};
       // Our own reports show the sender as the reader's namespace sees it; the program counter settles it.
       STASIS_TRY(Registers now, task.registers());
-      if (info.si_code == SI_TKILL && now.rip >= code_.value && now.rip < code_.value + stub_size()) return {};
+      if (info.si_code == SI_TKILL && now.rip >= code_.value && now.rip < code_.value + stub_size())
+        return {};
       STASIS_CHECK(task.resume());
       continue;
     }
     if (stop->kind == Stop::Kind::kSignal) {
       // Only faults get here: everything else is blocked.
       STASIS_TRY(Registers now, task.registers());
-      return Error{"run system calls remotely", fmt::format("task {}", task.tid()),
-                   fmt::format("signal {} at {:#x} (stub at {:#x})", stop->signal, now.rip, code_.value), {}};
+      return Error{"run system calls remotely",
+                   fmt::format("task {}", task.tid()),
+                   fmt::format("signal {} at {:#x} (stub at {:#x})", stop->signal, now.rip, code_.value),
+                   {}};
     }
     STASIS_CHECK(task.resume());
   }
 }
 
 Result<void> Executor::fetch(HostTid task, Batch& batch) const {
-  STASIS_CHECK(read_memory(task, scratch_.address,
-                           {reinterpret_cast<char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
+  STASIS_CHECK(
+      read_memory(task, scratch_.address,
+                  {reinterpret_cast<char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
   if (!batch.data_.empty()) {
     STASIS_CHECK(read_memory(task, scratch_.address + Batch::kDataOffset, batch.data_));
   }

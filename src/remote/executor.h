@@ -21,16 +21,17 @@ struct TaskContext {
 // Bytes that one copy of the stub needs.
 uint64_t stub_size();
 
-// The signal by which a stub reports: one that has no handler and is ignored, and is not pending. 0: there is none.
+// The signal by which a stub reports: one that has no handler and is ignored, and is not pending. 0: there is
+// none.
 int choose_report_signal(uint64_t ignored, uint64_t caught, uint64_t pending);
 
-// The registers with which a task goes on that was stopped inside a system call: the kernel restarts an interrupted call
-// itself only when it finds these registers on its own way back to the program. Here the program is sent back to the
-// `syscall` instruction by hand.
+// The registers with which a task goes on that was stopped inside a system call: the kernel restarts an
+// interrupted call itself only when it finds these registers on its own way back to the program. Here the
+// program is sent back to the `syscall` instruction by hand.
 Registers restarted(Registers registers);
 
-// One copy of the stub at `code` in the address space of `task`, with a scratch area for batches. Owns nothing in the
-// task; whoever put the stub there takes it away.
+// One copy of the stub at `code` in the address space of `task`, with a scratch area for batches. Owns
+// nothing in the task; whoever put the stub there takes it away.
 class Executor {
  public:
   Executor() = default;
@@ -49,7 +50,8 @@ class Executor {
 
   // Copies the stub with the context to which the task returns if we die. Must precede start().
   Result<void> install(HostTid task, const TaskContext& context, const Unwind& unwind) const;
-  // Lets the task execute the batch. The order of the steps is what makes dying between any two of them harmless.
+  // Lets the task execute the batch. The order of the steps is what makes dying between any two of them
+  // harmless.
   Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch) const;
   // True when this stop is the stub's report.
   static bool reported(const Stop& stop, const TaskContext& context);
@@ -60,8 +62,8 @@ class Executor {
   // start() and finish().
   Result<void> run(const Tracee& task, const TaskContext& context, Batch& batch) const;
   // A single call without a scratch area; its arguments and result are registers only.
-  Result<int64_t> run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind, long number,
-                             std::initializer_list<uint64_t> arguments) const;
+  Result<int64_t> run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
+                             long number, std::initializer_list<uint64_t> arguments) const;
 
  private:
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,

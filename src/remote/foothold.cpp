@@ -15,7 +15,8 @@ namespace stasis::remote {
 
 namespace {
 
-// An odd size, so that an area that was left behind can be told from the program's own memory together with kMagic.
+// An odd size, so that an area that was left behind can be told from the program's own memory together with
+// kMagic.
 constexpr uint64_t kScratchSize = 33 * kPageSize;
 constexpr std::string_view kMagic = "stasis scratch area, safe to unmap";
 constexpr uint64_t kMagicOffset = kScratchSize - 64;
@@ -44,7 +45,8 @@ bool is_free(std::string_view bytes) {
 // Room for `size` bytes of code at the end of an executable mapping.
 Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> maps, uint64_t size) {
   auto usable = [&](const kernel::MapsEntry& entry) -> std::optional<RemotePtr> {
-    if ((entry.protection & PROT_EXEC) == 0 || entry.shared || entry.name == "[vsyscall]") return std::nullopt;
+    if ((entry.protection & PROT_EXEC) == 0 || entry.shared || entry.name == "[vsyscall]")
+      return std::nullopt;
     RemotePtr address{(entry.end - size) & ~uint64_t{15}};
     std::string content(entry.end - address.value, '\0');
     if (!read_memory(task, address, content).ok()) return std::nullopt;
@@ -65,7 +67,8 @@ Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> map
 }  // namespace
 
 Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const TaskContext& context,
-                                                      std::span<const kernel::MapsEntry> maps, bool many_threads) {
+                                                      std::span<const kernel::MapsEntry> maps,
+                                                      bool many_threads) {
   if (context.report_signal == 0) {
     return refuse(leader, "it has a handler for every signal that is ignored by default", {});
   }
@@ -74,8 +77,8 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
   STASIS_TRY(RemotePtr cave, find_cave(leader, maps, 2 * size));
   uint64_t program_counter = context.registers.rip;
   if (program_counter >= cave.value && program_counter < cave.value + 2 * size) {
-    return Error{"enter the program", fmt::format("task {}", leader), "it is still leaving an interrupted checkpoint",
-                 "try again", ErrorCode::kBusy};
+    return Error{"enter the program", fmt::format("task {}", leader),
+                 "it is still leaving an interrupted checkpoint", "try again", ErrorCode::kBusy};
   }
   foothold->leader_executor_ = Executor(cave, {{0}, kScratchSize});
   foothold->thread_executor_ = Executor(cave + size, {});
@@ -84,7 +87,8 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
   // Areas that somebody left behind who was killed between two steps.
   Batch batch(foothold->scratch());
   for (const auto& entry : maps) {
-    if (!entry.shared || entry.end - entry.start != kScratchSize || !entry.name.starts_with("/dev/zero")) continue;
+    if (!entry.shared || entry.end - entry.start != kScratchSize || !entry.name.starts_with("/dev/zero"))
+      continue;
     std::string magic(kMagic.size(), '\0');
     if (read_memory(leader, RemotePtr{entry.start + kMagicOffset}, magic).ok() && magic == kMagic) {
       batch.call(SYS_munmap, {entry.start, kScratchSize});
@@ -96,12 +100,13 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
 
 Result<void> Foothold::map_areas(bool many_threads) {
   constexpr uint64_t kProtection = PROT_READ | PROT_WRITE;
-  // Shared, so that it never merges with memory of the program; a snapshot child may use the same pages, since the
-  // program itself has let go of them by then.
+  // Shared, so that it never merges with memory of the program; a snapshot child may use the same pages,
+  // since the program itself has let go of them by then.
   constexpr uint64_t kFlags = MAP_SHARED | MAP_ANONYMOUS;
   parked_ = true;
-  STASIS_TRY(int64_t address, leader_executor_.run_single(leader_, context_, {}, SYS_mmap,
-                                                          {0, kScratchSize, kProtection, kFlags, ~uint64_t{0}, 0}));
+  STASIS_TRY(int64_t address,
+             leader_executor_.run_single(leader_, context_, {}, SYS_mmap,
+                                         {0, kScratchSize, kProtection, kFlags, ~uint64_t{0}, 0}));
   if (address < 0 && address > -4096) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()),
                  fmt::format("no memory for a scratch area: {}", std::strerror(static_cast<int>(-address))),
@@ -154,7 +159,8 @@ Result<void> Foothold::arm_undo(const std::vector<std::array<uint64_t, 8>>& call
     return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
   }
   RemotePtr place = leader_executor_.scratch().address + kUndoOffset;
-  STASIS_CHECK(write_memory(leader_.tid(), place, {reinterpret_cast<const char*>(calls.data()), calls.size() * Batch::kCallSize}));
+  STASIS_CHECK(write_memory(leader_.tid(), place,
+                            {reinterpret_cast<const char*>(calls.data()), calls.size() * Batch::kCallSize}));
   undo_count_ = calls.size();
   undo_.assign(calls.begin(), calls.end());
   return leader_executor_.install(leader_.tid(), context_, {.undo_calls = place, .undo_count = undo_count_});
@@ -171,7 +177,8 @@ void Foothold::release() {
   if (undo_count_ != 0) {
     // Whoever armed it did not come to undo it himself.
     Batch batch(scratch());
-    for (const auto& call : undo_) batch.call(static_cast<long>(call[0]), {call[1], call[2], call[3], call[4], call[5], call[6]});
+    for (const auto& call : undo_)
+      batch.call(static_cast<long>(call[0]), {call[1], call[2], call[3], call[4], call[5], call[6]});
     (void)run(batch).ok();
   }
   // Every step is tried: the task may have been killed meanwhile, and then nothing of this matters.

@@ -1,4 +1,5 @@
-// Our place in the address space of a frozen process: the stub in a code cave, and scratch memory for batches.
+// Our place in the address space of a frozen process: the stub in a code cave, and scratch memory for
+// batches.
 #pragma once
 
 #include <memory>
@@ -12,14 +13,16 @@
 
 namespace stasis::remote {
 
-// Owns the stub and the scratch areas in one process; its destructor takes them away and puts the leader's context
-// back. While it lives the leader is parked in the stub, so that when we die it cleans up by itself. All threads of the
-// process must be stopped and traced by this thread.
+// Owns the stub and the scratch areas in one process; its destructor takes them away and puts the leader's
+// context back. While it lives the leader is parked in the stub, so that when we die it cleans up by itself.
+// All threads of the process must be stopped and traced by this thread.
 class Foothold {
  public:
-  // `leader` is stopped with `context`. kBusy: a task is still leaving the stub of somebody who died; thaw and retry.
+  // `leader` is stopped with `context`. kBusy: a task is still leaving the stub of somebody who died; thaw
+  // and retry.
   static Result<std::unique_ptr<Foothold>> establish(HostTid leader, const TaskContext& context,
-                                                     std::span<const kernel::MapsEntry> maps, bool many_threads);
+                                                     std::span<const kernel::MapsEntry> maps,
+                                                     bool many_threads);
   ~Foothold();
   Foothold(const Foothold&) = delete;
   Foothold& operator=(const Foothold&) = delete;
@@ -35,7 +38,8 @@ class Foothold {
   Scratch thread_scratch() const { return thread_executor_.scratch(); }
   Result<void> run_in(const Tracee& thread, const TaskContext& context, Batch& batch);
 
-  // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses there.
+  // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses
+  // there.
   const Executor& executor() const { return leader_executor_; }
   const TaskContext& context() const { return context_; }
   Tracee leader() const { return leader_; }
@@ -43,7 +47,8 @@ class Foothold {
   // The areas that are ours and not the program's, as [start, end).
   bool is_ours(uint64_t address) const;
 
-  // Before the leader's scratch area may be undone: calls that must be executed if we die (see Executor::Unwind).
+  // Before the leader's scratch area may be undone: calls that must be executed if we die (see
+  // Executor::Unwind).
   Result<void> arm_undo(const std::vector<std::array<uint64_t, 8>>& calls);
   Result<void> disarm_undo();
 

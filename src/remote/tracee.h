@@ -56,7 +56,8 @@ class Tracee {
   Result<std::vector<std::string>> pending_signals(bool shared) const;
   Result<std::string> signal_info() const;
 
-  // Waits for the next stop or the end of this task. With a deadline (CLOCK_MONOTONIC ns): nothing when it passed.
+  // Waits for the next stop or the end of this task. With a deadline (CLOCK_MONOTONIC ns): nothing when it
+  // passed.
   Result<std::optional<Stop>> wait(int64_t deadline_ns = 0) const;
 
  private:

@@ -16,7 +16,8 @@ using schema::Mapping;
 
 namespace {
 
-// Below this a run is read into fresh memory: a mapping of its own would cost more, and splits the neighbours.
+// Below this a run is read into fresh memory: a mapping of its own would cost more, and splits the
+// neighbours.
 constexpr uint64_t kSmallestMapped = 256 * 1024;
 
 constexpr int kPrctlSetMm = 35;
@@ -45,10 +46,11 @@ Result<void> check_identity(const Mapping& mapping) {
   }
   const auto& identity = mapping.identity();
   int64_t modified = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
-  // A shared mapping shows what is in the file now, as it did before; only code and data that the program relies on to
-  // be unchanged must be the same.
+  // A shared mapping shows what is in the file now, as it did before; only code and data that the program
+  // relies on to be unchanged must be the same.
   if (mapping.kind() != Mapping::PRIVATE_FILE) return {};
-  if (static_cast<uint64_t>(status.st_size) != identity.size()) return changed(mapping, "its size has changed");
+  if (static_cast<uint64_t>(status.st_size) != identity.size())
+    return changed(mapping, "its size has changed");
   if ((mapping.protection() & PROT_WRITE) == 0 && modified != identity.modified_ns()) {
     return changed(mapping, "it was modified after the checkpoint");
   }
@@ -59,7 +61,8 @@ bool writable_shared(const Mapping& mapping) {
   return mapping.kind() == Mapping::SHARED_FILE && (mapping.protection() & PROT_WRITE) != 0;
 }
 
-Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object, DescriptorTable& table) {
+Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object,
+                               DescriptorTable& table) {
   Fd memory(::memfd_create(object.name().empty() ? "shared" : object.name().c_str(), MFD_CLOEXEC));
   if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(object.size())) != 0) {
     return errno_error("restart: make shared memory", object.name());
@@ -93,7 +96,12 @@ class Builder {
  public:
   Builder(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
           DescriptorTable& table, MemoryMode mode)
-      : skeleton_(skeleton), memory_(memory), index_(index), files_(files), table_(table), mode_(mode),
+      : skeleton_(skeleton),
+        memory_(memory),
+        index_(index),
+        files_(files),
+        table_(table),
+        mode_(mode),
         batch_(skeleton.batch()) {}
 
   Result<void> build(const WorkArea& area) {
@@ -122,7 +130,8 @@ class Builder {
                            fmt::format("system call {} at {:#x}", batch_.number(i), batch_.argument(i, 0)),
                            static_cast<int>(-result));
       }
-      auto wanted = std::find_if(expected_.begin(), expected_.end(), [&](const auto& entry) { return entry.first == i; });
+      auto wanted = std::find_if(expected_.begin(), expected_.end(),
+                                 [&](const auto& entry) { return entry.first == i; });
       if (wanted != expected_.end() && static_cast<uint64_t>(result) != wanted->second) {
         return Error{fmt::format("restart: build the memory of task {}", skeleton_.ns_pid()), "page file",
                      "it is shorter than recorded", "`stasis verify` tells more", ErrorCode::kDamaged};
@@ -152,7 +161,8 @@ class Builder {
     }
     if (!same) {
       return Error{"restart", "vDSO", "this kernel's vDSO has another layout than the one of the checkpoint",
-                   "restart it on the kernel version that took it (stasis inspect shows which)", ErrorCode::kUnsupported};
+                   "restart it on the kernel version that took it (stasis inspect shows which)",
+                   ErrorCode::kUnsupported};
     }
     uint64_t parked = area.parking();
     for (size_t i = 0; i < wanted.size(); ++i) {
@@ -171,7 +181,8 @@ class Builder {
     while (next_run < memory_.runs_size() && memory_.runs(next_run).address() < mapping.end()) {
       runs.push_back(&memory_.runs(next_run++));
     }
-    bool has_read = std::any_of(runs.begin(), runs.end(), [&](const auto* run) { return !is_mapped(mapping, *run); });
+    bool has_read =
+        std::any_of(runs.begin(), runs.end(), [&](const auto* run) { return !is_mapped(mapping, *run); });
 
     uint64_t fill_protection = has_read ? protection | PROT_WRITE : protection;
     uint64_t flags = MAP_FIXED;
@@ -211,9 +222,11 @@ class Builder {
     for (const auto* run : runs) {
       STASIS_CHECK(room());
       if (is_mapped(mapping, *run)) {
-        batch_.call(SYS_mmap, {run->address(), run->size(), fill_protection, MAP_FIXED | MAP_PRIVATE, pages, run->offset()});
+        batch_.call(SYS_mmap, {run->address(), run->size(), fill_protection, MAP_FIXED | MAP_PRIVATE, pages,
+                               run->offset()});
       } else {
-        expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}), run->size());
+        expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}),
+                               run->size());
       }
     }
     if (fill_protection != protection) batch_.call(SYS_mprotect, {mapping.start(), size, protection});
@@ -222,7 +235,8 @@ class Builder {
       optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice)}));
     }
     if (mapping.lock_flags() != 0) {
-      optional(batch_.call(SYS_mlock2, {mapping.start(), size, mapping.lock_flags() == 2 ? uint64_t{1} : uint64_t{0}}));
+      optional(batch_.call(SYS_mlock2,
+                           {mapping.start(), size, mapping.lock_flags() == 2 ? uint64_t{1} : uint64_t{0}}));
     }
     return {};
   }
@@ -297,7 +311,8 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
       if (!named || mapping.path().empty()) continue;
-      STASIS_TRY([[maybe_unused]] int number, table.open_for_mapping(mapping.path(), writable_shared(mapping)));
+      STASIS_TRY([[maybe_unused]] int number,
+                 table.open_for_mapping(mapping.path(), writable_shared(mapping)));
     }
   }
   for (const auto& object : image.manifest().shared_memories()) {
@@ -307,8 +322,9 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
   return files;
 }
 
-Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
-                          DescriptorTable& table, const WorkArea& area, MemoryMode mode) {
+Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
+                          const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
+                          MemoryMode mode) {
   return Builder(skeleton, memory, index, files, table, mode).build(area);
 }
 

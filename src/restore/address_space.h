@@ -31,8 +31,9 @@ class MemoryFiles {
 };
 
 // Maps everything into a stripped skeleton and fills it. The leader's stub and the work area stay.
-Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
-                          DescriptorTable& table, const WorkArea& area, MemoryMode mode);
+Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
+                          const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
+                          MemoryMode mode);
 
 // The address of the restored vDSO; 0: the image has none.
 uint64_t vdso_address(const schema::Memory& memory);

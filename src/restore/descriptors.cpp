@@ -47,7 +47,10 @@ Result<int> DescriptorTable::description(uint32_t id) {
   if (auto found = made_.find(id); found != made_.end()) return found->second;
   const resource::Record* wanted = record(id);
   if (wanted == nullptr) {
-    return Error{"restart: make descriptors", fmt::format("description {}", id), "the image has none", {},
+    return Error{"restart: make descriptors",
+                 fmt::format("description {}", id),
+                 "the image has none",
+                 {},
                  ErrorCode::kDamaged};
   }
   const auto* kind = resource::find_descriptor_kind(wanted->kind);
@@ -90,7 +93,8 @@ Result<int> DescriptorTable::open_for_mapping(const std::string& path, bool writ
 Result<void> DescriptorTable::place(Skeleton& skeleton, const schema::Process& process) const {
   std::vector<const schema::DescriptorSlot*> slots;
   for (const auto& slot : process.descriptors()) slots.push_back(&slot);
-  std::sort(slots.begin(), slots.end(), [](const auto* a, const auto* b) { return a->number() < b->number(); });
+  std::sort(slots.begin(), slots.end(),
+            [](const auto* a, const auto* b) { return a->number() < b->number(); });
   Batch batch = skeleton.batch();
   std::string step = "place the descriptors";
   auto flush_when_full = [&]() -> Result<void> {
@@ -104,10 +108,12 @@ Result<void> DescriptorTable::place(Skeleton& skeleton, const schema::Process& p
     STASIS_CHECK(flush_when_full());
     // What the skeleton inherited in between is the builder's own.
     if (slot->number() > next) {
-      batch.call(SYS_close_range, {static_cast<uint64_t>(next), static_cast<uint64_t>(slot->number() - 1), 0});
+      batch.call(SYS_close_range,
+                 {static_cast<uint64_t>(next), static_cast<uint64_t>(slot->number() - 1), 0});
     }
-    batch.call(SYS_dup3, {static_cast<uint64_t>(made_.at(slot->description())), static_cast<uint64_t>(slot->number()),
-                          slot->close_on_exec() ? static_cast<uint64_t>(O_CLOEXEC) : 0});
+    batch.call(SYS_dup3,
+               {static_cast<uint64_t>(made_.at(slot->description())), static_cast<uint64_t>(slot->number()),
+                slot->close_on_exec() ? static_cast<uint64_t>(O_CLOEXEC) : 0});
     next = slot->number() + 1;
   }
   if (next < base_) {
@@ -143,7 +149,8 @@ class RemoteFinishing final : public resource::Finishing {
 
 }  // namespace
 
-Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const {
+Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons,
+                                     const schema::Manifest& manifest) const {
   std::set<uint32_t> done;
   for (const auto& process : manifest.processes()) {
     auto owner = skeletons.find(process.pid());

@@ -1,4 +1,5 @@
-// The builder's table of descriptors: made once, inherited by every process of the new tree, placed there by number.
+// The builder's table of descriptors: made once, inherited by every process of the new tree, placed there by
+// number.
 #pragma once
 
 #include <map>
@@ -15,7 +16,8 @@
 
 namespace stasis::restore {
 
-// Everything that processes inherit stands at numbers from base() on, above all numbers that the program uses.
+// Everything that processes inherit stands at numbers from base() on, above all numbers that the program
+// uses.
 class DescriptorTable final : public resource::Making {
  public:
   explicit DescriptorTable(const image::Image& image);

@@ -112,7 +112,8 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     STASIS_CHECK(task.seize(PTRACE_O_EXITKILL));
     STASIS_CHECK(task.interrupt());
     STASIS_TRY(auto stop, task.wait());
-    if (stop->kind == remote::Stop::Kind::kExited) return Error{"restart", fmt::format("task {}", pid), "it ended", {}};
+    if (stop->kind == remote::Stop::Kind::kExited)
+      return Error{"restart", fmt::format("task {}", pid), "it ended", {}};
     auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
     STASIS_CHECK(entry->second.prepare());
     STASIS_CHECK(entry->second.strip(area_));
@@ -243,7 +244,8 @@ Result<void> RestartFromImage::build(HostTid init) {
     }
     const auto& memory = manifest().memories(static_cast<int>(process.memory()));
     STASIS_CHECK(task.prepare());
-    STASIS_CHECK(build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
+    STASIS_CHECK(
+        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
     builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), table_->base());
     STASIS_CHECK(builders_.back().set_process(*table_));
     STASIS_CHECK(table_->place(task, process));
@@ -267,9 +269,11 @@ Result<void> check_host(const schema::Manifest& manifest) {
   kernel::describe_cpu(here);
   uint64_t missing = manifest.host().xsave_features() & ~here.xsave_features();
   if (missing != 0) {
-    return Error{"restart", manifest.host().cpu(),
-                 fmt::format("this processor lacks register sets that the program was given (XSAVE features {:#x})", missing),
-                 "restart it on a processor that has them", ErrorCode::kUnsupported};
+    return Error{
+        "restart", manifest.host().cpu(),
+        fmt::format("this processor lacks register sets that the program was given (XSAVE features {:#x})",
+                    missing),
+        "restart it on a processor that has them", ErrorCode::kUnsupported};
   }
   return {};
 }

@@ -20,7 +20,8 @@ enum class MemoryMode {
 //   builder:    make_descriptions()   in the session's new namespaces, before init is forked
 //   init:       spawn_roots()         in the session's pid namespace
 //   builder:    build(), release()
-// The builder traces everything that is being made, with PTRACE_O_EXITKILL: when it fails or dies, nothing is left.
+// The builder traces everything that is being made, with PTRACE_O_EXITKILL: when it fails or dies, nothing is
+// left.
 class Restart {
  public:
   // Reads and validates everything, and what the image asks of this host; forks nothing.
@@ -28,7 +29,8 @@ class Restart {
   virtual ~Restart() = default;
 
   virtual const schema::Manifest& manifest() const = 0;
-  // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what launch's were.
+  // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what
+  // launch's were.
   virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;
   virtual Result<void> spawn_roots() = 0;
   virtual Result<void> build(HostTid init) = 0;

@@ -43,10 +43,11 @@ Result<void> Skeleton::run_checked(Batch& batch, const std::string& step,
 
 Result<void> Skeleton::strip(const WorkArea& area) {
   Batch batch = this->batch();
-  // The C library of ours has registered an area for restartable sequences; the kernel writes to it on every return to
-  // the program, and would kill the task once the area is gone.
+  // The C library of ours has registered an area for restartable sequences; the kernel writes to it on every
+  // return to the program, and would kill the task once the area is gone.
   __ptrace_rseq_configuration rseq = {};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, pid().value, sizeof rseq, &rseq) > 0 && rseq.rseq_abi_pointer != 0) {
+  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, pid().value, sizeof rseq, &rseq) > 0 &&
+      rseq.rseq_abi_pointer != 0) {
     constexpr uint64_t kUnregister = 1;
     batch.call(SYS_rseq, {rseq.rseq_abi_pointer, rseq.rseq_abi_size, kUnregister, rseq.signature});
   }

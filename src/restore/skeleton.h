@@ -1,4 +1,5 @@
-// A process of the new tree while it is being built: alive, stopped, traced, and without memory of its own yet.
+// A process of the new tree while it is being built: alive, stopped, traced, and without memory of its own
+// yet.
 #pragma once
 
 #include <functional>
@@ -34,7 +35,8 @@ class Skeleton {
   // Another thread of the same process; it uses the same stub and scratch area, one at a time.
   Skeleton thread(HostTid tid, NsTid ns_tid) const;
 
-  // run(), and an error naming step and call if one of them failed. `tolerate` may accept a failed call by its index.
+  // run(), and an error naming step and call if one of them failed. `tolerate` may accept a failed call by
+  // its index.
   Result<void> run_checked(remote::Batch& batch, const std::string& step,
                            const std::function<bool(size_t index, int error)>& tolerate = {});
 
@@ -51,8 +53,8 @@ class Skeleton {
 Result<void> check_batch(const remote::Batch& batch, NsTid task, const std::string& step,
                          const std::function<bool(size_t index, int error)>& tolerate = {});
 
-// Waits for the first stops of tasks that were cloned with CLONE_PTRACE by `maker`, and tells which is which by their
-// numbers in the session.
+// Waits for the first stops of tasks that were cloned with CLONE_PTRACE by `maker`, and tells which is which
+// by their numbers in the session.
 Result<std::map<int, HostTid>> await_births(size_t count);
 
 }  // namespace stasis::restore

@@ -132,8 +132,8 @@ Result<void> TaskBuilder::make_threads() {
     for (int i = first; i < last; ++i) {
       const auto& thread = process_.threads(i);
       CloneRequest request;
-      request.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE |
-                      CLONE_CHILD_CLEARTID;
+      request.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                      CLONE_PTRACE | CLONE_CHILD_CLEARTID;
       request.child_tid = thread.clear_tid_address();
       add_clone(batch, request, NsTid{thread.tid()});
     }
@@ -160,7 +160,8 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   Batch batch = task.batch();
   std::vector<size_t> optional;
   batch.call(SYS_set_tid_address, {record.clear_tid_address()});
-  if (record.robust_list_size() != 0) batch.call(SYS_set_robust_list, {record.robust_list(), record.robust_list_size()});
+  if (record.robust_list_size() != 0)
+    batch.call(SYS_set_robust_list, {record.robust_list(), record.robust_list_size()});
   if (record.rseq_address() != 0) {
     batch.call(SYS_rseq, {record.rseq_address(), record.rseq_size(), 0, record.rseq_signature()});
   }
@@ -168,7 +169,8 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   stack.ss_sp = reinterpret_cast<void*>(record.altstack_base());
   stack.ss_flags = static_cast<int>(record.altstack_flags());
   stack.ss_size = record.altstack_size();
-  // The task has the scratch area nowhere near a stack, so that the kernel does not think it is running on this one.
+  // The task has the scratch area nowhere near a stack, so that the kernel does not think it is running on
+  // this one.
   if (stack.ss_size != 0) batch.call(SYS_sigaltstack, {batch.put_object(stack), 0});
   batch.call(SYS_prctl, {PR_SET_NAME, batch.put({record.name().c_str(), record.name().size() + 1})});
   if (record.timer_slack_ns() != 0) batch.call(SYS_prctl, {PR_SET_TIMERSLACK, record.timer_slack_ns()});
@@ -194,7 +196,8 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   ::syscall(SYS_sched_setattr, host, &scheduling, 0);
   // Policies without a nice value keep one all the same, for when they are left.
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
-  if (!record.affinity().empty()) ::syscall(SYS_sched_setaffinity, host, record.affinity().size(), record.affinity().data());
+  if (!record.affinity().empty())
+    ::syscall(SYS_sched_setaffinity, host, record.affinity().size(), record.affinity().data());
   if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
   return {};
 }
@@ -256,10 +259,12 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
     uint64_t info = batch.put(signal.info());
     // A task may send itself any siginfo; from outside the kernel would not let us fake the sender.
     if (shared) {
-      batch.call(SYS_rt_sigqueueinfo, {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(number), info});
+      batch.call(SYS_rt_sigqueueinfo,
+                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(number), info});
     } else {
-      batch.call(SYS_rt_tgsigqueueinfo, {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(thread.record->tid()),
-                                         static_cast<uint64_t>(number), info});
+      batch.call(SYS_rt_tgsigqueueinfo,
+                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(thread.record->tid()),
+                  static_cast<uint64_t>(number), info});
     }
   }
   if (batch.empty()) return {};
@@ -308,7 +313,8 @@ Result<void> TaskBuilder::set_credentials(ThreadState& thread) {
     batch.call(SYS_prctl, {PR_SET_PDEATHSIG, thread.record->parent_death_signal()});
   }
   if (&thread == threads_.data()) {
-    optional.push_back(batch.call(SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable() == 1 ? uint64_t{1} : uint64_t{0}}));
+    optional.push_back(
+        batch.call(SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable() == 1 ? uint64_t{1} : uint64_t{0}}));
   }
   return thread.skeleton.run_checked(batch, "set the credentials", [&](size_t index, int) {
     return std::find(optional.begin(), optional.end(), index) != optional.end();
@@ -318,8 +324,9 @@ Result<void> TaskBuilder::set_credentials(ThreadState& thread) {
 Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
   Registers registers = recorded_registers(*thread.record);
   if (!in_restartable_sleep(registers) || thread.record->sleep_left_ns() < 0) return {};
-  // The kernel keeps the deadline of an interrupted sleep where only it can write. So the thread begins the sleep anew,
-  // with the time that was left, and is interrupted: then the kernel has the deadline, and goes on by itself.
+  // The kernel keeps the deadline of an interrupted sleep where only it can write. So the thread begins the
+  // sleep anew, with the time that was left, and is interrupted: then the kernel has the deadline, and goes
+  // on by itself.
   Batch batch = thread.skeleton.batch();
   int64_t left = std::max<int64_t>(thread.record->sleep_left_ns(), 1000);
   uint64_t time = batch.put_object(to_timespec(left));
@@ -331,7 +338,8 @@ Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
       batch.call(SYS_clock_nanosleep, {registers.rdi, registers.rsi, time, registers.r10});
       break;
     case SYS_poll:
-      batch.call(SYS_poll, {registers.rdi, registers.rsi, static_cast<uint64_t>((left + 999'999) / 1'000'000)});
+      batch.call(SYS_poll,
+                 {registers.rdi, registers.rsi, static_cast<uint64_t>((left + 999'999) / 1'000'000)});
       break;
     case SYS_futex:
       batch.call(SYS_futex, {registers.rdi, registers.rsi, registers.rdx, time, registers.r8, registers.r9});
@@ -346,7 +354,8 @@ Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
     STASIS_TRY(auto stop, task.wait());
     // Its time was up, or what it waited for is there: then it reissues the whole call and sees that, too.
     if (remote::Executor::reported(*stop, thread.skeleton.context())) return {};
-    if (stop->kind == Stop::Kind::kExited) return Error{"restart: resume a sleep", name(), "the task ended", {}};
+    if (stop->kind == Stop::Kind::kExited)
+      return Error{"restart: resume a sleep", name(), "the task ended", {}};
     STASIS_TRY(Registers now, task.registers());
     if (in_restartable_sleep(now) && now.orig_rax == registers.orig_rax) {
       thread.primed = true;
@@ -386,7 +395,8 @@ Result<void> TaskBuilder::finish() {
     // A hard limit cannot be raised without privilege: the highest allowed is what there is.
     rlimit here;
     if (::getrlimit(static_cast<int>(limit->resource()), &here) != 0) continue;
-    rlimit64 value = {std::min<uint64_t>(limit->soft(), here.rlim_max), std::min<uint64_t>(limit->hard(), here.rlim_max)};
+    rlimit64 value = {std::min<uint64_t>(limit->soft(), here.rlim_max),
+                      std::min<uint64_t>(limit->hard(), here.rlim_max)};
     again.call(SYS_prlimit64, {0, limit->resource(), again.put_object(value), 0});
   }
   if (!again.empty()) STASIS_CHECK(leader.skeleton.run(again));
@@ -395,7 +405,8 @@ Result<void> TaskBuilder::finish() {
   return drop_work_area();
 }
 
-// The last pages of ours can only be given up by code that is not in them: the vDSO has a `syscall` instruction.
+// The last pages of ours can only be given up by code that is not in them: the vDSO has a `syscall`
+// instruction.
 Result<void> TaskBuilder::drop_work_area() {
   // The leader of a program without a vDSO keeps the area; nothing refers to it.
   uint64_t vdso = 0;
@@ -404,7 +415,8 @@ Result<void> TaskBuilder::drop_work_area() {
   }
   if (vdso == 0) return {};
   // Any thread may do it, and one that is inside a primed sleep must not be disturbed.
-  auto free_thread = std::find_if(threads_.begin(), threads_.end(), [](const auto& thread) { return !thread.primed; });
+  auto free_thread =
+      std::find_if(threads_.begin(), threads_.end(), [](const auto& thread) { return !thread.primed; });
   if (free_thread == threads_.end()) free_thread = threads_.begin();
   remote::Tracee task = free_thread->skeleton.task();
   Registers registers = free_thread->skeleton.context().registers;
@@ -422,7 +434,8 @@ Result<void> TaskBuilder::drop_work_area() {
     STASIS_CHECK(task.step());
   }
   STASIS_TRY(Registers after, task.registers());
-  if (after.rax != 0) return errno_error("restart: leave", name(), static_cast<int>(-static_cast<int64_t>(after.rax)));
+  if (after.rax != 0)
+    return errno_error("restart: leave", name(), static_cast<int>(-static_cast<int64_t>(after.rax)));
   return {};
 }
 
@@ -431,7 +444,8 @@ Result<void> TaskBuilder::arm() {
     remote::Tracee task = thread.skeleton.task();
     Registers registers = recorded_registers(*thread.record);
     if (!thread.primed) {
-      // A sleep that could not be primed is asked for again as a whole; everything else as the kernel would do it.
+      // A sleep that could not be primed is asked for again as a whole; everything else as the kernel would
+      // do it.
       if (in_restartable_sleep(registers)) registers.rax = static_cast<uint64_t>(-512);
       registers = remote::restarted(registers);
     }

@@ -12,11 +12,12 @@
 
 namespace stasis::restore {
 
-// Builds one process, in steps that the tree takes together: what a step needs of other processes exists when it comes.
+// Builds one process, in steps that the tree takes together: what a step needs of other processes exists when
+// it comes.
 class TaskBuilder {
  public:
-  TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory, const WorkArea& area,
-              bool user_namespace, int first_foreign_descriptor)
+  TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory,
+              const WorkArea& area, bool user_namespace, int first_foreign_descriptor)
       : skeleton_(skeleton),
         process_(process),
         memory_(memory),
@@ -24,7 +25,8 @@ class TaskBuilder {
         user_namespace_(user_namespace),
         first_foreign_descriptor_(first_foreign_descriptor) {}
 
-  // Session terminals, working directory, umask, signal actions, limits that are not in our way: of the process.
+  // Session terminals, working directory, umask, signal actions, limits that are not in our way: of the
+  // process.
   Result<void> set_process(const DescriptorTable& table);
   // Threads come into being, and get what is each one's own.
   Result<void> make_threads();

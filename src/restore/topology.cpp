@@ -43,7 +43,8 @@ class Planner {
     for (const auto& process : manifest_.processes()) {
       if (process.session() <= 0 || process.group() <= 0) {
         return Error{"plan the restart", fmt::format("task {}", process.pid()),
-                     "it belongs to a session or group outside", "start it with `stasis launch`", ErrorCode::kRefused};
+                     "it belongs to a session or group outside", "start it with `stasis launch`",
+                     ErrorCode::kRefused};
       }
       if (!index_.contains(process.session())) {
         Birth leader;
@@ -108,8 +109,10 @@ class Planner {
   }
 
   static Error no_order(const Birth& birth) {
-    return Error{"plan the restart", fmt::format("task {}", birth.pid),
-                 "it was adopted by a process of another session, and no order of births gives that", {},
+    return Error{"plan the restart",
+                 fmt::format("task {}", birth.pid),
+                 "it was adopted by a process of another session, and no order of births gives that",
+                 {},
                  ErrorCode::kRefused};
   }
 

@@ -1,4 +1,5 @@
-// The order in which a process tree is made, so that every process is born in the right session under the right parent.
+// The order in which a process tree is made, so that every process is born in the right session under the
+// right parent.
 #pragma once
 
 #include <map>
@@ -10,19 +11,19 @@
 
 namespace stasis::restore {
 
-// One process to be made. Sessions and groups whose leader has ended need that leader for a moment (only it can make
-// them); such a process is temporary and ends before the program runs.
+// One process to be made. Sessions and groups whose leader has ended need that leader for a moment (only it
+// can make them); such a process is temporary and ends before the program runs.
 struct Birth {
   NsTid pid;
-  NsTid parent;              // 1: init
+  NsTid parent;                              // 1: init
   const schema::Process* process = nullptr;  // nullptr: temporary
   bool becomes_session_leader = false;
-  NsTid group;               // to be joined; its leader exists by then
+  NsTid group;  // to be joined; its leader exists by then
   // Children that must be born before this process calls setsid(): they stay in the session it was born in.
   std::vector<size_t> early_children;
   std::vector<size_t> children;
-  // Children of init that must be born in the session of this process: made by a helper of it that ends at once, which
-  // makes them orphans.
+  // Children of init that must be born in the session of this process: made by a helper of it that ends at
+  // once, which makes them orphans.
   std::vector<size_t> orphans;
 };
 

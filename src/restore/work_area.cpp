@@ -59,7 +59,8 @@ Result<WorkArea> WorkArea::create(const schema::Manifest& manifest) {
     if (entry.name == "[vdso]") {
       std::string_view code(reinterpret_cast<const char*>(entry.start), entry.end - entry.start);
       size_t offset = code.find("\x0f\x05");
-      if (offset == std::string_view::npos) return Error{"restart", "vDSO", "it has no system call instruction", {}};
+      if (offset == std::string_view::npos)
+        return Error{"restart", "vDSO", "it has no system call instruction", {}};
       area.syscall_offset_ = offset;
     }
     if (entry.name == "[vdso]" || entry.name.starts_with("[vvar")) area.kernel_mappings_.push_back(entry);

@@ -1,4 +1,5 @@
-// The place in the new processes from which they are built: the stub, scratch memory, and a parking place for the vDSO.
+// The place in the new processes from which they are built: the stub, scratch memory, and a parking place for
+// the vDSO.
 #pragma once
 
 #include <vector>
@@ -11,8 +12,8 @@
 
 namespace stasis::restore {
 
-// Mapped by the builder before anything is forked, at addresses that no process of the image uses; so every process
-// of the new tree has it from birth and can give up all its other memory at once.
+// Mapped by the builder before anything is forked, at addresses that no process of the image uses; so every
+// process of the new tree has it from birth and can give up all its other memory at once.
 class WorkArea {
  public:
   static Result<WorkArea> create(const schema::Manifest& manifest);

@@ -191,7 +191,8 @@ Init::~Init() {
 void Init::kill() {
   if (tid_.value <= 0) return;
   ::kill(tid_.value, SIGKILL);
-  // init ends when its whole namespace has, and tasks that this thread traces are gone only when it has waited for them.
+  // init ends when its whole namespace has, and tasks that this thread traces are gone only when it has
+  // waited for them.
   for (;;) {
     pid_t ended = ::waitpid(-1, nullptr, __WALL);
     if (ended == tid_.value || (ended < 0 && errno != EINTR)) break;

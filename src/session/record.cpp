@@ -213,9 +213,11 @@ Result<SessionLock> SessionLock::take(const std::string& name, const std::string
   if (::fcntl(fd.get(), F_OFD_SETLK, &whole) < 0) {
     if (errno != EAGAIN && errno != EACCES) return errno_error("lock", path);
     auto holder = read_all(fd.get(), 256);
-    // A start takes milliseconds, and whoever asks for something right after it wants it of the started session.
+    // A start takes milliseconds, and whoever asks for something right after it wants it of the started
+    // session.
     bool starting = holder.ok() && purpose != kStartPurpose && holder->ends_with(kStartPurpose);
-    if (starting && ::fcntl(fd.get(), F_OFD_SETLKW, &whole) == 0) return take_over(std::move(fd), name, purpose);
+    if (starting && ::fcntl(fd.get(), F_OFD_SETLKW, &whole) == 0)
+      return take_over(std::move(fd), name, purpose);
     return Error{purpose + " session", name,
                  fmt::format("somebody else is working on it ({})",
                              holder.ok() && !holder->empty() ? "process " + *holder : "unknown"),

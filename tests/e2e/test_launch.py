@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""A program under `stasis launch` behaves as it would alone (exit status, signals, pipes, terminal) and needs nobody."""
+"""A program under `stasis launch` behaves as it would alone, and needs nobody."""
 import json
 import os
 import signal
