@@ -5,7 +5,7 @@ import os
 import re
 import unittest
 
-from harness import ProgramTest
+from harness import ProgramTest, wait_for
 
 PYTHON = "/usr/bin/python3"
 OK, USAGE, NOT_FOUND, REFUSED, DAMAGED = 0, 2, 3, 4, 7
@@ -28,6 +28,7 @@ class Verbs(ProgramTest):
     def setUp(self):
         super().setUp()
         self.box.launch("s", PYTHON, "-c", PROGRAM)
+        wait_for("both processes are there", lambda: len((self.box.session("s") or {"processes": []})["processes"]) == 2)
 
     def checkpoint(self, *flags, name="s"):
         self.box.stasis("checkpoint", name, *flags)
