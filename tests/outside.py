@@ -27,6 +27,12 @@ def having_in_environment(entry):
     return found
 
 
+def open_to_all(path):
+    """Whether any user can get to the file and execute it."""
+    path = pathlib.Path(path).resolve()
+    return all(p.stat().st_mode & 0o001 for p in [path, *path.parents])
+
+
 def read(path):
     try:
         return pathlib.Path(path).read_text(errors="replace")

@@ -412,7 +412,7 @@ def main():
         user = pwd.getpwnam(options.as_user)
 
     options.peer_port = echo_server()
-    if user:
+    if user and not outside.open_to_all(options.stasis):
         atexit.register(shutil.rmtree, make_reachable(options), True)
     counts, failures, seconds = {"pass": 0, "skip": 0, "fail": 0, "limit": 0}, [], time.monotonic()
 
@@ -433,7 +433,7 @@ def main():
                 verdict = "pass" if verdict == "fail" else "fail"
             name = f"{program.name}/{case} [{mode}]"
             reason = limits.get(f"{program.name}/{case}") or limits.get(f"{program.name}/{case}[{mode}]")
-            if verdict == "pass" and reason and mode != "control":
+            if verdict == "pass" and reason and mode == "restart" and not run.traits & MAY_REFUSE:
                 print(f"no limit any more? {name}: {reason}", flush=True)
             if verdict == "fail" and reason:
                 verdict = "limit"

@@ -62,10 +62,10 @@ class Sandbox:
         self.home.mkdir(mode=0o700)
         self.binary = BINARY
         if self.user:
-            # The build tree may lie where an ordinary user has no way in.
-            self.binary = self.dir / "stasis"
-            shutil.copy2(BINARY, self.binary)
-            os.chmod(self.binary, 0o755)
+            if not outside.open_to_all(BINARY):  # the build tree is where an ordinary user has no way in
+                self.binary = self.dir / "stasis"
+                shutil.copy2(BINARY, self.binary)
+                os.chmod(self.binary, 0o755)
             os.chown(self.dir, self.user.pw_uid, self.user.pw_gid)
             os.chown(self.home, self.user.pw_uid, self.user.pw_gid)
         self.env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TERM": "xterm", "STASIS_HOME": str(self.home),
