@@ -14,6 +14,14 @@ struct Options {
   CLI::App* verb = nullptr;
 };
 
+// What follows the options is not CLI11's to parse, so it does not know that it is there.
+class LaunchFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App*, std::string name) const override {
+    return "Usage: " + name + " [OPTIONS] -- PROGRAM [ARGS...]\n";
+  }
+};
+
 int run(Options& options) {
   session::LaunchRequest& request = options.request;
   request.command = options.verb->remaining();
@@ -42,8 +50,7 @@ int run(Options& options) {
 }  // namespace
 
 CLI::App* add_launch(CLI::App& app, int& status) {
-  CLI::App* verb = app.add_subcommand(
-      "launch", "Run a program so that it can be saved: launch [OPTIONS] -- PROGRAM [ARGS...]");
+  CLI::App* verb = app.add_subcommand("launch", "Run a program so that it can be saved");
   auto options = std::make_shared<Options>();
   options->verb = verb;
   verb->add_option("--name", options->request.name, "Name of the session (default: the program's)");
@@ -55,6 +62,9 @@ CLI::App* add_launch(CLI::App& app, int& status) {
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");
   verb->prefix_command();
+  auto formatter = std::make_shared<LaunchFormatter>();
+  formatter->column_width(app.get_formatter()->get_column_width());
+  verb->formatter(formatter);
   verb->footer(R"(
 In the foreground the command behaves as the program would: terminal, signals, exit status. It exits with 127
 when PROGRAM is not found, and with 126 when it cannot be executed. When 'stasis checkpoint --stop' ends the
