@@ -17,7 +17,7 @@ struct Options {
 
 int run(Options& options) {
   session::RestartRequest& request = options.request;
-  if (options.memory == "eager") request.memory = restore::MemoryMode::kEager;
+  request.memory = options.memory == "mapped" ? restore::MemoryMode::kMapped : restore::MemoryMode::kEager;
   if (options.background) request.ground = session::Ground::kBackground;
   if (!options.interval.empty()) {
     auto interval = parse_duration(options.interval);
