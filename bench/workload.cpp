@@ -147,7 +147,7 @@ void work_compute(const Memory& memory) {  // arithmetic and reads all over the 
   uint64_t x = 1;
   size_t words = memory.size() / sizeof(uint64_t);
   auto* data = reinterpret_cast<const uint64_t*>(memory.bytes());
-  for (int i = 0; i < 20'000'000; ++i) {
+  for (int i = 0; i < 5'000'000; ++i) {
     x = x * 6364136223846793005 + 1442695040888963407;
     if (words != 0 && i % 16 == 0) x ^= data[(x >> 20) % words];
   }
@@ -160,7 +160,7 @@ void work_syscalls() {
   int zero = check(open("/dev/zero", O_RDONLY), "open /dev/zero");
   char buffer[64] = {};
   struct stat info;
-  for (int i = 0; i < 100'000; ++i) {
+  for (int i = 0; i < 25'000; ++i) {
     sink = static_cast<uint64_t>(syscall(SYS_getppid));
     sink = static_cast<uint64_t>(read(zero, buffer, sizeof buffer));
     sink = static_cast<uint64_t>(write(ends[1], buffer, 1) + read(ends[0], buffer, 1));
@@ -173,7 +173,7 @@ void work_syscalls() {
 
 void work_memory_calls() {  // what allocators do: map, touch, give back, unmap
   constexpr size_t kSize = 64 * 4096;
-  for (int i = 0; i < 2'000; ++i) {
+  for (int i = 0; i < 500; ++i) {
     void* area = mmap(nullptr, kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (area == MAP_FAILED) die("mmap");
     for (int round = 0; round < 2; ++round) {

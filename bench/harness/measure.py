@@ -8,6 +8,7 @@ import time
 from .state import State, Timeout
 from .tools import Failed, log
 
+WORK_TIMES = 5  # portions of work per way, in turns with a native process
 QUIET_SECONDS = 0.5  # how long the ticks are watched with nothing going on, to know the noise
 
 
@@ -59,16 +60,15 @@ class Bench:
                 sample = {"round": number}
                 # Neither tool is always the second, who would find what the first left in the caches.
                 order = self.tools if number % 2 == 0 else self.tools[::-1]
-                if row.overhead:
-                    sample["native"] = self.overhead_native(row)
-                else:
+                if not row.overhead:
                     sample["write_ms"] = pages.write_ms()
                 for tool in order:
                     try:
-                        one = self.overhead_of(tool, row) if row.overhead else self.checkpoint_and_restart(tool, row, pages)
-                        if one:
-                            sample[tool.name] = one
-                            log(f"  {number + 1} {tool.name}: " + brief(one))
+                        if row.overhead and tool.name != "stasis":
+                            continue
+                        one = self.overhead(tool, row) if row.overhead else self.checkpoint_and_restart(tool, row, pages)
+                        sample[tool.name] = one
+                        log(f"  {number + 1} {tool.name}: " + brief(one))
                     except (Failed, Timeout, ValueError, KeyError) as error:
                         problem = f"{tool.name}, round {number + 1}: {type(error).__name__}: {error}"
                         result["errors"].append(problem)
@@ -128,7 +128,7 @@ class Bench:
             one["restart_engine"] = back["engine"]
             if damaged := state.verify():
                 raise Failed(f"{damaged} words of memory damaged after the restart")
-            one["supervisor_rss_kib"] = tool.supervisor_rss_kib(handle)
+            one["beside_rss_kib"] = tool.beside_rss_kib(state)
             return one
         finally:
             self.clean(tool, handle, state, image)
@@ -141,50 +141,41 @@ class Bench:
             tool.reap()
             state.close()
 
-    def overhead_native(self, row):
-        state = self.program(row)
-        tool = self.tools[0]
-        process = subprocess.Popen([self.workload, *row.arguments(state.path)], stdin=subprocess.DEVNULL)
-        try:
-            state.wait_ready()
-            state.work_ms()
-            return median_work(state)
-        finally:
-            process.kill()
-            process.wait()
-            tool.reap()
-            state.close()
-
-    def overhead_of(self, tool, row):
-        if tool.name != "stasis":
-            return None
-        state = self.program(row)
+    def overhead(self, tool, row):
+        """The same portions of work by a native process and by one under stasis, in turns; per way the ratio of the medians."""
+        native_state, state = self.program(row), self.program(row)
+        native = subprocess.Popen([self.workload, *row.arguments(native_state.path)], stdin=subprocess.DEVNULL)
         handle = image = None
+
+        def compare():
+            state.work_ms()  # the first time after a restart reads the memory that the work needs
+            pairs = [(native_state.work_ms(), state.work_ms()) for _ in range(WORK_TIMES)]
+            return {name: statistics.median(own[name] for _, own in pairs) /
+                    statistics.median(bare[name] for bare, _ in pairs) for name in pairs[0][0]}
+
         try:
             handle = tool.start(row, state)
+            native_state.wait_ready()
             state.wait_ready()
-            state.work_ms()
-            one = {"launched": median_work(state)}
+            native_state.work_ms()
+            one = {"native_ms": native_state.work_ms(), "launched": compare()}
             image = tool.checkpoint(handle)["image"]
-            one["after_checkpoint"] = median_work(state)
+            one["after_checkpoint"] = compare()
             tool.stop(handle, state)
             for memory in ("mapped", "eager"):
                 state.new_epoch()
                 tool.restart(handle, image, memory)
                 state.wait_epoch()
-                state.work_ms()
-                one[memory] = median_work(state)
+                one[memory] = compare()
                 if state.verify():
                     raise Failed("memory damaged")
                 tool.stop(handle, state)
             return one
         finally:
+            native.kill()
+            native.wait()
+            native_state.close()
             self.clean(tool, handle, state, image)
-
-
-def median_work(state, times=3):
-    several = [state.work_ms() for _ in range(times)]
-    return {name: statistics.median(one[name] for one in several) for name in several[0]}
 
 
 def brief(one):

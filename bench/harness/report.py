@@ -88,7 +88,7 @@ def rss_table(rows):
     lines = []
     for row in rows:
         s = row["samples"]
-        sizes = [values(s, "stasis", key) for key in ("checkpoint_rss_kib", "restart_rss_kib", "supervisor_rss_kib")]
+        sizes = [values(s, "stasis", key) for key in ("checkpoint_rss_kib", "restart_rss_kib", "beside_rss_kib")]
         if any(sizes):
             lines.append([row["title"]] + [cell([kib / 1024 for kib in size]) for size in sizes])
     if not lines:
@@ -103,9 +103,9 @@ def overhead_table(rows):
         s = row["samples"]
         lines = []
         for work in ("compute", "syscall", "memory"):
-            line = [work, cell(values(s, "native", work))]
+            line = [work, cell(values(s, "stasis", "native_ms", work))]
             for way in ("launched", "after_checkpoint", "mapped", "eager"):
-                line += [cell(ratios(s, ("stasis", way, work), ("native", work)))]
+                line += [cell(values(s, "stasis", way, work))]
             lines.append(line)
         text += "### Cost while no checkpoint is taken\n\n" + table(
             ["fixed work", "native, ms", "launched / native", "after a checkpoint / native", "after a mapped restart / native",

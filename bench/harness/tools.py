@@ -201,22 +201,15 @@ class Stasis(Tool):
         result["engine"] = self.engine_figures(json.loads(result["output"])) if self.restart_json else {}
         return result
 
-    def supervisor_rss_kib(self, session):
-        """Peak RSS of what stays: processes with our binary and the session's name among their words."""
-        peak = 0
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                if session.encode() not in pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0"):
-                    continue
-                if os.readlink(f"/proc/{entry}/exe") != str(self.binary):
-                    continue
-                for line in pathlib.Path("/proc", entry, "status").read_text().splitlines():
-                    if line.startswith("VmHWM:"):
-                        peak = max(peak, int(line.split()[1]))
-            except OSError:
-                continue
+    def beside_rss_kib(self, state):
+        """Peak RSS of what stays beside the program: its ancestors, up to what is not ours."""
+        ours = {1, os.getpid()}
+        peak, pid = 0, processes_of(self.workload, state.path)[-1]
+        while pid not in ours:
+            status = dict(line.split(":", 1) for line in pathlib.Path("/proc", str(pid), "status").read_text().splitlines())
+            if pathlib.Path("/proc", str(pid), "cmdline").read_bytes().split(b"\0")[0] != str(self.workload).encode():
+                peak = max(peak, int(status["VmHWM"].split()[0]))
+            pid = int(status["PPid"])
         return peak
 
     def stop(self, session, state):
@@ -286,7 +279,7 @@ class Criu(Tool):
         result["engine"] = {}
         return result
 
-    def supervisor_rss_kib(self, session):
+    def beside_rss_kib(self, state):
         return 0
 
     def stop(self, pid, state):
