@@ -44,6 +44,8 @@ int run(bool as_json) {
   std::vector<std::vector<std::string>> rows;
   for (const session::Record& record : *records) {
     if (!session::is_alive(record)) continue;
+    // It has an init, but the program does not run yet, and may never.
+    if (session::SessionLock::purpose_of_holder(record.name) == session::kStartPurpose) continue;
     auto processes = session::list_processes(record);
     if (!processes.ok()) continue;  // it has ended this moment
     if (as_json) {

@@ -76,7 +76,7 @@ Result<void> remove_directory(int parent, const std::string& name) {
   STASIS_TRY(auto names, directory_names(directory->get(), name));
   for (const auto& file : names) {
     if (unlinkat(directory->get(), file.c_str(), 0) != 0 && errno != ENOENT) {
-      return errno_error("remove checkpoint", name + "/" + file);
+      return errno_error("remove checkpoint", fmt::format("{}/{}", name, file));
     }
   }
   if (unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT)

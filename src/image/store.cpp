@@ -170,8 +170,8 @@ Result<void> remove(const std::string& directory) {
   for (const auto& name : names) {
     struct stat file;
     if (fstatat(opened.get(), name.c_str(), &file, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(file.st_mode)) {
-      return Error{"remove checkpoint", bare + "/" + name, "a checkpoint has no directories in it", "",
-                   ErrorCode::kRefused};
+      return Error{"remove checkpoint", fmt::format("{}/{}", bare, name),
+                   "a checkpoint has no directories in it", "", ErrorCode::kRefused};
     }
   }
 

@@ -60,7 +60,6 @@ class Loop {
       : root_(plan.root),
         exit_pipe_(std::move(plan.exit_pipe)),
         directory_(std::move(plan.session_directory)) {
-    ::signal(SIGCHLD, SIG_DFL);  // launch may have been started with it ignored
     sigset_t child;
     ::sigemptyset(&child);
     ::sigaddset(&child, SIGCHLD);
@@ -139,6 +138,9 @@ class Loop {
   // is 0 for the
   //    first process of a namespace. Then expect() below sees the end of file.
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  // Whoever started us may have ignored it; then the kernel would reap our children without telling how they
+  // ended.
+  ::signal(SIGCHLD, SIG_DFL);
   disguise();
   if (auto mounted = mount_proc(); !mounted.ok()) {
     channel.send_error(mounted.error());

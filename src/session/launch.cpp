@@ -1,6 +1,7 @@
 #include "session/launch.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -19,8 +20,10 @@ constexpr std::string_view kRunStep = "run ";
 // In init: the program is its first child, pid 2, in a new process session, with the session's terminal as
 // its controlling one. Signal mask, actions, limits, umask and directory are those that launch was started
 // with.
-void run_program(const std::vector<std::string>& command, int terminal, int failure_pipe) {
+void run_program(const std::vector<std::string>& command, int terminal, int failure_pipe,
+                 const struct sigaction& inherited_child_action) {
   if (::fork() != 0) return;
+  ::sigaction(SIGCHLD, &inherited_child_action, nullptr);  // init needs its own
   ::setsid();
   if (terminal >= 0) ::ioctl(terminal, TIOCSCTTY, 0);
   std::vector<char*> arguments;
@@ -72,7 +75,11 @@ Result<int> launch(const LaunchRequest& request) {
     if (::pipe2(ends, O_CLOEXEC) < 0) return errno_error("create a pipe", {});
     Fd failure(ends[0]);
     auto report = std::make_shared<Fd>(ends[1]);
-    plan.run = [command, slave, report] { run_program(command, slave, report->get()); };
+    struct sigaction child_action;
+    ::sigaction(SIGCHLD, nullptr, &child_action);
+    plan.run = [command, slave, report, child_action] {
+      run_program(command, slave, report->get(), child_action);
+    };
     plan.confirm = [&failure, command, report] {
       report->reset();  // ours; the program's is the last one then
       return confirm_exec(failure.get(), command.front());

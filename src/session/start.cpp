@@ -210,6 +210,7 @@ Result<RunningSession> start(StartPlan plan) {
   STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
   STASIS_CHECK(record.write(session.record));
   block_forwarded_signals();
+  ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of the end of the session
   if (plan.ground == Ground::kBackground)
     ::prctl(PR_SET_PDEATHSIG, 0);  // the command that wants us may go now
   STASIS_CHECK(channels.first.send('G'));
