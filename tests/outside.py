@@ -8,7 +8,7 @@ import re
 
 # Of /proc/PID/task/TID/status. Not compared: counts of pages and switches, and State, which changes by itself.
 STATUS = ["Name", "Umask", "Uid", "Gid", "Groups", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
-          "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed", "THP_enabled"]
+          "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Cpus_allowed", "THP_enabled"]
 FDINFO = ["pos", "flags", "eventfd-count", "eventfd-semaphore", "sigmask", "clockid", "settime flags", "inotify",
           "tfd"]
 
@@ -108,8 +108,23 @@ def descriptors(pid, numbers):
     return found
 
 
+def status_of(pid):
+    return dict(line.split(":\t", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":\t" in line)
+
+
+def filters_of_init(pid):
+    """Seccomp filters of the session's init: the memory guard of a mapped restart is all over the session."""
+    for _ in range(1000):
+        status = status_of(pid)
+        if not status or status["NSpid"].split()[-1] == "1":
+            return int(status.get("Seccomp_filters", "0"))
+        pid = int(status["PPid"])
+    return 0
+
+
 def tasks(pid):
     found = {}
+    guard = filters_of_init(pid)
     for name in sorted(os.listdir(f"/proc/{pid}/task"), key=int):
         status = dict(line.split(":\t", 1) for line in read(f"/proc/{pid}/task/{name}/status").splitlines()
                       if ":\t" in line)
@@ -117,6 +132,7 @@ def tasks(pid):
             continue
         own = status["NSpid"].split()[-1]
         entry = {key: status[key].strip() for key in STATUS if key in status}
+        entry["seccomp filters"] = str(int(status.get("Seccomp_filters", "0")) - guard)
         stat = read(f"/proc/{pid}/task/{name}/stat").rpartition(")")[2].split()
         if stat:
             # priority, nice, real-time priority, policy; and whether it is stopped

@@ -44,8 +44,6 @@ int run(bool as_json) {
   std::vector<std::vector<std::string>> rows;
   for (const session::Record& record : *records) {
     if (!session::is_alive(record)) continue;
-    // It has an init, but the program does not run yet, and may never.
-    if (session::SessionLock::purpose_of_holder(record.name) == session::kStartPurpose) continue;
     auto processes = session::list_processes(record);
     if (!processes.ok()) continue;  // it has ended this moment
     if (as_json) {
@@ -70,7 +68,7 @@ CLI::App* add_ps(CLI::App& app, int& status) {
   auto as_json = std::make_shared<bool>(false);
   verb->add_flag("--json", *as_json, "An array of objects with name, state and processes");
   verb->footer(R"(
-The state is running, stopped (all processes are stopped by job control) or checkpointing.
+The state is starting, running, stopped (all processes are stopped by job control) or checkpointing.
 In JSON each process has its pid in the session, its host_pid and its comm.
 
 Example:

@@ -9,7 +9,7 @@ namespace {
 
 struct Options {
   session::RestartRequest request;
-  std::string memory = "eager";
+  std::string memory = "mapped";
   std::string interval;
   std::optional<uint32_t> keep;
   bool background = false;
@@ -43,9 +43,8 @@ CLI::App* add_restart(CLI::App& app, int& status) {
   verb->add_flag("--background", options->background, "Return when it runs, and print the session's name");
   verb->add_option(
           "--memory", options->memory,
-          "eager: all pages are read first; mapped: they come from the image when they are touched (at once "
-          "for any "
-          "size, but memory given back by MADV_DONTNEED shows its old content again: see the manual)")
+          "mapped: pages come from the image when they are touched, at once for any size; eager: all of them "
+          "are read before the program goes on")
       ->check(CLI::IsMember({"mapped", "eager"}))
       ->capture_default_str();
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
@@ -58,7 +57,7 @@ Examples:
   stasis restart db --background
   stasis restart bash@3
   stasis restart bash@3 --name what-if
-  stasis restart /backup/db/7 --memory=mapped)");
+  stasis restart /backup/db/7 --memory=eager)");
   verb->callback([options, &status] { status = run(*options); });
   return verb;
 }

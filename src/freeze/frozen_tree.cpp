@@ -96,6 +96,7 @@ class FrozenTree::Freezer {
 
   Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns, const Sleepers& sleepers) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
+    tree->init_ = init_;
     tree->frozen_since_ns_ = since_ns;
     for (HostTid pid : processes_) {
       FrozenProcess process;
@@ -171,6 +172,11 @@ class FrozenTree::Freezer {
     auto status = kernel::read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
     if (status->tracer.value != 0) {
+      if (status->tracer == init_) {
+        // The memory guard of a mapped restart is at work; it takes less than a millisecond.
+        return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
+                     "the session's init is giving it memory", "try again", ErrorCode::kBusy};
+      }
       auto tracer = kernel::read_status(status->tracer);
       return Error{
           "freeze", fmt::format("task {} ({})", status->ns_tid, status->name),

@@ -44,6 +44,7 @@ class FrozenTree {
 
   const std::vector<FrozenProcess>& processes() const { return processes_; }
   int64_t frozen_since_ns() const { return frozen_since_ns_; }
+  HostTid init() const { return init_; }
 
   // Lets all tasks go on.
   void thaw();
@@ -54,6 +55,7 @@ class FrozenTree {
   FrozenTree() = default;
   class Freezer;
 
+  HostTid init_;
   std::vector<FrozenProcess> processes_;
   int64_t frozen_since_ns_ = 0;
   bool frozen_ = false;

@@ -292,13 +292,20 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
 }
 
 Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
+  // Filters that init has, too, are not the program's: the memory guard of an earlier restart, or what the
+  // whole of stasis was started under (a container's).
+  auto init = kernel::read_status(tree.init());
+  int shared_filters = init.ok() ? init->seccomp_filters : 0;
   for (const auto& process : tree.processes()) {
     if (process.zombie) continue;
     auto refuse = [&](std::string cause, std::string hint) {
       return Error{"save", describe(process), std::move(cause), std::move(hint), ErrorCode::kRefused};
     };
     for (const auto& thread : process.threads) {
-      if (thread.status.seccomp != 0) {
+      constexpr int kFilter = 2;
+      bool none_of_its_own =
+          thread.status.seccomp == kFilter && thread.status.seccomp_filters == shared_filters;
+      if (thread.status.seccomp != 0 && !none_of_its_own) {
         return refuse("it has a seccomp filter", "start it without its sandbox (for example --no-sandbox)");
       }
     }

@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -10,18 +11,23 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <cstring>
 #include <string_view>
 
 namespace stasis::kernel {
 
-int host_proc() {
-  static const Fd directory = [] {
-    // Out of the way of the numbers that programs use, since a restart hands its whole table on.
-    Fd opened(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    return opened;
-  }();
-  return directory.get();
+namespace {
+
+Fd& proc_directory() {
+  static Fd directory(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return directory;
 }
+
+}  // namespace
+
+int host_proc() { return proc_directory().get(); }
+
+void adopt_proc() { proc_directory().reset(::open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC)); }
 
 Result<std::string> read_proc(HostTid task, const std::string& name) {
   return read_file(host_proc(), fmt::format("{}/{}", task.value, name));
@@ -200,6 +206,8 @@ Result<TaskStatus> read_status(HostTid task) {
       status.no_new_privs = words.number<int>() != 0;
     } else if (key == "Seccomp") {
       status.seccomp = words.number<int>();
+    } else if (key == "Seccomp_filters") {
+      status.seccomp_filters = words.number<int>();
     } else if (key == "THP_enabled") {
       status.thp_enabled = words.number<int>() != 0;
     } else if (key == "voluntary_ctxt_switches") {
@@ -287,6 +295,70 @@ Result<std::vector<MapsEntry>> read_maps(HostTid task) {
 
 bool MappingFlags::has(std::string_view flag) const {
   return std::find(flags.begin(), flags.end(), flag) != flags.end();
+}
+
+namespace {
+
+// struct procmap_query of linux/fs.h, which Debian 12's headers do not have.
+struct MapQuery {
+  uint64_t size = sizeof(MapQuery);
+  uint64_t query_flags = 0;
+  uint64_t query_address = 0;
+  uint64_t start = 0, end = 0;
+  uint64_t flags = 0;
+  uint64_t page_size = 0;
+  uint64_t offset = 0;
+  uint64_t inode = 0;
+  uint32_t device_major = 0, device_minor = 0;
+  uint32_t name_size = 0, build_id_size = 0;
+  uint64_t name_address = 0, build_id_address = 0;
+};
+constexpr unsigned long kMapQuery = _IOWR('f', 17, MapQuery);  // PROCMAP_QUERY
+constexpr uint64_t kReadable = 1, kWritable = 2, kExecutable = 4, kShared = 8;
+constexpr uint64_t kCoveringOrNext = 0x10;
+
+}  // namespace
+
+Result<std::vector<MapsEntry>> mappings_between(HostTid task, uint64_t start, uint64_t end) {
+  STASIS_TRY(Fd maps, open_proc(task, "maps", O_RDONLY));
+  std::vector<MapsEntry> found;
+  for (uint64_t at = start; at < end;) {
+    MapQuery query;
+    query.query_flags = kCoveringOrNext;
+    query.query_address = at;
+    if (::ioctl(maps.get(), kMapQuery, &query) != 0) {
+      if (errno == ENOENT) break;  // nothing from here on
+      if (errno == EINTR) continue;
+      STASIS_TRY(auto all, read_maps(task));
+      std::erase_if(all, [&](const auto& entry) { return entry.end <= start || entry.start >= end; });
+      return all;
+    }
+    if (query.start >= end) break;
+    MapsEntry entry;
+    entry.start = query.start;
+    entry.end = query.end;
+    entry.protection = ((query.flags & kReadable) != 0 ? PROT_READ : 0) |
+                       ((query.flags & kWritable) != 0 ? PROT_WRITE : 0) |
+                       ((query.flags & kExecutable) != 0 ? PROT_EXEC : 0);
+    entry.shared = (query.flags & kShared) != 0;
+    entry.offset = query.offset;
+    entry.device = makedev(query.device_major, query.device_minor);
+    entry.inode = query.inode;
+    found.push_back(std::move(entry));
+    at = query.end;
+  }
+  return found;
+}
+
+uint64_t auxiliary_value(HostTid task, uint64_t type) {
+  auto auxv = read_proc(task, "auxv");
+  if (!auxv.ok()) return 0;
+  for (size_t at = 0; at + 16 <= auxv->size(); at += 16) {
+    uint64_t pair[2];
+    std::memcpy(pair, auxv->data() + at, sizeof pair);
+    if (pair[0] == type) return pair[1];
+  }
+  return 0;
 }
 
 Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task) {

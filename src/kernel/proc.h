@@ -17,6 +17,9 @@ namespace stasis::kernel {
 
 // The directory descriptor of the host's /proc, opened at first use: call it once before changing namespaces.
 int host_proc();
+// For a session's init, which lives in the session: from now on the /proc that is mounted here, and the task
+// numbers that it shows.
+void adopt_proc();
 
 Result<std::string> read_proc(HostTid task, const std::string& name);
 Result<Fd> open_proc(HostTid task, const std::string& name, int flags);
@@ -36,6 +39,7 @@ struct TaskStatus {
   uint64_t cap_inheritable = 0, cap_permitted = 0, cap_effective = 0, cap_bounding = 0, cap_ambient = 0;
   bool no_new_privs = false;
   int seccomp = 0;
+  int seccomp_filters = -1;  // -1: the kernel does not tell (before 5.9)
   bool thp_enabled = true;
   uint64_t locked_kib = 0;
   uint64_t voluntary_switches = 0;
@@ -78,6 +82,10 @@ struct MapsEntry {
   std::string name;  // path, [stack], [vdso], ... unescaped
 };
 Result<std::vector<MapsEntry>> read_maps(HostTid task);
+// Those that overlap [start, end), without names: quick also where there are thousands (Linux 6.11).
+Result<std::vector<MapsEntry>> mappings_between(HostTid task, uint64_t start, uint64_t end);
+// The value of an AT_* entry of /proc/PID/auxv; 0 when there is none.
+uint64_t auxiliary_value(HostTid task, uint64_t type);
 
 // VmFlags of each mapping of /proc/PID/smaps, keyed by order of appearance; slow (walks page tables).
 struct MappingFlags {

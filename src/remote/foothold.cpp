@@ -42,7 +42,8 @@ bool is_free(std::string_view bytes) {
   return true;
 }
 
-// Room for `size` bytes of code at the end of an executable mapping.
+}  // namespace
+
 Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> maps, uint64_t size) {
   auto usable = [&](const kernel::MapsEntry& entry) -> std::optional<RemotePtr> {
     if ((entry.protection & PROT_EXEC) == 0 || entry.shared || entry.name == "[vsyscall]")
@@ -63,8 +64,6 @@ Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> map
   }
   return refuse(task, "no room for a few hundred bytes of code in its executable mappings", {});
 }
-
-}  // namespace
 
 Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const TaskContext& context,
                                                       std::span<const kernel::MapsEntry> maps,

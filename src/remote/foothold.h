@@ -13,6 +13,9 @@
 
 namespace stasis::remote {
 
+// Room for `size` bytes of code at the end of an executable mapping of the task. kRefused: there is none.
+Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> maps, uint64_t size);
+
 // Owns the stub and the scratch areas in one process; its destructor takes them away and puts the leader's
 // context back. While it lives the leader is parked in the stub, so that when we die it cleans up by itself.
 // All threads of the process must be stopped and traced by this thread.

@@ -9,16 +9,14 @@
 
 #include <algorithm>
 
+#include "restore/mapped_pages.h"
+
 namespace stasis::restore {
 
 using remote::Batch;
 using schema::Mapping;
 
 namespace {
-
-// Below this a run is read into fresh memory: a mapping of its own would cost more, and splits the
-// neighbours.
-constexpr uint64_t kSmallestMapped = 256 * 1024;
 
 constexpr int kPrctlSetMm = 35;
 constexpr int kSetMmMap = 14;
@@ -105,6 +103,7 @@ class Builder {
         batch_(skeleton.batch()) {}
 
   Result<void> build(const WorkArea& area) {
+    pass_ = area.guard_pass();
     STASIS_CHECK(place_kernel_mappings(area));
     int next_run = 0;
     for (const auto& mapping : memory_.mappings()) {
@@ -167,7 +166,7 @@ class Builder {
     uint64_t parked = area.parking();
     for (size_t i = 0; i < wanted.size(); ++i) {
       uint64_t size = have[i].end - have[i].start;
-      batch_.call(SYS_mremap, {parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, wanted[i]->start()});
+      batch_.call(SYS_mremap, {parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, wanted[i]->start(), pass_});
       parked += size;
     }
     return {};
@@ -181,10 +180,15 @@ class Builder {
     while (next_run < memory_.runs_size() && memory_.runs(next_run).address() < mapping.end()) {
       runs.push_back(&memory_.runs(next_run++));
     }
-    bool has_read =
-        std::any_of(runs.begin(), runs.end(), [&](const auto* run) { return !is_mapped(mapping, *run); });
+    std::vector<MappedPages> mapped;
+    if (mode_ == MemoryMode::kMapped) mapped = mapped_pages(memory_, mapping);
+    std::erase_if(runs, [&](const auto* run) {
+      return std::any_of(mapped.begin(), mapped.end(), [&](const auto& piece) {
+        return run->address() >= piece.address && run->address() < piece.end();
+      });
+    });
 
-    uint64_t fill_protection = has_read ? protection | PROT_WRITE : protection;
+    uint64_t fill_protection = !runs.empty() ? protection | PROT_WRITE : protection;
     uint64_t flags = MAP_FIXED;
     uint64_t fd = ~uint64_t{0};
     uint64_t offset = mapping.file_offset();
@@ -219,32 +223,26 @@ class Builder {
       optional(batch_.call(SYS_prctl, {kSetVma, 0, mapping.start(), size, address}));
     }
     auto pages = static_cast<uint64_t>(files_.page_file(index_));
+    for (const auto& piece : mapped) {
+      STASIS_CHECK(room());
+      uint64_t private_flags = MAP_FIXED | MAP_PRIVATE | (flags & MAP_NORESERVE);
+      batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, pages, piece.offset});
+    }
     for (const auto* run : runs) {
       STASIS_CHECK(room());
-      if (is_mapped(mapping, *run)) {
-        batch_.call(SYS_mmap, {run->address(), run->size(), fill_protection, MAP_FIXED | MAP_PRIVATE, pages,
-                               run->offset()});
-      } else {
-        expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}),
-                               run->size());
-      }
+      expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}),
+                             run->size());
     }
     if (fill_protection != protection) batch_.call(SYS_mprotect, {mapping.start(), size, protection});
     for (int advice : mapping.advice()) {
       STASIS_CHECK(room());
-      optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice)}));
+      optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice), 0, 0, pass_}));
     }
     if (mapping.lock_flags() != 0) {
       optional(batch_.call(SYS_mlock2,
                            {mapping.start(), size, mapping.lock_flags() == 2 ? uint64_t{1} : uint64_t{0}}));
     }
     return {};
-  }
-
-  bool is_mapped(const Mapping& mapping, const schema::PageRun& run) const {
-    // Stacks grow and huge pages have sizes of their own: neither can be a mapping of a file.
-    return mode_ == MemoryMode::kMapped && run.size() >= kSmallestMapped && !mapping.grows_down() &&
-           mapping.huge_page_shift() == 0 && mapping.kind() == Mapping::ANONYMOUS;
   }
 
   Result<void> set_memory_map() {
@@ -276,6 +274,7 @@ class Builder {
   const MemoryFiles& files_;
   DescriptorTable& table_;
   MemoryMode mode_;
+  uint64_t pass_ = 0;
   Batch batch_;
   std::vector<size_t> optional_;
   std::vector<std::pair<size_t, uint64_t>> expected_;

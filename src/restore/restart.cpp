@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "restore/address_space.h"
 #include "restore/clone.h"
 #include "restore/descriptors.h"
+#include "restore/mapped_pages.h"
 #include "restore/tasks.h"
 #include "restore/topology.h"
 #include "restore/work_area.h"
@@ -38,11 +40,12 @@ class RestartFromImage final : public Restart {
 
   const schema::Manifest& manifest() const override { return image_.manifest(); }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
-  Result<void> spawn_roots() override;
+  Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
   Result<void> build(HostTid init) override;
   Result<void> release() override;
 
  private:
+  GuardPlan plan_guard() const;
   Result<void> adopt_roots(HostTid init);
   Result<void> raise(size_t index);
   Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children, uint64_t extra_flags);
@@ -69,7 +72,32 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   return {};
 }
 
-Result<void> RestartFromImage::spawn_roots() {
+GuardPlan RestartFromImage::plan_guard() const {
+  GuardPlan plan;
+  plan.pass = area_.guard_pass();
+  for (int index = 0; index < manifest().memories_size(); ++index) {
+    const auto& memory = manifest().memories(index);
+    struct stat file = {};
+    if (files_.page_file(index) < 0 || ::fstat(files_.page_file(index), &file) != 0) continue;
+    for (const auto& mapping : memory.mappings()) {
+      for (const auto& piece : mapped_pages(memory, mapping)) {
+        plan.ranges.push_back({piece.address, piece.end()});
+        GuardedPages pages = {.inode = file.st_ino, .offset = piece.offset, .size = piece.size};
+        pages.no_reserve = mapping.no_reserve();
+        pages.lock_flags = mapping.lock_flags();
+        for (int advice : mapping.advice()) pages.advice.push_back(static_cast<uint64_t>(advice));
+        plan.pages.push_back(std::move(pages));
+      }
+    }
+  }
+  return plan;
+}
+
+Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
+  std::unique_ptr<MemoryGuard> guard;
+  if (mode_ == MemoryMode::kMapped) {
+    STASIS_TRY(guard, MemoryGuard::install(plan_guard()));
+  }
   for (size_t index : topology_.roots()) {
     int32_t tid = topology_.births()[index].pid.value;
     CloneRequest request;
@@ -90,7 +118,7 @@ Result<void> RestartFromImage::spawn_roots() {
   }
   // init must hold nothing of the program: an end of a pipe here would keep it open for ever.
   ::syscall(SYS_close_range, table_->base(), ~0U, 0);
-  return {};
+  return guard;
 }
 
 Result<void> RestartFromImage::adopt_roots(HostTid init) {
@@ -284,6 +312,8 @@ Result<std::unique_ptr<Restart>> Restart::prepare(const std::string& directory, 
   STASIS_TRY(image::Image image, image::Image::open(directory));
   STASIS_CHECK(check_host(image.manifest()));
   STASIS_CHECK(MemoryFiles::check(image.manifest()));
+  mode = effective_mode(image.manifest(), mode);
+  if (mode == MemoryMode::kMapped && !can_guard_memory()) mode = MemoryMode::kEager;
   auto restart = std::make_unique<RestartFromImage>(std::move(image), mode);
   STASIS_CHECK(restart->plan());
   return std::unique_ptr<Restart>(std::move(restart));

@@ -6,13 +6,15 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "restore/memory_guard.h"
 #include "schema/manifest.pb.h"
 
 namespace stasis::restore {
 
 enum class MemoryMode {
-  kMapped,  // private memory is mapped from the page files: as quick for 100 GiB as for 10 MiB
-  kEager,   // everything is read before the program goes on
+  kMapped,  // private memory is mapped from the page files: as quick for 100 GiB as for 10 MiB. Small
+            // programs, and all where the memory guard cannot be had, are read nevertheless
+  kEager,  // everything is read before the program goes on
 };
 
 // One restart, over three processes. The order of the calls is the order of their declaration:
@@ -32,7 +34,8 @@ class Restart {
   // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what
   // launch's were.
   virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;
-  virtual Result<void> spawn_roots() = 0;
+  // The guard, when memory is going to be mapped, is served by init as long as it lives.
+  virtual Result<std::unique_ptr<MemoryGuard>> spawn_roots() = 0;
   virtual Result<void> build(HostTid init) = 0;
   virtual Result<void> release() = 0;
 };

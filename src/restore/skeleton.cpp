@@ -54,7 +54,8 @@ Result<void> Skeleton::strip(const WorkArea& area) {
   uint64_t parking = area.parking();
   for (const auto& entry : area.kernel_mappings()) {
     uint64_t size = entry.end - entry.start;
-    batch.call(SYS_mremap, {entry.start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, parking});
+    batch.call(SYS_mremap,
+               {entry.start, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, parking, area.guard_pass()});
     parking += size;
   }
   constexpr uint64_t kTop = (uint64_t{1} << 47) - kPageSize;

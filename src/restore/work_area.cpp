@@ -1,6 +1,7 @@
 #include "restore/work_area.h"
 
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -50,6 +51,8 @@ Result<WorkArea> WorkArea::create(const schema::Manifest& manifest) {
     area.start_ = at;
     break;
   }
+  if (::getrandom(&area.guard_pass_, sizeof area.guard_pass_, 0) < 0)
+    return errno_error("restart: get random bytes", {});
   if (area.start_ == 0) return Error{"restart", {}, "no free addresses for building", {}};
   ::mprotect(reinterpret_cast<void*>(area.start_), kCodeSize, PROT_READ | PROT_EXEC);
   ::mprotect(reinterpret_cast<void*>(area.start_ + kCodeSize), kScratchSize, PROT_READ | PROT_WRITE);

@@ -24,6 +24,9 @@ class WorkArea {
   remote::Executor executor() const;
   uint64_t parking() const;
 
+  // A random number that lets our own calls through the filter of the memory guard.
+  uint64_t guard_pass() const { return guard_pass_; }
+
   // The kernel's own mappings (vvar, vDSO) of this process, as they will be in every fork.
   const std::vector<kernel::MapsEntry>& kernel_mappings() const { return kernel_mappings_; }
   // Where a `syscall` instruction is, as an offset into the vDSO.
@@ -32,6 +35,7 @@ class WorkArea {
  private:
   uint64_t start_ = 0;
   uint64_t syscall_offset_ = 0;
+  uint64_t guard_pass_ = 0;
   std::vector<kernel::MapsEntry> kernel_mappings_;
 };
 

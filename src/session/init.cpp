@@ -56,8 +56,9 @@ void use_null_stdio() {
 
 class Loop {
  public:
-  explicit Loop(InitPlan& plan)
+  Loop(InitPlan& plan, std::unique_ptr<restore::MemoryGuard> guard)
       : root_(plan.root),
+        guard_(std::move(guard)),
         exit_pipe_(std::move(plan.exit_pipe)),
         directory_(std::move(plan.session_directory)) {
     sigset_t child;
@@ -77,12 +78,16 @@ class Loop {
     for (;;) {
       reap();
       entries.assign(1, {.fd = signals_.get(), .events = POLLIN, .revents = 0});
+      if (guard_) entries.push_back({.fd = guard_->descriptor(), .events = POLLIN, .revents = 0});
+      size_t own = entries.size();
       if (terminal_) terminal_->prepare(entries);
       if (::poll(entries.data(), entries.size(), -1) < 0) continue;
       signalfd_siginfo info;
       while (::read(signals_.get(), &info, sizeof(info)) > 0) {
       }
-      if (terminal_) terminal_->handle(entries, 1);
+      if (guard_ && (entries[1].revents & POLLIN) != 0)
+        guard_->serve([this](pid_t pid, int status) { ended(pid, status); });
+      if (terminal_) terminal_->handle(entries, own);
     }
   }
 
@@ -90,7 +95,9 @@ class Loop {
   // Lets go of all that init has inherited and does not need.
   void settle() {
     use_null_stdio();
-    std::vector<int> kept = {signals_.get(), exit_pipe_.get(), directory_.get()};
+    kernel::adopt_proc();
+    std::vector<int> kept = {signals_.get(), exit_pipe_.get(), directory_.get(), kernel::host_proc()};
+    if (guard_) kept.push_back(guard_->descriptor());
     if (terminal_) {
       std::vector<int> more = terminal_->descriptors();
       kept.insert(kept.end(), more.begin(), more.end());
@@ -106,8 +113,12 @@ class Loop {
       pid_t pid = ::waitpid(-1, &status, WNOHANG | __WALL);
       if (pid == 0 || (pid < 0 && errno != ECHILD)) return;
       if (pid < 0) end();
-      if (pid == root_.value) report(status);
+      ended(pid, status);
     }
+  }
+
+  void ended(pid_t pid, int status) {
+    if (pid == root_.value && (WIFEXITED(status) || WIFSIGNALED(status))) report(status);
   }
 
   void report(int status) {
@@ -128,6 +139,7 @@ class Loop {
   [[noreturn]] void end() { ::_exit(WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_)); }
 
   NsTid root_;
+  std::unique_ptr<restore::MemoryGuard> guard_;
   Fd exit_pipe_, directory_, signals_;
   std::unique_ptr<TerminalServer> terminal_;
   int status_ = 0;
@@ -146,11 +158,14 @@ class Loop {
     channel.send_error(mounted.error());
     ::_exit(1);
   }
+  std::unique_ptr<restore::MemoryGuard> guard;
   if (plan.spawn) {
-    if (auto spawned = plan.spawn(); !spawned.ok()) {
+    auto spawned = plan.spawn();
+    if (!spawned.ok()) {
       channel.send_error(spawned.error());
       ::_exit(1);
     }
+    guard = std::move(spawned).value();
   }
   if (!channel.send('S').ok() || !channel.expect('C').ok()) ::_exit(1);
   // 2. Committed. The builder waits for our answer before it goes away, so it cannot die in between
@@ -160,7 +175,7 @@ class Loop {
   channel.close();
   if (plan.run) plan.run();
   ::signal(SIGPIPE, SIG_IGN);
-  Loop(plan).run();
+  Loop(plan, std::move(guard)).run();
 }
 
 }  // namespace

@@ -3,17 +3,20 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 
 #include "base/types.h"
+#include "restore/memory_guard.h"
 #include "session/channel.h"
 
 namespace stasis::session {
 
 struct InitPlan {
   // In init, with the session's /proc mounted, before anything is committed: a restart creates its processes
-  // here. They must wait. When this fails or the builder dies, everything in the session dies.
-  std::function<Result<void>()> spawn;
+  // here, and leaves a guard to be served when it has mapped their memory. They must wait. When this fails or
+  // the builder dies, everything in the session dies.
+  std::function<Result<std::unique_ptr<restore::MemoryGuard>>()> spawn;
   // In init, after the commit: launch starts the program here.
   std::function<void()> run;
   NsTid root;            // the process whose wait status is passed on

@@ -48,6 +48,8 @@ Result<std::vector<SessionProcess>> list_processes(const Record& record) {
 
 const char* state_name(SessionState state) {
   switch (state) {
+    case SessionState::kStarting:
+      return "starting";
     case SessionState::kStopped:
       return "stopped";
     case SessionState::kCheckpointing:
@@ -59,7 +61,10 @@ const char* state_name(SessionState state) {
 }
 
 SessionState state_of(const Record& record, const std::vector<SessionProcess>& processes) {
-  if (SessionLock::purpose_of_holder(record.name) == kCheckpointPurpose) return SessionState::kCheckpointing;
+  auto purpose = SessionLock::purpose_of_holder(record.name);
+  if (purpose == kCheckpointPurpose) return SessionState::kCheckpointing;
+  // It has an init, but the program does not run yet, and may never.
+  if (purpose == kStartPurpose) return SessionState::kStarting;
   bool stopped = !processes.empty() && std::all_of(processes.begin(), processes.end(),
                                                    [](const SessionProcess& p) { return p.state == 'T'; });
   return stopped ? SessionState::kStopped : SessionState::kRunning;

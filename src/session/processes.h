@@ -20,7 +20,7 @@ struct SessionProcess {
 // All of the session's pid namespace but its init, by pid.
 Result<std::vector<SessionProcess>> list_processes(const Record& record);
 
-enum class SessionState { kRunning, kStopped, kCheckpointing };
+enum class SessionState { kStarting, kRunning, kStopped, kCheckpointing };
 const char* state_name(SessionState state);
 SessionState state_of(const Record& record, const std::vector<SessionProcess>& processes);
 

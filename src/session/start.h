@@ -15,8 +15,10 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 
+#include "restore/memory_guard.h"
 #include "session/channel.h"
 #include "session/namespaces.h"
 #include "session/record.h"
@@ -34,10 +36,10 @@ struct StartPlan {
 
   // In the builder, inside the namespaces, with the session's 0, 1 and 2 in place, before init exists.
   std::function<Result<void>()> prepare;
-  std::function<Result<void>()> spawn;         // in init
-  std::function<Result<void>(HostTid)> build;  // in the builder
-  std::function<Result<void>()> release;       // in the builder, after the commit
-  std::function<void()> run;                   // in init, after the commit
+  std::function<Result<std::unique_ptr<restore::MemoryGuard>>()> spawn;  // in init
+  std::function<Result<void>(HostTid)> build;                            // in the builder
+  std::function<Result<void>()> release;                                 // in the builder, after the commit
+  std::function<void()> run;                                             // in init, after the commit
   // In the supervisor: waits until the program really runs. Its failure undoes the start.
   std::function<Result<void>()> confirm;
 };

@@ -1,5 +1,8 @@
 // Memory that the program gives back with madvise reads as zeros, also when a restart has mapped it from the
 // image: jemalloc, Go and JVMs rely on it, and old data coming back would be corruption.
+#include <sys/time.h>
+#include <sys/uio.h>
+
 #include "subject.h"
 
 using subject::differs;
@@ -214,4 +217,67 @@ CASE(by_many_threads) {
     });
   }
   for (auto t : threads) pthread_join(t, nullptr);
+}
+
+// So many single pages that a mapping of its own for each would be too many for the kernel.
+CASE(very_many_single_pages) {
+  constexpr size_t kLarge = 640 * kMiB;
+  uint8_t* memory = subject::map(kLarge);
+  for (size_t i = 0; i < kLarge; i += 4096) memory[i] = 0x7a;
+  subject::hold();
+  for (size_t i = 0; i < kLarge; i += 8192) CHECK_EQ(madvise(memory + i, 4096, MADV_DONTNEED), 0);
+  for (size_t i = 0; i < kLarge; i += 4096) CHECK_EQ(memory[i], i % 8192 == 0 ? 0 : 0x7a);
+}
+
+// Advice that memory of a file does not take.
+CASE(wiped_on_fork_later) {
+  uint8_t* memory = subject::map(kSize);
+  fill(memory, kSize, 12);
+  subject::hold();
+  CHECK_EQ(madvise(memory, kSize / 2, MADV_WIPEONFORK), 0);
+  CHECK_EQ(differs(memory, kSize, 12), -1);
+  JOIN(subject::child([&] { CHECK_EQ(nonzero(memory, kSize / 2), -1); }));
+}
+
+CASE(by_process_madvise) {
+  uint8_t* memory = subject::map(kSize);
+  fill(memory, kSize, 13);
+  subject::hold();
+  int self = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+  MUST(self >= 0);
+  iovec parts[2] = {{memory, kMiB}, {memory + 2 * kMiB, kMiB}};
+  long given_back = syscall(SYS_process_madvise, self, parts, 2, MADV_DONTNEED, 0);
+  close(self);
+  if (given_back < 0) {  // before Linux 6.13 it is not for that
+    CHECK_EQ(errno, EINVAL);
+    CHECK_EQ(differs(memory, kSize, 13), -1);
+    return;
+  }
+  CHECK_EQ(given_back, 2 * kMiB);
+  CHECK_EQ(nonzero(memory, kMiB), -1);
+  CHECK_EQ(nonzero(memory + 2 * kMiB, kMiB), -1);
+  CHECK(memory[kMiB] != 0 || memory[kMiB + 1] != 0);
+}
+
+namespace {
+volatile sig_atomic_t alarms = 0;
+}
+
+// Signals come while the memory is given back. (A handler without SA_RESTART may make the call fail with EINTR after
+// a restart: docs/decisions/0002-mapped-restart.md.)
+CASE(interrupted_by_signals) {
+  uint8_t* memory = subject::map(16 * kSize);
+  memset(memory, 0x7b, 16 * kSize);
+  struct sigaction action = {};
+  action.sa_handler = [](int) { alarms = alarms + 1; };
+  action.sa_flags = SA_RESTART;
+  MUST(sigaction(SIGALRM, &action, nullptr) == 0);
+  subject::hold();
+  itimerval often = {{0, 700}, {0, 700}};
+  MUST(setitimer(ITIMER_REAL, &often, nullptr) == 0);
+  for (size_t i = 0; i < 16 * kSize; i += 32768) CHECK_EQ(madvise(memory + i, 16384, MADV_DONTNEED), 0);
+  itimerval never = {};
+  MUST(setitimer(ITIMER_REAL, &never, nullptr) == 0);
+  CHECK(alarms > 0);
+  for (size_t i = 0; i < 16 * kSize; i += 16384) CHECK_EQ(memory[i], i % 32768 == 0 ? 0 : 0x7b);
 }
