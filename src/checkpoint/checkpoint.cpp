@@ -38,7 +38,7 @@ class Attempt {
       : request_(request), files_(request.terminal_device, request.stdio) {}
 
   Result<Report> execute() {
-    STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init));
+    STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
     if (tree_->processes().empty()) {
       return Error{"checkpoint", request_.session, "no process of it is left", {}, ErrorCode::kNotFound};
     }

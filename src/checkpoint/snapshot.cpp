@@ -48,15 +48,8 @@ Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foo
     if (pid < 0) return errno_error("fork", fmt::format("task {}", leader));
     Stop stop = remote::decode_stop(pid, status);
     if (stop.task == leader) {
-      if (stop.kind == Stop::Kind::kExited) {
-        return Error{"fork", fmt::format("task {}", leader), "the task ended", "try again",
-                     ErrorCode::kTaskGone};
-      }
-      if (remote::Executor::reported(stop, foothold.context())) {
-        leader_reported = true;
-        continue;
-      }
-      return Error{"fork", fmt::format("task {}", leader), fmt::format("unexpected stop {:#x}", status), {}};
+      STASIS_TRY(leader_reported, foothold.executor().advance(Tracee(leader), foothold.context(), stop));
+      continue;
     }
     if (stop.kind == Stop::Kind::kExited) {
       if (stop.task == helper && status != 0) expect_child = false;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "freeze/sleepers.h"
+#include "remote/interrupted.h"
 
 namespace stasis::freeze {
 
@@ -73,7 +74,8 @@ Result<std::vector<HostTid>> session_processes(HostTid init) { return NamespaceS
 // Attaches and stops; on its destruction everything that was not handed on is let go.
 class FrozenTree::Freezer {
  public:
-  explicit Freezer(HostTid init) : init_(init), scanner_(init) {}
+  Freezer(HostTid init, const Sleepers& sleepers, remote::Deadlines& deadlines)
+      : init_(init), scanner_(init), sleepers_(sleepers), deadlines_(deadlines) {}
   ~Freezer() { thaw(); }
 
   enum class Outcome { kFrozen, kRetry };
@@ -94,7 +96,7 @@ class FrozenTree::Freezer {
     }
   }
 
-  Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns, const Sleepers& sleepers) {
+  Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
     tree->init_ = init_;
     tree->frozen_since_ns_ = since_ns;
@@ -115,18 +117,21 @@ class FrozenTree::Freezer {
       for (int tid : tids) {
         auto stopped = stopped_.find(tid);
         if (stopped == stopped_.end()) continue;
-        FrozenThread thread{.tid = HostTid{tid}, .group_stop_signal = stopped->second};
+        auto& [group_stop_signal, registers, seen, deadline] = stopped->second;
+        FrozenThread thread{.tid = HostTid{tid},
+                            .registers = registers,
+                            .deadline_ns = deadline,
+                            .group_stop_signal = group_stop_signal};
         if (tid == pid.value) {
           thread.status = process.status;
-          thread.ns_tid = thread.status.ns_tid;
-          thread.asleep_since_ns = sleepers.asleep_since(thread.tid, thread.status);
-          process.threads.insert(process.threads.begin(), thread);
+        } else if (seen) {
+          thread.status = std::move(*seen);
         } else {
           STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
-          thread.ns_tid = thread.status.ns_tid;
-          thread.asleep_since_ns = sleepers.asleep_since(thread.tid, thread.status);
-          process.threads.push_back(thread);
         }
+        thread.ns_tid = thread.status.ns_tid;
+        process.threads.insert(tid == pid.value ? process.threads.begin() : process.threads.end(),
+                               std::move(thread));
       }
       if (!process.zombie && process.threads.empty()) continue;
       tree->processes_.push_back(std::move(process));
@@ -216,12 +221,8 @@ class FrozenTree::Freezer {
           ended_.insert(tid);
           break;
         }
-        if ((*stop)->kind == Kind::kInterrupt) {
-          stopped_[tid] = 0;
-          break;
-        }
-        if ((*stop)->kind == Kind::kGroup) {
-          stopped_[tid] = (*stop)->signal;
+        if ((*stop)->kind == Kind::kInterrupt || (*stop)->kind == Kind::kGroup) {
+          note_stop(task, (*stop)->kind == Kind::kGroup ? (*stop)->signal : 0);
           break;
         }
         // A signal on its way is delivered: the handler's frame is part of what we save. The stop that we
@@ -230,6 +231,38 @@ class FrozenTree::Freezer {
       }
     }
     return true;
+  }
+
+  // At once, so that little time is left in which our death would show the program an EINTR.
+  void note_stop(const remote::Tracee& task, int group_stop_signal) {
+    auto registers = task.registers();
+    if (!registers.ok()) {  // killed
+      ended_.insert(task.tid().value);
+      return;
+    }
+    StoppedTask& stopped = stopped_[task.tid().value];
+    stopped.group_stop_signal = group_stop_signal;
+    stopped.registers = *registers;
+    bool sleeps = remote::in_restartable_sleep(*registers);
+    // Job control interrupts calls, too, and then the program has to see it.
+    bool cut_short = group_stop_signal == 0 && remote::was_cut_short(*registers);
+    if (!sleeps && !cut_short) return;
+    auto status = kernel::read_status(task.tid());
+    auto mask = task.signal_mask();
+    if (!status.ok() || !mask.ok()) return;
+    int64_t since = sleepers_.asleep_since(task.tid(), *status);
+    if (sleeps) {
+      stopped.deadline = deadlines_.find(task.tid(), status->ns_tid, status->voluntary_switches, since,
+                                         stopped.registers);
+      if (stopped.deadline) {
+        deadlines_.note(status->ns_tid, status->voluntary_switches, stopped.registers, *stopped.deadline);
+      }
+    }
+    bool signal_comes = ((status->pending | status->shared_pending) & ~*mask) != 0;
+    if (cut_short && !signal_comes && remote::reissue(task.tid(), since, stopped.registers)) {
+      (void)task.set_registers(stopped.registers).ok();
+    }
+    stopped.status = std::move(status).value();
   }
 
   // A leader that has called exit() while other threads run is a zombie that reports nothing.
@@ -264,22 +297,33 @@ class FrozenTree::Freezer {
     late_.clear();
   }
 
+  struct StoppedTask {
+    int group_stop_signal = 0;
+    remote::Registers registers = {};
+    std::optional<kernel::TaskStatus> status;  // if it was looked at
+    std::optional<int64_t> deadline;
+  };
+
   HostTid init_;
   NamespaceScanner scanner_;
+  const Sleepers& sleepers_;
+  remote::Deadlines& deadlines_;
   std::vector<HostTid> processes_;
   std::set<int> seized_;
-  std::map<int, int> stopped_;  // and the signal of a group stop
+  std::map<int, StoppedTask> stopped_;
   std::set<int> ended_;
   std::set<int> late_;
   std::string unstoppable_;
 };
 
-Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
+Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::string& deadlines_file) {
   constexpr int kAttempts = 200;
   // Waiting for a stop is a matter of microseconds, and the default slack of timers is fifty of them.
   ::prctl(PR_SET_TIMERSLACK, 1);
   std::string unstoppable;
   Sleepers sleepers;
+  remote::Deadlines deadlines(deadlines_file);
+  deadlines.load();
   STASIS_TRY(auto processes, session_processes(init));
   for (HostTid pid : processes) {
     auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
@@ -288,11 +332,13 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init) {
   }
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     int64_t since = monotonic_ns();
-    Freezer freezer(init);
+    Freezer freezer(init, sleepers, deadlines);
     // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under
     // load.
-    STASIS_TRY(auto outcome, freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond));
-    if (outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since, sleepers);
+    auto outcome = freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond);
+    deadlines.save();
+    if (!outcome.ok()) return std::move(outcome).error();
+    if (*outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since);
     unstoppable = freezer.unstoppable();
     timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
     ::nanosleep(&pause, nullptr);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,9 +17,9 @@ struct FrozenThread {
   HostTid tid;
   NsTid ns_tid;
   kernel::TaskStatus status;
-  // CLOCK_MONOTONIC of the host when it went to sleep; 0: it was not asleep for the whole time that we
-  // looked.
-  int64_t asleep_since_ns = 0;
+  remote::Registers registers = {};
+  // CLOCK_MONOTONIC of the host when the relative timeout ends in which it was interrupted.
+  std::optional<int64_t> deadline_ns;
   int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running
 };
 
@@ -31,13 +32,15 @@ struct FrozenProcess {
   bool stopped() const { return !threads.empty() && threads.front().group_stop_signal != 0; }
 };
 
-// A session's tree, standing still. Its destructor lets everything run again, exactly as it was. Dying has
-// the same effect: the kernel detaches the tasks of a tracer that ends.
+// A session's tree, standing still. Its destructor lets everything run again, exactly as it was: calls that the
+// stop has interrupted go on with what is left of their time. Dying has the same effect: the kernel detaches the
+// tasks of a tracer that ends.
 class FrozenTree {
  public:
-  // All processes of the pid namespace of `init`, but not init itself. kRefused names the task that cannot be
+  // All processes of the pid namespace of `init`, but not init itself. `deadlines`: a file of the session for
+  // remote::Deadlines. kRefused names the task that cannot be
   // traced or stopped; kBusy: a parent in vfork() did not come back in time.
-  static Result<std::unique_ptr<FrozenTree>> freeze(HostTid init);
+  static Result<std::unique_ptr<FrozenTree>> freeze(HostTid init, const std::string& deadlines);
   ~FrozenTree();
   FrozenTree(const FrozenTree&) = delete;
   FrozenTree& operator=(const FrozenTree&) = delete;

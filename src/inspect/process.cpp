@@ -20,7 +20,6 @@
 #include <cstring>
 #include <sstream>
 
-#include "inspect/sleep.h"
 #include "inspect/thread.h"
 
 namespace stasis::inspect {
@@ -220,7 +219,7 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
                                             const freeze::FrozenThread& thread) {
   remote::Tracee task(thread.tid);
   remote::TaskContext context;
-  STASIS_TRY(context.registers, task.registers());
+  context.registers = thread.registers;
   STASIS_TRY(context.mask, task.signal_mask());
   if (context.registers.cs != 0x33) {
     return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name),
@@ -231,8 +230,6 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
   const auto& status = process.status;
   context.report_signal = remote::choose_report_signal(status.ignored, status.caught,
                                                        status.shared_pending | thread.status.pending);
-  uint64_t pending = thread.status.pending | thread.status.shared_pending;
-  reissue_interrupted_call(thread, (pending & ~context.mask) != 0, context.registers);
   STASIS_CHECK(leave_restartable_sequence(thread.tid, context.registers));
   return context;
 }

@@ -9,10 +9,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 
-#include "inspect/sleep.h"
+
+#include "base/clock.h"
 
 namespace stasis::inspect {
 
@@ -113,7 +115,7 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
   }
   observe_scheduling(thread.tid, out);
   observe_credentials(thread.status, *out.mutable_credentials());
-  out.set_sleep_left_ns(sleep_left_ns(thread, context.registers));
+  out.set_sleep_left_ns(thread.deadline_ns ? std::max<int64_t>(*thread.deadline_ns - monotonic_ns(), 0) : -1);
   return {};
 }
 

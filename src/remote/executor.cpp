@@ -10,6 +10,7 @@
 extern "C" {
 extern const char stasis_stub_begin[];
 extern const char stasis_stub_context[];
+extern const char stasis_stub_reported[];
 extern const char stasis_stub_end[];
 }
 
@@ -30,6 +31,11 @@ struct StubContext {
 static_assert(sizeof(StubContext) == 8 * 21 + 16 + 64);
 
 constexpr uint64_t signal_bit(int signal) { return uint64_t{1} << (signal - 1); }
+
+// Lets a task run on in the stub.
+Result<void> proceed(const Tracee& task, const TaskContext& context) {
+  return context.report_signal != 0 ? task.resume() : task.resume_to_system_call();
+}
 
 }  // namespace
 
@@ -122,8 +128,9 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
   registers.eflags &= ~uint64_t{0x100};  // a program that single-steps itself must not trap in the stub
   // Registers first: from here on the task unwinds by itself, and only then may its signal mask differ.
   STASIS_CHECK(task.set_registers(registers));
-  STASIS_CHECK(task.set_signal_mask(~signal_bit(context.report_signal)));
-  return task.resume();
+  uint64_t heard = context.report_signal != 0 ? signal_bit(context.report_signal) : 0;
+  STASIS_CHECK(task.set_signal_mask(~heard));
+  return proceed(task, context);
 }
 
 Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
@@ -141,8 +148,46 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
   return enter(task, context, scratch_.address.value, batch.calls_.size(), true);
 }
 
-bool Executor::reported(const Stop& stop, const TaskContext& context) {
-  return stop.kind == Stop::Kind::kSignal && stop.signal == context.report_signal;
+Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const {
+  if (stop.kind != Stop::Kind::kSignal) return false;
+  if (context.report_signal == 0) {
+    if (stop.signal != SIGTRAP) return false;
+    // A system call stops twice, before and after it; until it has been made, its result is ENOSYS.
+    uint64_t behind = code_.value + static_cast<uint64_t>(stasis_stub_reported - stasis_stub_begin);
+    STASIS_TRY(Registers now, task.registers());
+    return now.rip == behind && now.rax == 0;
+  }
+  if (stop.signal != context.report_signal) return false;
+  // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen to
+  // it.
+  STASIS_TRY(std::string raw, task.signal_info());
+  siginfo_t info;
+  std::memcpy(&info, raw.data(), sizeof info);
+  if (info.si_code != SI_TKILL) return false;
+  if (info.si_pid == context.tgid.value) return true;
+  // Our own reports show the sender as the reader's namespace sees it; the program counter settles it.
+  STASIS_TRY(Registers now, task.registers());
+  return now.rip >= code_.value && now.rip < code_.value + stub_size();
+}
+
+Result<bool> Executor::advance(const Tracee& task, const TaskContext& context, const Stop& stop) const {
+  if (stop.kind == Stop::Kind::kExited) {
+    return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended", "try again",
+                 ErrorCode::kTaskGone};
+  }
+  STASIS_TRY(bool report, is_report(task, context, stop));
+  if (report) return true;
+  int expected = context.report_signal != 0 ? context.report_signal : SIGTRAP;
+  if (stop.kind == Stop::Kind::kSignal && stop.signal != expected) {
+    // Only faults get here: everything else is blocked.
+    STASIS_TRY(Registers now, task.registers());
+    return Error{"run system calls remotely",
+                 fmt::format("task {}", task.tid()),
+                 fmt::format("signal {} at {:#x} (stub at {:#x})", stop.signal, now.rip, code_.value),
+                 {}};
+  }
+  STASIS_CHECK(proceed(task, context));
+  return false;
 }
 
 Result<void> Executor::await_report(const Tracee& task, const TaskContext& context) const {
@@ -150,33 +195,8 @@ Result<void> Executor::await_report(const Tracee& task, const TaskContext& conte
     // No time limit: a page being written to a slow disk may take its time, and everything else returns at
     // once.
     STASIS_TRY(auto stop, task.wait());
-    if (stop->kind == Stop::Kind::kExited) {
-      return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended",
-                   "try again", ErrorCode::kTaskGone};
-    }
-    if (reported(*stop, context)) {
-      // The same signal sent by somebody else is one that the program ignores: dropping it is what would
-      // happen to it.
-      STASIS_TRY(std::string raw, task.signal_info());
-      siginfo_t info;
-      std::memcpy(&info, raw.data(), sizeof info);
-      if (info.si_code == SI_TKILL && info.si_pid == context.tgid.value) return {};
-      // Our own reports show the sender as the reader's namespace sees it; the program counter settles it.
-      STASIS_TRY(Registers now, task.registers());
-      if (info.si_code == SI_TKILL && now.rip >= code_.value && now.rip < code_.value + stub_size())
-        return {};
-      STASIS_CHECK(task.resume());
-      continue;
-    }
-    if (stop->kind == Stop::Kind::kSignal) {
-      // Only faults get here: everything else is blocked.
-      STASIS_TRY(Registers now, task.registers());
-      return Error{"run system calls remotely",
-                   fmt::format("task {}", task.tid()),
-                   fmt::format("signal {} at {:#x} (stub at {:#x})", stop->signal, now.rip, code_.value),
-                   {}};
-    }
-    STASIS_CHECK(task.resume());
+    STASIS_TRY(bool reported, advance(task, context, *stop));
+    if (reported) return {};
   }
 }
 

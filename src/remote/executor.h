@@ -15,14 +15,14 @@ struct TaskContext {
   Registers registers = {};
   uint64_t mask = 0;
   NsTid tgid, tid;
-  int report_signal = 0;  // a signal that the task ignores
+  int report_signal = 0;  // a signal that the task ignores; 0: there is none, and reporting is slower
 };
 
 // Bytes that one copy of the stub needs.
 uint64_t stub_size();
 
 // The signal by which a stub reports: one that has no handler and is ignored, and is not pending. 0: there is
-// none.
+// none (Go's run time has a handler for every signal).
 int choose_report_signal(uint64_t ignored, uint64_t caught, uint64_t pending);
 
 // The registers with which a task goes on that was stopped inside a system call: the kernel restarts an
@@ -53,8 +53,9 @@ class Executor {
   // Lets the task execute the batch. The order of the steps is what makes dying between any two of them
   // harmless.
   Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch) const;
-  // True when this stop is the stub's report.
-  static bool reported(const Stop& stop, const TaskContext& context);
+  // After any stop of a task that executes the stub: true when it is the report; otherwise the task goes on.
+  // An error when the stub met with a fault.
+  Result<bool> advance(const Tracee& task, const TaskContext& context, const Stop& stop) const;
   // Waits for the report; then fetches results and output into the batch. The task stays where it reported.
   Result<void> finish(const Tracee& task, const TaskContext& context, Batch& batch) const;
   Result<void> fetch(HostTid task, Batch& batch) const;
@@ -69,6 +70,7 @@ class Executor {
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
                      bool store) const;
   Result<void> await_report(const Tracee& task, const TaskContext& context) const;
+  Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
 
   RemotePtr code_;
   Scratch scratch_;

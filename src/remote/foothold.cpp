@@ -68,9 +68,6 @@ Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> map
 Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const TaskContext& context,
                                                       std::span<const kernel::MapsEntry> maps,
                                                       bool many_threads) {
-  if (context.report_signal == 0) {
-    return refuse(leader, "it has a handler for every signal that is ignored by default", {});
-  }
   std::unique_ptr<Foothold> foothold(new Foothold(leader, context));
   uint64_t size = stub_size();
   STASIS_TRY(RemotePtr cave, find_cave(leader, maps, 2 * size));

@@ -4,13 +4,15 @@
 // Entry: r12 = array of calls, r13 = how many, rbx = 1 when results may be stored (the array is writable).
 // A call is 64 bytes: number, six arguments, result. Bit 63 of the number: the first argument is the last result.
 // At the end the task reports by sending itself a signal that it ignores: under a tracer that is a stop; when the
-// tracer has died it is nothing, and the task goes on into `unwind`, which gives the program its context back.
-// So a tracer may die at any instant and the program does not notice.
+// tracer has died it is nothing, and the task goes on into `undo`, which gives the program its context back.
+// So a tracer may die at any instant and the program does not notice. A program with handlers for all such signals
+// sends itself signal 0, which is nothing in any case; its tracer then asks for a stop at each system call, and takes
+// the one behind `stasis_stub_reported` for the report.
 //
 // No stack is used at all: the program's may be full, tiny, or in use below its pointer (red zone).
 
         .section .rodata
-        .globl  stasis_stub_begin, stasis_stub_end, stasis_stub_context
+        .globl  stasis_stub_begin, stasis_stub_end, stasis_stub_context, stasis_stub_reported
         .balign 16
 stasis_stub_begin:
 next:
@@ -48,6 +50,7 @@ report:
         mov     tid(%rip), %esi
         mov     signal(%rip), %edx
         syscall
+stasis_stub_reported:
 
         // Nobody stopped us: undo what must not outlive the tracer, and go back to the program.
         mov     undo_calls(%rip), %r12

@@ -40,6 +40,11 @@ Result<void> Tracee::resume(int signal) const {
   return {};
 }
 
+Result<void> Tracee::resume_to_system_call() const {
+  if (::ptrace(PTRACE_SYSCALL, tid_.value, nullptr, nullptr) != 0) return error("resume");
+  return {};
+}
+
 Result<void> Tracee::step() const {
   if (::ptrace(PTRACE_SINGLESTEP, tid_.value, nullptr, nullptr) != 0) return error("step");
   return {};

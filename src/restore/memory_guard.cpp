@@ -79,10 +79,6 @@ bool means_itself(HostTid tid, uint64_t pidfd) {
          info->find(fmt::format("\nPid:\t{}\n", status->tgid)) != std::string::npos;
 }
 
-Error unexpected(HostTid tid, std::string what) {
-  return Error{"guard memory", fmt::format("task {}", tid), std::move(what), {}};
-}
-
 }  // namespace
 
 bool can_guard_memory() {
@@ -164,7 +160,6 @@ class MemoryGuard::Visit {
     context_.tid = status.ns_tid;
     context_.report_signal =
         remote::choose_report_signal(status.ignored, status.caught, status.pending | status.shared_pending);
-    if (context_.report_signal == 0) return unexpected(tid_, "every signal has a handler");
     // Normally the vDSO; reading all mappings takes long where pages were given back one by one.
     uint64_t vdso = kernel::auxiliary_value(tid_, AT_SYSINFO_EHDR);
     STASIS_TRY(auto maps, kernel::mappings_between(tid_, vdso, vdso + 1));

@@ -14,6 +14,7 @@
 #include "image/reader.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
+#include "remote/interrupted.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
 #include "restore/descriptors.h"
@@ -41,7 +42,7 @@ class RestartFromImage final : public Restart {
   const schema::Manifest& manifest() const override { return image_.manifest(); }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
   Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
-  Result<void> build(HostTid init) override;
+  Result<void> build(HostTid init, const std::string& deadlines_file) override;
   Result<void> release() override;
 
  private:
@@ -260,7 +261,7 @@ Result<void> RestartFromImage::end_temporaries() {
   return {};
 }
 
-Result<void> RestartFromImage::build(HostTid init) {
+Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_file) {
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
   STASIS_CHECK(end_temporaries());
@@ -282,7 +283,9 @@ Result<void> RestartFromImage::build(HostTid init) {
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
-  for (auto& builder : builders_) STASIS_CHECK(builder.arm());
+  remote::Deadlines deadlines(deadlines_file);
+  for (auto& builder : builders_) STASIS_CHECK(builder.arm(deadlines));
+  deadlines.save();
   table_->close_all();
   return {};
 }

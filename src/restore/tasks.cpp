@@ -26,6 +26,7 @@
 namespace stasis::restore {
 
 using remote::Batch;
+using remote::in_restartable_sleep;
 using remote::Registers;
 using remote::Stop;
 
@@ -60,10 +61,6 @@ Registers recorded_registers(const schema::Thread& thread) {
   return registers;
 }
 
-bool in_restartable_sleep(const Registers& registers) {
-  return static_cast<int64_t>(registers.rax) == -516 && static_cast<int64_t>(registers.orig_rax) >= 0;
-}
-
 void write_proc(HostTid pid, const char* file, const std::string& text) {
   auto fd = kernel::open_proc(pid, file, O_WRONLY);
   // What the host does not allow (a lower OOM score) is not worth failing for.
@@ -76,9 +73,7 @@ std::string TaskBuilder::name() const { return fmt::format("task {}", process_.p
 
 Result<void> TaskBuilder::set_process(const DescriptorTable& table) {
   // The stub reports by a signal that must not be one of those that will be pending.
-  int report = remote::choose_report_signal(0, 0, pending_mask(process_));
-  if (report == 0) report = SIGUSR1;
-  skeleton_.set_report_signal(report);
+  skeleton_.set_report_signal(remote::choose_report_signal(0, 0, pending_mask(process_)));
   STASIS_CHECK(skeleton_.prepare());
 
   Batch batch = skeleton_.batch();
@@ -348,20 +343,22 @@ Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
       return {};
   }
   remote::Tracee task = thread.skeleton.task();
+  int64_t deadline_ns = monotonic_ns() + left;
   STASIS_CHECK(thread.skeleton.executor().start(task, thread.skeleton.context(), batch));
   for (int attempt = 0; attempt < 1000; ++attempt) {
     STASIS_CHECK(task.interrupt());
     STASIS_TRY(auto stop, task.wait());
-    // Its time was up, or what it waited for is there: then it reissues the whole call and sees that, too.
-    if (remote::Executor::reported(*stop, thread.skeleton.context())) return {};
-    if (stop->kind == Stop::Kind::kExited)
-      return Error{"restart: resume a sleep", name(), "the task ended", {}};
-    STASIS_TRY(Registers now, task.registers());
-    if (in_restartable_sleep(now) && now.orig_rax == registers.orig_rax) {
-      thread.primed = true;
-      return {};
+    if (stop->kind == Stop::Kind::kInterrupt) {
+      STASIS_TRY(Registers now, task.registers());
+      if (in_restartable_sleep(now) && now.orig_rax == registers.orig_rax) {
+        thread.primed = true;
+        thread.deadline_ns = deadline_ns;
+        return {};
+      }
     }
-    STASIS_CHECK(task.resume());
+    // Its time was up, or what it waited for is there: then it reissues the whole call and sees that, too.
+    STASIS_TRY(bool ended, thread.skeleton.executor().advance(task, thread.skeleton.context(), *stop));
+    if (ended) return {};
     timespec moment{0, 20'000};
     ::nanosleep(&moment, nullptr);
   }
@@ -426,6 +423,8 @@ Result<void> TaskBuilder::drop_work_area() {
   registers.rdi = area_.start();
   registers.rsi = WorkArea::size();
   STASIS_CHECK(task.set_registers(registers));
+  // The kernel would take the program's handler for SIGTRAP away if the signal were blocked when it comes.
+  STASIS_CHECK(task.set_signal_mask(~(uint64_t{1} << (SIGTRAP - 1))));
   STASIS_CHECK(task.step());
   for (;;) {
     STASIS_TRY(auto stop, task.wait());
@@ -439,7 +438,7 @@ Result<void> TaskBuilder::drop_work_area() {
   return {};
 }
 
-Result<void> TaskBuilder::arm() {
+Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
   for (auto& thread : threads_) {
     remote::Tracee task = thread.skeleton.task();
     Registers registers = recorded_registers(*thread.record);
@@ -452,6 +451,10 @@ Result<void> TaskBuilder::arm() {
     STASIS_CHECK(task.set_extended_state(thread.record->extended_state()));
     STASIS_CHECK(task.set_signal_mask(thread.record->signal_mask()));
     STASIS_CHECK(task.set_registers(registers));
+    if (thread.primed) {
+      STASIS_TRY(auto status, kernel::read_status(task.tid()));
+      deadlines.note(status.ns_tid, status.voluntary_switches, registers, thread.deadline_ns);
+    }
   }
   if (process_.state() == schema::Process::STOPPED) return stop_again();
   return {};

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "remote/interrupted.h"
 #include "restore/descriptors.h"
 #include "restore/skeleton.h"
 #include "restore/work_area.h"
@@ -35,7 +36,7 @@ class TaskBuilder {
   // Rights are given up, signals become pending: the last remote calls. Then the work area goes.
   Result<void> finish();
   // Registers. The task would go on if it were let go.
-  Result<void> arm();
+  Result<void> arm(remote::Deadlines& deadlines);
   void detach();
 
  private:
@@ -43,6 +44,7 @@ class TaskBuilder {
     Skeleton skeleton;
     const schema::Thread* record;
     bool primed = false;  // is inside a sleep that was given what was left of its time
+    int64_t deadline_ns = 0;  // of that sleep, CLOCK_MONOTONIC of the host
   };
   Result<void> set_thread(ThreadState& thread);
   Result<void> set_credentials(ThreadState& thread);

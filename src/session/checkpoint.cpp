@@ -33,13 +33,15 @@ class StopMarker {
   std::string path_;
 };
 
-checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request) {
+checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request,
+                                   const std::string& directory) {
   checkpoint::Request engine;
   engine.init = record.init;
   engine.root = record.root;
   engine.session = record.name;
   engine.store = record.store + "/" + record.name;
   engine.tag = request.tag;
+  engine.deadlines = directory + "/" + kDeadlinesFile;
   engine.stop = request.stop;
   engine.command = record.command;
   engine.terminal_device = record.terminal_device;
@@ -86,7 +88,7 @@ Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) 
     if (!set.ok()) return std::move(set).error();
     marker.emplace(std::move(set).value());
   }
-  STASIS_TRY(checkpoint::Report report, checkpoint::run(engine_request(record, request)));
+  STASIS_TRY(checkpoint::Report report, checkpoint::run(engine_request(record, request, directory)));
   if (marker) marker->keep();
   return report;
 }

@@ -1,10 +1,13 @@
 // What is known of a session outside of it: <state>/sessions/NAME/session.json and its neighbours.
 //
 //   session.json   the record, replaced atomically; it stays when the session has ended, so that `restart`
-//   finds the store lock           locked by whoever starts, saves or restarts the session; holds "PID: what"
-//   of the last one exit           the wait status of the root process, once it has ended stopping exists
-//   while `checkpoint --stop` may end the session: tells the supervisor why it ended terminal.sock  where
-//   init hands out the terminal (terminal_server.h) log            what the interval checkpoints had to say
+//                  finds the store of the last one
+//   lock           locked by whoever starts, saves or restarts the session; holds "PID: what"
+//   exit           the wait status of the root process, once it has ended
+//   stopping       exists while `checkpoint --stop` may end the session: tells the supervisor why it ended
+//   terminal.sock  where init hands out the terminal (terminal_server.h)
+//   deadlines      when the sleeps end that the last freeze interrupted (remote/interrupted.h)
+//   log            what the interval checkpoints had to say
 #pragma once
 
 #include <array>
@@ -63,6 +66,8 @@ Result<void> identify_init(Record& record, HostTid init);
 bool is_alive(const Record& record);
 // The record of a session that runs; kNotFound with a hint otherwise.
 Result<Record> load_live_record(const std::string& name);
+
+inline constexpr const char* kDeadlinesFile = "deadlines";
 
 inline constexpr const char* kCheckpointPurpose = "checkpoint";
 inline constexpr const char* kStartPurpose = "start";

@@ -88,7 +88,8 @@ Result<int> restart(const RestartRequest& request) {
 
   plan.prepare = [engine, terminal_path] { return engine->make_descriptions(terminal_path); };
   plan.spawn = [engine] { return engine->spawn_roots(); };
-  plan.build = [engine](HostTid init) { return engine->build(init); };
+  STASIS_TRY(std::string state, session_directory(record.name));
+  plan.build = [engine, state](HostTid init) { return engine->build(init, state + "/" + kDeadlinesFile); };
   plan.release = [engine] { return engine->release(); };
   auto start_it = [&plan, &claimed, &engine]() -> Result<RunningSession> {
     // As late as possible, so that the clocks lose nothing of what the program did before it was saved, nor

@@ -76,7 +76,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
 }
 
 void remove_session_files(const std::string& directory) {
-  for (const char* name : {"session.json", "exit", "stopping", "terminal.sock", "lock"})
+  for (const char* name : {"session.json", "exit", "stopping", "terminal.sock", kDeadlinesFile, "lock"})
     ::unlink((directory + "/" + name).c_str());
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it
 }
@@ -162,7 +162,7 @@ Result<RunningSession> start(StartPlan plan) {
   auto previous = load_record(plan.record.name);
   RecordOnTrial record(directory, previous.ok() ? std::optional(*previous) : std::nullopt);
   STASIS_CHECK(make_directories(directory));
-  for (const char* stale : {"exit", "stopping", "terminal.sock"}) ::unlink((directory + "/" + stale).c_str());
+  for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile}) ::unlink((directory + "/" + stale).c_str());
 
   // When the builder goes away, init becomes our child, so that we learn of its end.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
