@@ -18,6 +18,7 @@
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/process.h"
+#include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
 
@@ -38,6 +39,7 @@ class Attempt {
       : request_(request), files_(request.terminal_device, request.stdio) {}
 
   Result<Report> execute() {
+    kernel::OneProcessor together;
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
     if (tree_->processes().empty()) {
       return Error{"checkpoint", request_.session, "no process of it is left", {}, ErrorCode::kNotFound};
@@ -54,6 +56,7 @@ class Attempt {
       tree_->thaw();
       pause_ns = monotonic_ns() - started_ns_;
     }
+    together.release();
     STASIS_CHECK(write_pages(writer));
     STASIS_TRY(Report report, publish(writer, pause_ns));
     if (request_.stop) STASIS_CHECK(end_session());

@@ -79,11 +79,11 @@ Result<void> ProcessSaver::fork_snapshot() {
   if (missing.empty()) return {};
   child_.reset();
 
-  constexpr size_t kAtOnce = 14;  // room for calls to undo, see Foothold::arm_undo()
-  if (missing.size() > kAtOnce) {
+  constexpr size_t kMost = remote::Foothold::kMaxUndoCalls - 2;
+  if (missing.size() > kMost) {
     return Error{"save", describe(),
                  fmt::format("{} ranges of its memory are marked MADV_DONTFORK", missing.size()),
-                 "at most 14 are supported", ErrorCode::kRefused};
+                 fmt::format("at most {} are supported", kMost), ErrorCode::kRefused};
   }
   Batch allow(foothold_->scratch());
   Batch forbid(foothold_->scratch());
@@ -232,6 +232,7 @@ void ProcessSaver::leave() {
 }
 
 Result<uint64_t> ProcessSaver::find_pages() {
+  child_->leave_processor();
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
   inspect::add_flags(mappings_, flags);
   STASIS_TRY(runs_, find_runs(child_->pid(), mappings_));

@@ -14,6 +14,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "kernel/affinity.h"
 #include "kernel/proc.h"
 
 namespace stasis::checkpoint {
@@ -23,7 +24,7 @@ using remote::Stop;
 using remote::Tracee;
 
 SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
-    : pid_(pid), executor_(foothold.executor()), context_(foothold.context()) {}
+    : pid_(pid), executor_(foothold.executor()), context_(foothold.context()), affinity_(foothold.affinity()) {}
 
 Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foothold) {
   HostTid leader = foothold.leader().tid();
@@ -99,6 +100,8 @@ Result<void> SnapshotChild::take_over() {
   context_.tid = status.ns_tid;
   return executor_.install(pid_, context_, {.unmap_scratch = false});
 }
+
+void SnapshotChild::leave_processor() const { kernel::set_affinity(pid_, affinity_); }
 
 SnapshotChild::~SnapshotChild() {
   ::kill(pid_.value, SIGKILL);

@@ -31,6 +31,8 @@ class SnapshotChild {
   SnapshotChild& operator=(const SnapshotChild&) = delete;
 
   HostTid pid() const { return pid_; }
+  // It was born on the processor where the program was saved. From now on it may run anywhere.
+  void leave_processor() const;
 
   // Gives the child a descriptor of ours; returns its number there. The child has no others.
   Result<int> pass(int fd);
@@ -48,6 +50,7 @@ class SnapshotChild {
   HostTid pid_;
   remote::Executor executor_;
   remote::TaskContext context_;
+  std::string affinity_;
 };
 
 }  // namespace stasis::checkpoint

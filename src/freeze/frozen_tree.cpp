@@ -74,8 +74,8 @@ Result<std::vector<HostTid>> session_processes(HostTid init) { return NamespaceS
 // Attaches and stops; on its destruction everything that was not handed on is let go.
 class FrozenTree::Freezer {
  public:
-  Freezer(HostTid init, const Sleepers& sleepers, remote::Deadlines& deadlines)
-      : init_(init), scanner_(init), sleepers_(sleepers), deadlines_(deadlines) {}
+  Freezer(HostTid init, NamespaceScanner& scanner, const Sleepers& sleepers, remote::Deadlines& deadlines)
+      : init_(init), scanner_(scanner), sleepers_(sleepers), deadlines_(deadlines) {}
   ~Freezer() { thaw(); }
 
   enum class Outcome { kFrozen, kRetry };
@@ -305,7 +305,7 @@ class FrozenTree::Freezer {
   };
 
   HostTid init_;
-  NamespaceScanner scanner_;
+  NamespaceScanner& scanner_;
   const Sleepers& sleepers_;
   remote::Deadlines& deadlines_;
   std::vector<HostTid> processes_;
@@ -318,13 +318,13 @@ class FrozenTree::Freezer {
 
 Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::string& deadlines_file) {
   constexpr int kAttempts = 200;
-  // Waiting for a stop is a matter of microseconds, and the default slack of timers is fifty of them.
-  ::prctl(PR_SET_TIMERSLACK, 1);
+  ::signal(SIGCHLD, SIG_DFL);  // whoever started us may have ignored it; see Tracee::wait()
   std::string unstoppable;
+  NamespaceScanner scanner(init);
   Sleepers sleepers;
   remote::Deadlines deadlines(deadlines_file);
   deadlines.load();
-  STASIS_TRY(auto processes, session_processes(init));
+  STASIS_TRY(auto processes, scanner.scan());
   for (HostTid pid : processes) {
     auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
     if (!tids.ok()) continue;
@@ -332,13 +332,17 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::
   }
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     int64_t since = monotonic_ns();
-    Freezer freezer(init, sleepers, deadlines);
+    Freezer freezer(init, scanner, sleepers, deadlines);
     // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under
     // load.
     auto outcome = freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond);
+    if (outcome.ok() && *outcome == Freezer::Outcome::kFrozen) {
+      STASIS_TRY(auto tree, freezer.hand_over(since));
+      tree->deadlines_ = std::move(deadlines);
+      return tree;
+    }
     deadlines.save();
     if (!outcome.ok()) return std::move(outcome).error();
-    if (*outcome == Freezer::Outcome::kFrozen) return freezer.hand_over(since);
     unstoppable = freezer.unstoppable();
     timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
     ::nanosleep(&pause, nullptr);
@@ -355,6 +359,7 @@ void FrozenTree::thaw() {
   for (const auto& process : processes_) {
     for (const auto& thread : process.threads) remote::Tracee(thread.tid).detach();
   }
+  deadlines_.save();
 }
 
 void FrozenTree::kill() {

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "kernel/proc.h"
+#include "remote/interrupted.h"
 #include "remote/tracee.h"
 
 namespace stasis::freeze {
@@ -59,6 +60,7 @@ class FrozenTree {
   class Freezer;
 
   HostTid init_;
+  remote::Deadlines deadlines_;
   std::vector<FrozenProcess> processes_;
   int64_t frozen_since_ns_ = 0;
   bool frozen_ = false;

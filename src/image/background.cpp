@@ -11,6 +11,8 @@
 #include "image/directory.h"
 #include "image/format.h"
 
+#include "kernel/affinity.h"
+
 namespace stasis::image {
 namespace {
 
@@ -111,6 +113,7 @@ void Background::sum(const Block& block, BlockSummer& summer, std::unique_lock<s
 }
 
 void Background::run_summer() {
+  kernel::OneProcessor::leave_in_new_thread();
   BlockSummer summer;
   std::unique_lock lock(mutex_);
   while (!stopping_) {
@@ -123,6 +126,7 @@ void Background::run_summer() {
 }
 
 void Background::run_flusher() {
+  kernel::OneProcessor::leave_in_new_thread();
   std::unique_lock lock(mutex_);
   while (!stopping_ && !finishing_) {
     auto extent = claim_extent();

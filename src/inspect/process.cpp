@@ -263,6 +263,7 @@ Result<void> observe_process(const freeze::FrozenProcess& process,
       mine.take(thread_batch, *thread);
     }
     STASIS_CHECK(observe_thread(process.threads[i], contexts[i], *thread));
+    if (i == 0 && !foothold.affinity().empty()) thread->set_affinity(foothold.affinity());
   }
   return {};
 }

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "kernel/affinity.h"
+
 extern "C" {
 extern const char stasis_stub_begin[];
 extern const char stasis_stub_context[];
@@ -116,7 +118,7 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
 }
 
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
-                             bool store) const {
+                             Results results, const std::string& processor) const {
   Registers registers = context.registers;
   registers.rip = code_.value;
   registers.orig_rax = ~uint64_t{0};  // no system call to restart
@@ -124,16 +126,18 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
   registers.r12 = calls;
   registers.r13 = count;
   registers.r14 = ~uint64_t{0};
-  registers.rbx = store ? 1 : 0;
+  registers.rbx = results == Results::kStored ? 1 : 0;
   registers.eflags &= ~uint64_t{0x100};  // a program that single-steps itself must not trap in the stub
   // Registers first: from here on the task unwinds by itself, and only then may its signal mask differ.
   STASIS_CHECK(task.set_registers(registers));
   uint64_t heard = context.report_signal != 0 ? signal_bit(context.report_signal) : 0;
   STASIS_CHECK(task.set_signal_mask(~heard));
+  kernel::set_affinity(task.tid(), processor);
   return proceed(task, context);
 }
 
-Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
+Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch,
+                             const std::string& processor) const {
   if (batch.calls_.size() > Batch::kMaxCalls || Batch::kDataOffset + batch.data_.size() > scratch_.size) {
     return Error{
         "run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
@@ -145,7 +149,7 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
     STASIS_CHECK(write_memory(task.tid(), scratch_.address + Batch::kDataOffset,
                               {batch.data_.data(), batch.data_.size()}));
   }
-  return enter(task, context, scratch_.address.value, batch.calls_.size(), true);
+  return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored, processor);
 }
 
 Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const {
@@ -230,7 +234,7 @@ Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& cont
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
   STASIS_CHECK(write_code(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
-  STASIS_CHECK(enter(task, context, slot.value, 1, false));
+  STASIS_CHECK(enter(task, context, slot.value, 1, Results::kInRegister, {}));
   STASIS_CHECK(await_report(task, context));
   STASIS_TRY(Registers after, task.registers());
   return static_cast<int64_t>(after.r14);

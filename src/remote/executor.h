@@ -52,7 +52,9 @@ class Executor {
   Result<void> install(HostTid task, const TaskContext& context, const Unwind& unwind) const;
   // Lets the task execute the batch. The order of the steps is what makes dying between any two of them
   // harmless.
-  Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch) const;
+  // `processor`: a mask for sched_setaffinity() to be set when the stub already has the task, or empty.
+  Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch,
+                     const std::string& processor = {}) const;
   // After any stop of a task that executes the stub: true when it is the report; otherwise the task goes on.
   // An error when the stub met with a fault.
   Result<bool> advance(const Tracee& task, const TaskContext& context, const Stop& stop) const;
@@ -67,8 +69,9 @@ class Executor {
                              long number, std::initializer_list<uint64_t> arguments) const;
 
  private:
+  enum class Results { kStored, kInRegister };
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
-                     bool store) const;
+                     Results results, const std::string& processor) const;
   Result<void> await_report(const Tracee& task, const TaskContext& context) const;
   Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
 

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernel/affinity.h"
+
 extern "C" {
 extern const char stasis_stub_begin[];
 extern const char stasis_stub_context[];
@@ -17,13 +19,17 @@ namespace {
 
 // An odd size, so that an area that was left behind can be told from the program's own memory together with
 // kMagic.
-constexpr uint64_t kScratchSize = 33 * kPageSize;
+constexpr uint64_t kScratchSize = 37 * kPageSize;
 constexpr std::string_view kMagic = "stasis scratch area, safe to unmap";
 constexpr uint64_t kMagicOffset = kScratchSize - 64;
-// The batch may use everything before the magic.
-constexpr uint64_t kUsable = kScratchSize - 64;
-
-constexpr uint64_t kUndoOffset = kUsable - 1024;  // room for 16 undo calls at the end of the data
+// A call to undo a thread's move to our processor, and the mask for it; then the leader's.
+constexpr uint64_t kAffinitySize = 1024;
+constexpr uint64_t kThreadUndoOffset = kMagicOffset - 2 * kAffinitySize - Batch::kCallSize;
+constexpr uint64_t kThreadMaskOffset = kThreadUndoOffset + Batch::kCallSize;
+constexpr uint64_t kLeaderMaskOffset = kThreadMaskOffset + kAffinitySize;
+constexpr uint64_t kUndoOffset = kThreadUndoOffset - (Foothold::kMaxUndoCalls + 1) * Batch::kCallSize;
+// Batches may use everything before that.
+constexpr uint64_t kUsable = kUndoOffset;
 
 Error refuse(HostTid task, std::string cause, std::string hint) {
   return Error{"enter the program", fmt::format("task {}", task), std::move(cause), std::move(hint),
@@ -78,7 +84,9 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
   }
   foothold->leader_executor_ = Executor(cave, {{0}, kScratchSize});
   foothold->thread_executor_ = Executor(cave + size, {});
-  STASIS_CHECK(foothold->map_areas(many_threads));
+  STASIS_CHECK(foothold->map_leader_area());
+  STASIS_CHECK(foothold->share_processor());
+  if (many_threads) STASIS_CHECK(foothold->map_thread_area());
 
   // Areas that somebody left behind who was killed between two steps.
   Batch batch(foothold->scratch());
@@ -94,15 +102,20 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
   return foothold;
 }
 
-Result<void> Foothold::map_areas(bool many_threads) {
-  constexpr uint64_t kProtection = PROT_READ | PROT_WRITE;
-  // Shared, so that it never merges with memory of the program; a snapshot child may use the same pages,
-  // since the program itself has let go of them by then.
-  constexpr uint64_t kFlags = MAP_SHARED | MAP_ANONYMOUS;
+namespace {
+
+constexpr uint64_t kAreaProtection = PROT_READ | PROT_WRITE;
+// Shared, so that it never merges with memory of the program; a snapshot child may use the same pages, since
+// the program itself has let go of them by then.
+constexpr uint64_t kAreaFlags = MAP_SHARED | MAP_ANONYMOUS;
+
+}  // namespace
+
+Result<void> Foothold::map_leader_area() {
   parked_ = true;
   STASIS_TRY(int64_t address,
              leader_executor_.run_single(leader_, context_, {}, SYS_mmap,
-                                         {0, kScratchSize, kProtection, kFlags, ~uint64_t{0}, 0}));
+                                         {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0}));
   if (address < 0 && address > -4096) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()),
                  fmt::format("no memory for a scratch area: {}", std::strerror(static_cast<int>(-address))),
@@ -112,19 +125,33 @@ Result<void> Foothold::map_areas(bool many_threads) {
   leader_executor_.set_scratch({area, kUsable});
   // unmap_scratch unmaps the whole area: the size is rounded up to pages.
   STASIS_CHECK(leader_executor_.install(leader_.tid(), context_, {}));
-  STASIS_CHECK(write_memory(leader_.tid(), area + kMagicOffset, kMagic));
-  if (many_threads) {
-    Batch batch(scratch());
-    size_t mapped = batch.call(SYS_mmap, {0, kScratchSize, kProtection, kFlags, ~uint64_t{0}, 0});
-    STASIS_CHECK(run(batch));
-    if (batch.result(mapped) < 0) {
-      return errno_error("map a scratch area", fmt::format("task {}", leader_.tid()),
-                         static_cast<int>(-batch.result(mapped)));
-    }
-    RemotePtr second{static_cast<uint64_t>(batch.result(mapped))};
-    STASIS_CHECK(write_memory(leader_.tid(), second + kMagicOffset, kMagic));
-    thread_executor_.set_scratch({second, kUsable});
+  return write_memory(leader_.tid(), area + kMagicOffset, kMagic);
+}
+
+Result<void> Foothold::map_thread_area() {
+  Batch batch(scratch());
+  size_t mapped = batch.call(SYS_mmap, {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0});
+  STASIS_CHECK(run(batch));
+  if (batch.result(mapped) < 0) {
+    return errno_error("map a scratch area", fmt::format("task {}", leader_.tid()),
+                       static_cast<int>(-batch.result(mapped)));
   }
+  RemotePtr second{static_cast<uint64_t>(batch.result(mapped))};
+  STASIS_CHECK(write_memory(leader_.tid(), second + kMagicOffset, kMagic));
+  thread_executor_.set_scratch({second, kUsable});
+  return {};
+}
+
+// First the way back, for the case of our death, then the move.
+Result<void> Foothold::share_processor() {
+  std::string before = kernel::affinity_of(leader_.tid());
+  const std::string& ours = kernel::OneProcessor::mask();
+  if (ours.empty() || before.empty() || before == ours || before.size() > kAffinitySize) return {};
+  RemotePtr mask = leader_executor_.scratch().address + kLeaderMaskOffset;
+  STASIS_CHECK(write_memory(leader_.tid(), mask, before));
+  STASIS_CHECK(arm_undo({{{SYS_sched_setaffinity, 0, before.size(), mask.value}}}));
+  affinity_ = std::move(before);
+  kernel::set_affinity(leader_.tid(), ours);
   return {};
 }
 
@@ -135,9 +162,24 @@ Result<void> Foothold::start(const Batch& batch) { return leader_executor_.start
 Result<void> Foothold::finish(Batch& batch) { return leader_executor_.finish(leader_, context_, batch); }
 
 Result<void> Foothold::run_in(const Tracee& thread, const TaskContext& context, Batch& batch) {
-  // If we die now the thread finishes its batch in its own area and unmaps it; nobody else touches that one.
-  STASIS_CHECK(thread_executor_.install(thread.tid(), context, {.unmap_scratch = false}));
-  STASIS_CHECK(thread_executor_.run(thread, context, batch));
+  // If we die now the thread finishes its batch in its own area, which nobody else touches, and goes back to
+  // its processors.
+  Executor::Unwind unwind{.unmap_scratch = false};
+  std::string before = kernel::affinity_of(thread.tid());
+  const std::string& ours = kernel::OneProcessor::mask();
+  bool moves = !ours.empty() && !before.empty() && before != ours && before.size() <= kAffinitySize;
+  if (moves) {
+    RemotePtr area = leader_executor_.scratch().address;
+    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, before.size(), (area + kThreadMaskOffset).value};
+    std::string bytes(reinterpret_cast<const char*>(back.data()), sizeof back);
+    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + before));
+    unwind.undo_calls = area + kThreadUndoOffset;
+    unwind.undo_count = 1;
+  }
+  STASIS_CHECK(thread_executor_.install(thread.tid(), context, unwind));
+  STASIS_CHECK(thread_executor_.start(thread, context, batch, moves ? ours : std::string()));
+  STASIS_CHECK(thread_executor_.finish(thread, context, batch));
+  if (moves) kernel::set_affinity(thread.tid(), before);
   STASIS_CHECK(thread.set_signal_mask(context.mask));
   return thread.set_registers(context.registers);
 }
@@ -150,32 +192,43 @@ bool Foothold::is_ours(uint64_t address) const {
   return false;
 }
 
-Result<void> Foothold::arm_undo(const std::vector<std::array<uint64_t, 8>>& calls) {
-  if (calls.size() * Batch::kCallSize > 1024) {
-    return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
-  }
-  RemotePtr place = leader_executor_.scratch().address + kUndoOffset;
-  STASIS_CHECK(write_memory(leader_.tid(), place,
-                            {reinterpret_cast<const char*>(calls.data()), calls.size() * Batch::kCallSize}));
-  undo_count_ = calls.size();
-  undo_.assign(calls.begin(), calls.end());
-  return leader_executor_.install(leader_.tid(), context_, {.undo_calls = place, .undo_count = undo_count_});
+Result<void> Foothold::arm_undo(const UndoCalls& calls) {
+  undo_.push_back(calls);
+  return install_undo();
 }
 
 Result<void> Foothold::disarm_undo() {
-  undo_count_ = 0;
-  return leader_executor_.install(leader_.tid(), context_, {});
+  undo_.pop_back();
+  return install_undo();
+}
+
+// Written from the end of their room, the last armed first, so that those that are armed already stay where the
+// stub finds them until it is told of the new ones.
+Result<void> Foothold::install_undo() {
+  UndoCalls all;
+  for (auto calls = undo_.rbegin(); calls != undo_.rend(); ++calls) all.insert(all.end(), calls->begin(), calls->end());
+  if (all.size() > kMaxUndoCalls) {
+    return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
+  }
+  RemotePtr end = leader_executor_.scratch().address + kThreadUndoOffset;
+  uint64_t size = all.size() * Batch::kCallSize;
+  RemotePtr place{end.value - size};
+  if (!all.empty()) {
+    STASIS_CHECK(write_memory(leader_.tid(), place, {reinterpret_cast<const char*>(all.data()), size}));
+  }
+  return leader_executor_.install(leader_.tid(), context_, {.undo_calls = place, .undo_count = all.size()});
 }
 
 void Foothold::release() {
   if (!parked_) return;
   parked_ = false;
-  if (undo_count_ != 0) {
-    // Whoever armed it did not come to undo it himself.
+  // Whoever armed something beyond that did not come to undo it himself.
+  while (undo_.size() > (affinity_.empty() ? 0U : 1U)) {
     Batch batch(scratch());
-    for (const auto& call : undo_)
+    for (const auto& call : undo_.back())
       batch.call(static_cast<long>(call[0]), {call[1], call[2], call[3], call[4], call[5], call[6]});
     (void)run(batch).ok();
+    (void)disarm_undo().ok();
   }
   // Every step is tried: the task may have been killed meanwhile, and then nothing of this matters.
   if (thread_executor_.scratch().address.value != 0) {
@@ -183,6 +236,7 @@ void Foothold::release() {
     batch.call(SYS_munmap, {thread_executor_.scratch().address.value, kScratchSize});
     (void)run(batch).ok();
   }
+  kernel::set_affinity(leader_.tid(), affinity_);
   uint64_t area = leader_executor_.scratch().address.value;
   if (area != 0) {
     // The stub must not unmap it a second time by itself: another thread may have got the addresses by then.

@@ -46,28 +46,35 @@ class Foothold {
   const Executor& executor() const { return leader_executor_; }
   const TaskContext& context() const { return context_; }
   Tracee leader() const { return leader_; }
+  // The processors of the leader if it is on ours meanwhile (see kernel/affinity.h); otherwise empty.
+  const std::string& affinity() const { return affinity_; }
 
   // The areas that are ours and not the program's, as [start, end).
   bool is_ours(uint64_t address) const;
 
-  // Before the leader's scratch area may be undone: calls that must be executed if we die (see
-  // Executor::Unwind).
-  Result<void> arm_undo(const std::vector<std::array<uint64_t, 8>>& calls);
+  // Calls that the leader executes if we die or let go before disarm_undo() (see Executor::Unwind): number, up
+  // to six arguments, and a zero. May be nested; the last armed are disarmed first.
+  using UndoCalls = std::vector<std::array<uint64_t, 8>>;
+  Result<void> arm_undo(const UndoCalls& calls);
   Result<void> disarm_undo();
+  static constexpr size_t kMaxUndoCalls = 240;
 
   void release();
 
  private:
   Foothold(HostTid leader, TaskContext context) : leader_(leader), context_(context) {}
-  Result<void> map_areas(bool many_threads);
+  Result<void> map_leader_area();
+  Result<void> map_thread_area();
+  Result<void> share_processor();
+  Result<void> install_undo();
 
   Tracee leader_;
   TaskContext context_;
   Executor leader_executor_;
   Executor thread_executor_;
   bool parked_ = false;
-  uint64_t undo_count_ = 0;
-  std::vector<std::array<uint64_t, 8>> undo_;
+  std::vector<UndoCalls> undo_;
+  std::string affinity_;  // of the leader, which is on our processor meanwhile; empty: where it likes
 };
 
 }  // namespace stasis::remote

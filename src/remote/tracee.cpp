@@ -127,20 +127,27 @@ Stop decode_stop(pid_t pid, int status) {
 }
 
 Result<std::optional<Stop>> Tracee::wait(int64_t deadline_ns) const {
-  int pause_ns = 2'000;
-  for (;;) {
-    int status = 0;
-    pid_t pid = ::waitpid(tid_.value, &status, __WALL | (deadline_ns != 0 ? WNOHANG : 0));
-    if (pid > 0) return std::optional(decode_stop(pid, status));
-    if (pid < 0 && errno == EINTR) continue;
-    if (pid < 0) return error("wait for");
-    // waitpid() has no time limit; a task that is asked to stop does so within microseconds unless it sleeps
-    // uninterruptibly, and only then the pauses grow.
-    if (monotonic_ns() > deadline_ns) return std::optional<Stop>();
-    timespec pause{0, pause_ns};
-    ::nanosleep(&pause, nullptr);
-    if (pause_ns < 500'000) pause_ns *= 2;
-  }
+  // waitpid() has no time limit, but every stop sends SIGCHLD, which has one when it is blocked. Looking comes
+  // first: several stops may be behind one signal.
+  sigset_t child, before;
+  ::sigemptyset(&child);
+  ::sigaddset(&child, SIGCHLD);
+  if (deadline_ns != 0) ::pthread_sigmask(SIG_BLOCK, &child, &before);
+  auto waited = [&]() -> Result<std::optional<Stop>> {
+    for (;;) {
+      int status = 0;
+      pid_t pid = ::waitpid(tid_.value, &status, __WALL | (deadline_ns != 0 ? WNOHANG : 0));
+      if (pid > 0) return std::optional(decode_stop(pid, status));
+      if (pid < 0 && errno == EINTR) continue;
+      if (pid < 0) return error("wait for");
+      int64_t left = deadline_ns - monotonic_ns();
+      if (left <= 0) return std::optional<Stop>();
+      timespec time = {left / 1'000'000'000, left % 1'000'000'000};
+      ::sigtimedwait(&child, nullptr, &time);
+    }
+  }();
+  if (deadline_ns != 0) ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return waited;
 }
 
 Result<void> read_memory(HostTid task, RemotePtr address, std::span<char> data) {

@@ -58,7 +58,7 @@ class Tracee {
   Result<std::string> signal_info() const;
 
   // Waits for the next stop or the end of this task. With a deadline (CLOCK_MONOTONIC ns): nothing when it
-  // passed.
+  // passed; SIGCHLD must not be ignored then.
   Result<std::optional<Stop>> wait(int64_t deadline_ns = 0) const;
 
  private:

@@ -10,8 +10,10 @@
 #include <csignal>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include "image/reader.h"
+#include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
@@ -62,10 +64,13 @@ class RestartFromImage final : public Restart {
   WorkArea area_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
   std::deque<TaskBuilder> builders_;
+  std::optional<kernel::OneProcessor> together_;
 };
 
 Result<void> RestartFromImage::make_descriptions(const std::string& terminal_slave_path) {
   kernel::host_proc();
+  // What is born from now on is born on this processor, until its own are set.
+  together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
   STASIS_CHECK(table_->make(terminal_slave_path));
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
@@ -117,6 +122,7 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
       for (;;) ::syscall(SYS_pause);
     }
   }
+  together_.reset();
   // init must hold nothing of the program: an end of a pipe here would keep it open for ever.
   ::syscall(SYS_close_range, table_->base(), ~0U, 0);
   return guard;

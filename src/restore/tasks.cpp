@@ -20,6 +20,7 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "kernel/affinity.h"
 #include "kernel/proc.h"
 #include "restore/clone.h"
 
@@ -191,8 +192,6 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   ::syscall(SYS_sched_setattr, host, &scheduling, 0);
   // Policies without a nice value keep one all the same, for when they are left.
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
-  if (!record.affinity().empty())
-    ::syscall(SYS_sched_setaffinity, host, record.affinity().size(), record.affinity().data());
   if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
   return {};
 }
@@ -448,6 +447,8 @@ Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
       if (in_restartable_sleep(registers)) registers.rax = static_cast<uint64_t>(-512);
       registers = remote::restarted(registers);
     }
+    // Until here all were on the builder's processor.
+    kernel::set_affinity(task.tid(), thread.record->affinity());
     STASIS_CHECK(task.set_extended_state(thread.record->extended_state()));
     STASIS_CHECK(task.set_signal_mask(thread.record->signal_mask()));
     STASIS_CHECK(task.set_registers(registers));
