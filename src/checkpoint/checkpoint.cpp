@@ -167,14 +167,24 @@ class Attempt {
   }
 
   void observe_terminal(const freeze::FrozenProcess& process, schema::Process& out) {
-    if (process.stat.terminal == 0 || out.session() != out.pid()) return;
-    const auto* terminal = files_.find_terminal(terminal_device(process.stat.terminal));
+    int64_t number = process.stat.terminal;
+    if (out.session() != out.pid()) {
+      // A process has its own reference to the terminal of its session, or none.
+      if (number != 0) return;
+      for (const auto& leader : tree_->processes()) {
+        if (leader.status.ns_tgid.value == out.session() && !leader.zombie) number = leader.stat.terminal;
+      }
+      out.set_without_terminal(number != 0);
+    }
+    if (number == 0) return;
+    const auto* terminal = files_.find_terminal(terminal_device(number));
     if (terminal == nullptr) {
       files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
                               out.pid()));
       return;
     }
     out.set_controlling_terminal(terminal->id);
+    if (out.without_terminal()) return;
     for (const auto& other : tree_->processes()) {
       if (other.stat.group == process.stat.foreground_group)
         out.set_foreground_group(other.status.ns_group.value);

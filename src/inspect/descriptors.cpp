@@ -11,6 +11,7 @@
 
 #include "kernel/proc.h"
 #include "resource/registry.h"
+#include "resource/terminal/tty.h"
 
 namespace stasis::inspect {
 
@@ -159,7 +160,10 @@ const OpenFile* DescriptorGraph::find_file(uint64_t device, uint64_t inode) cons
 
 const OpenFile* DescriptorGraph::find_terminal(uint64_t device) const {
   for (const auto& file : files_) {
-    if (S_ISCHR(file->status.st_mode) && file->status.st_rdev == device) return file.get();
+    if (resource::is_terminal(*file) && !resource::is_master(*file) &&
+        resource::tty_device(file->duplicate.get()) == device) {
+      return file.get();
+    }
   }
   return nullptr;
 }

@@ -39,7 +39,7 @@ class DescriptorGraph final : public resource::Observation {
   const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
   const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
-  // The description of the terminal with this device number; nullptr: none.
+  // A description of the terminal with this device number, also one opened as /dev/tty; nullptr: none.
   const resource::OpenFile* find_terminal(uint64_t device) const;
   const std::vector<std::string>& warnings() const { return warnings_; }
 

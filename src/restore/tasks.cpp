@@ -85,8 +85,9 @@ Result<void> TaskBuilder::set_process(const DescriptorTable& table) {
   std::vector<size_t> optional;
   if (process_.controlling_terminal() != 0 && table.has(process_.controlling_terminal())) {
     auto fd = static_cast<uint64_t>(table.number_of(process_.controlling_terminal()));
-    batch.call(SYS_ioctl, {fd, TIOCSCTTY, 0});
-    if (process_.foreground_group() != 0) {
+    if (process_.without_terminal()) {
+      batch.call(SYS_ioctl, {fd, TIOCNOTTY});
+    } else if (process_.foreground_group() != 0) {
       uint64_t group = batch.put_object<int>(process_.foreground_group());
       optional.push_back(batch.call(SYS_ioctl, {fd, TIOCSPGRP, group}));
     }
