@@ -175,6 +175,10 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   if (stack.ss_size != 0) batch.call(SYS_sigaltstack, {batch.put_object(stack), 0});
   batch.call(SYS_prctl, {PR_SET_NAME, batch.put({record.name().c_str(), record.name().size() + 1})});
   if (record.timer_slack_ns() != 0) batch.call(SYS_prctl, {PR_SET_TIMERSLACK, record.timer_slack_ns()});
+  if (record.machine_check_policy() != 0) {
+    optional.push_back(batch.call(
+        SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, record.machine_check_policy() - uint64_t{1}, 0, 0}));
+  }
   STASIS_CHECK(task.run_checked(batch, "set up a thread", [&](size_t index, int) {
     return std::find(optional.begin(), optional.end(), index) != optional.end();
   }));
@@ -228,6 +232,8 @@ Result<void> TaskBuilder::start_timers() {
       event.sigev_notify = timer.notify();
       event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer.value());
       event._sigev_un._tid = timer.notify_tid();
+      // Its thread has ended, so it tells nobody.
+      if ((timer.notify() & SIGEV_THREAD_ID) != 0 && timer.notify_tid() == 0) event.sigev_notify = SIGEV_NONE;
       uint64_t id = batch.put_object<int>(timer.id());
       batch.call(SYS_timer_create, {static_cast<uint64_t>(timer.clock()), batch.put_object(event), id});
       if (timer.left_ns() == 0) continue;
@@ -382,11 +388,18 @@ Result<void> TaskBuilder::finish() {
   ThreadState& leader = threads_.front();
   STASIS_CHECK(leader.skeleton.prepare());
   Batch batch = leader.skeleton.batch();
+  // The memory is complete. Under our limit or under its own: one of them may forbid it, and then the program
+  // runs without, as it does when single pages cannot be locked.
+  auto lock_future = [&] {
+    if (memory_.lock_future() != 0) batch.call(SYS_mlockall, {memory_.lock_future()});
+  };
+  lock_future();
   std::vector<std::pair<size_t, const schema::ResourceLimit*>> limits;
   for (const auto& limit : process_.limits()) {
     rlimit64 value = {limit.soft(), limit.hard()};
     limits.emplace_back(batch.call(SYS_prlimit64, {0, limit.resource(), batch.put_object(value), 0}), &limit);
   }
+  lock_future();
   // Only now: a low limit on descriptors would have been in the way.
   batch.call(SYS_close_range, {static_cast<uint64_t>(first_foreign_descriptor_), ~uint64_t{0} >> 32, 0});
   STASIS_CHECK(leader.skeleton.run(batch));
