@@ -71,6 +71,7 @@ class Attempt {
       inspect::observe_identity(processes[i], *tree_, *out);
       if (processes[i].zombie) continue;
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
+      for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
       auto* memory = manifest_.add_memories();
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));

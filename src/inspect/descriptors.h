@@ -37,6 +37,8 @@ class DescriptorGraph final : public resource::Observation {
 
   // Slots of the i-th process of the tree.
   const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
+  // The locks on files that belong to it.
+  const std::vector<schema::RecordLock>& record_locks(size_t process) const { return locks_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
   const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
   // A description of the terminal with this device number, also one opened as /dev/tty; nullptr: none.
@@ -52,7 +54,8 @@ class DescriptorGraph final : public resource::Observation {
 
  private:
   Result<void> collect_process(const freeze::FrozenProcess& process,
-                               std::vector<schema::DescriptorSlot>& slots);
+                               std::vector<schema::DescriptorSlot>& slots,
+                               std::vector<schema::RecordLock>& locks);
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
 
   uint64_t session_terminal_;
@@ -60,6 +63,7 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<std::unique_ptr<resource::OpenFile>> files_;
   std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
   std::vector<std::vector<schema::DescriptorSlot>> slots_;
+  std::vector<std::vector<schema::RecordLock>> locks_;
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
   // them.
   std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;

@@ -303,8 +303,8 @@ Result<void> RestartFromImage::build(HostTid init) {
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
-    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), table_->base());
-    STASIS_CHECK(builders_.back().set_process(*table_));
+    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
+    STASIS_CHECK(builders_.back().set_process());
     STASIS_CHECK(table_->place(task, process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));

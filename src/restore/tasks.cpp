@@ -74,7 +74,7 @@ void write_proc(HostTid pid, const char* file, const std::string& text) {
 
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
 
-Result<void> TaskBuilder::set_process(const DescriptorTable& table) {
+Result<void> TaskBuilder::set_process() {
   // The stub reports by a signal that must not be one of those that will be pending.
   int report = remote::choose_report_signal(0, 0, pending_mask(process_));
   if (report == 0) report = SIGUSR1;
@@ -83,8 +83,8 @@ Result<void> TaskBuilder::set_process(const DescriptorTable& table) {
 
   Batch batch = skeleton_.batch();
   std::vector<size_t> optional;
-  if (process_.controlling_terminal() != 0 && table.has(process_.controlling_terminal())) {
-    auto fd = static_cast<uint64_t>(table.number_of(process_.controlling_terminal()));
+  if (table_.has(process_.controlling_terminal())) {
+    auto fd = static_cast<uint64_t>(table_.number_of(process_.controlling_terminal()));
     if (process_.without_terminal()) {
       batch.call(SYS_ioctl, {fd, TIOCNOTTY});
     } else if (process_.foreground_group() != 0) {
@@ -401,7 +401,7 @@ Result<void> TaskBuilder::finish() {
   }
   lock_future();
   // Only now: a low limit on descriptors would have been in the way.
-  batch.call(SYS_close_range, {static_cast<uint64_t>(first_foreign_descriptor_), ~uint64_t{0} >> 32, 0});
+  batch.call(SYS_close_range, {static_cast<uint64_t>(table_.base()), ~uint64_t{0} >> 32, 0});
   STASIS_CHECK(leader.skeleton.run(batch));
   Batch again = leader.skeleton.batch();
   for (const auto& [index, limit] : limits) {
@@ -414,6 +414,8 @@ Result<void> TaskBuilder::finish() {
     again.call(SYS_prlimit64, {0, limit->resource(), again.put_object(value), 0});
   }
   if (!again.empty()) STASIS_CHECK(leader.skeleton.run(again));
+  // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
+  STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
   STASIS_CHECK(set_credentials(leader));
   STASIS_CHECK(prime_sleep(leader));
   return drop_work_area();

@@ -34,7 +34,7 @@ class Topologies : public testing::Test {
       const Birth& birth = births[index];
       int pid = birth.pid.value;
       auto bear = [&](size_t child, int parent) {
-        EXPECT_FALSE(parents.contains(births[child].pid.value)) << births[child].pid << " is born twice";
+        EXPECT_FALSE(parents.contains(births[child].pid.value)) << births[child].pid.value << " is born twice";
         parents[births[child].pid.value] = parent;
         sessions[births[child].pid.value] = sessions[pid];
       };
@@ -47,7 +47,7 @@ class Topologies : public testing::Test {
         int adopter = births[child].parent.value;
         int above = pid;
         while (above != adopter && above > 1) above = parents.at(above);
-        EXPECT_EQ(above, adopter) << births[child].pid << " cannot be adopted";
+        EXPECT_EQ(above, adopter) << births[child].pid.value << " cannot be adopted";
         bear(child, adopter);
         raise(child);
       }
