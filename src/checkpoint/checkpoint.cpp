@@ -46,7 +46,7 @@ class Attempt {
     STASIS_CHECK(look());
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
-    STASIS_CHECK(files_.observe(writer, manifest_));
+    STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;

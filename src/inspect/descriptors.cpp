@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "inspect/signal_owner.h"
 #include "kernel/proc.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
@@ -141,7 +142,8 @@ Result<void> DescriptorGraph::classify() {
   return {};
 }
 
-Result<void> DescriptorGraph::observe(image::Writer& writer, schema::Manifest& manifest) {
+Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Writer& writer,
+                                      schema::Manifest& manifest) {
   writer_ = &writer;
   for (size_t i = 0; i < files_.size(); ++i) {
     const OpenFile& file = *files_[i];
@@ -154,6 +156,9 @@ Result<void> DescriptorGraph::observe(image::Writer& writer, schema::Manifest& m
     description->set_position(file.position);
     description->set_shown(file.link);
     STASIS_CHECK(resource::observe_locks(file, *description));
+    if (!observe_signal_owner(file, tree, *description))
+      warn(fmt::format("{}: it sends signals to a process outside the session; after a restart to nobody",
+                       file.describe()));
   }
   writer_ = nullptr;
   return {};

@@ -31,7 +31,7 @@ class DescriptorGraph final : public resource::Observation {
   Result<void> collect(const freeze::FrozenTree& tree);
   // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
   // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
-  Result<void> observe(image::Writer& writer, schema::Manifest& manifest);
+  Result<void> observe(const freeze::FrozenTree& tree, image::Writer& writer, schema::Manifest& manifest);
   // Refuses what no kind claims, before anything is written.
   Result<void> classify();
 

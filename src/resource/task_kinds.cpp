@@ -72,6 +72,8 @@ constexpr KindInfo kRows[] = {
      "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork", kFull, ""},
     {"locks", "Descriptors", "locks: flock, record locks of processes (fcntl) and of open files", kPartial,
      "a lease refuses the checkpoint; a lock that somebody has taken meanwhile refuses the restart"},
+    {"signal-owner", "Descriptors", "whom a descriptor sends signals (F_SETOWN, F_SETSIG, O_ASYNC)", kFull,
+     ""},
     {"controlling-terminal", "Terminals", "controlling terminals and foreground groups", kFull, ""},
 };
 

@@ -24,6 +24,9 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   for (const auto& description : image.manifest().descriptions()) {
     records_.push_back({description.id(), description.kind(), description.payload(), description.flags(),
                         description.position(), description.shown()});
+    const auto& owner = description.signal_owner();
+    if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
+      signalling_.push_back(&description);
   }
   // The soft limit is restored in each process; here we need room above the program's own numbers.
   rlimit limit;
@@ -194,6 +197,26 @@ Result<void> DescriptorTable::take_record_locks(Skeleton& skeleton, const schema
     }
     return resource::lock_refused(file->shown, made_.at(file->id), wanted,
                                   static_cast<int>(-batch.result(0)));
+  }
+  return {};
+}
+
+Result<void> DescriptorTable::set_signal_owners(Skeleton& skeleton, const schema::Process& process) const {
+  for (const schema::Description* description : signalling_) {
+    auto first = first_owners_.find(description->id());
+    if (first == first_owners_.end() || first->second != process.pid()) continue;
+    auto slot =
+        std::find_if(process.descriptors().begin(), process.descriptors().end(),
+                     [&](const auto& candidate) { return candidate.description() == description->id(); });
+    const auto& owner = description->signal_owner();
+    auto number = static_cast<uint64_t>(slot->number());
+    Batch batch = skeleton.batch();
+    f_owner_ex value = {static_cast<__pid_type>(owner.type()), owner.id()};
+    if (owner.id() != 0) batch.call(SYS_fcntl, {number, F_SETOWN_EX, batch.put_object(value)});
+    if (owner.signal() != 0) batch.call(SYS_fcntl, {number, F_SETSIG, owner.signal()});
+    // After the owner: a terminal chooses one for itself when it has none.
+    if ((description->flags() & O_ASYNC) != 0) batch.call(SYS_fcntl, {number, F_SETFL, description->flags()});
+    STASIS_CHECK(skeleton.run_checked(batch, fmt::format("say whom {} signals", description->shown())));
   }
   return {};
 }

@@ -38,6 +38,8 @@ class DescriptorTable final : public resource::Making {
   Result<void> finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const;
   // The locks that a process had on files, when it closes nothing any more.
   Result<void> take_record_locks(Skeleton& skeleton, const schema::Process& process) const;
+  // Whom the descriptions signal of which this process is the first owner.
+  Result<void> set_signal_owners(Skeleton& skeleton, const schema::Process& process) const;
   // Forgets the builder's own copies.
   void close_all() { owned_.clear(); }
 
@@ -57,6 +59,7 @@ class DescriptorTable final : public resource::Making {
   std::vector<Fd> owned_;
   std::map<uint32_t, int> made_;
   std::map<uint32_t, int> first_owners_;  // pids, by description
+  std::vector<const schema::Description*> signalling_;
   std::set<uint32_t> being_made_;
   std::map<std::string, Fd> shared_objects_;
   std::map<std::string, int> mapped_files_;

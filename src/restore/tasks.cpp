@@ -417,6 +417,8 @@ Result<void> TaskBuilder::finish() {
   // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
   STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
   STASIS_CHECK(set_credentials(leader));
+  // The kernel notes with whose rights a signal is to be sent.
+  STASIS_CHECK(table_.set_signal_owners(leader.skeleton, process_));
   STASIS_CHECK(prime_sleep(leader));
   return drop_work_area();
 }

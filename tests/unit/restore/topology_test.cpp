@@ -34,7 +34,8 @@ class Topologies : public testing::Test {
       const Birth& birth = births[index];
       int pid = birth.pid.value;
       auto bear = [&](size_t child, int parent) {
-        EXPECT_FALSE(parents.contains(births[child].pid.value)) << births[child].pid.value << " is born twice";
+        EXPECT_FALSE(parents.contains(births[child].pid.value))
+            << births[child].pid.value << " is born twice";
         parents[births[child].pid.value] = parent;
         sessions[births[child].pid.value] = sessions[pid];
       };
