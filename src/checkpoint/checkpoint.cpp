@@ -48,7 +48,7 @@ class Attempt {
     STASIS_CHECK(look());
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
-    STASIS_CHECK(files_.observe(writer, manifest_));
+    STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
@@ -74,12 +74,13 @@ class Attempt {
       inspect::observe_identity(processes[i], *tree_, *out);
       if (processes[i].zombie) continue;
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
+      for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
       auto* memory = manifest_.add_memories();
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
       STASIS_CHECK(savers_.back()->observe(*out, *memory));
-      STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_));
+      STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_, *memory));
       observe_terminal(processes[i], *out);
     }
     observe_clocks();
@@ -170,14 +171,24 @@ class Attempt {
   }
 
   void observe_terminal(const freeze::FrozenProcess& process, schema::Process& out) {
-    if (process.stat.terminal == 0 || out.session() != out.pid()) return;
-    const auto* terminal = files_.find_terminal(terminal_device(process.stat.terminal));
+    int64_t number = process.stat.terminal;
+    if (out.session() != out.pid()) {
+      // A process has its own reference to the terminal of its session, or none.
+      if (number != 0) return;
+      for (const auto& leader : tree_->processes()) {
+        if (leader.status.ns_tgid.value == out.session() && !leader.zombie) number = leader.stat.terminal;
+      }
+      out.set_without_terminal(number != 0);
+    }
+    if (number == 0) return;
+    const auto* terminal = files_.find_terminal(terminal_device(number));
     if (terminal == nullptr) {
       files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
                               out.pid()));
       return;
     }
     out.set_controlling_terminal(terminal->id);
+    if (out.without_terminal()) return;
     for (const auto& other : tree_->processes()) {
       if (other.stat.group == process.stat.foreground_group)
         out.set_foreground_group(other.status.ns_group.value);

@@ -38,12 +38,15 @@ Result<void> ProcessSaver::observe(schema::Process& out, schema::Memory& memory)
 }
 
 Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
-                                    schema::Manifest& manifest) {
+                                    schema::Manifest& manifest, schema::Memory& memory) {
   STASIS_TRY(mappings_, inspect::classify_mappings(process_, maps_, *foothold_, files, shared, manifest));
-  if (process_.status.locked_kib != 0) {
+  // Asked now, when our scratch area is there: it is locked in a program that locks all memory to come.
+  STASIS_TRY(auto status, kernel::read_status(process_.pid));
+  if (status.locked_kib != 0) {
     // A fork has no locks, so the flags have to be read here, for the few programs that lock memory.
     STASIS_TRY(auto flags, kernel::read_mapping_flags(process_.pid));
     inspect::add_flags(mappings_, flags);
+    memory.set_lock_future(inspect::lock_of_future_mappings(flags, *foothold_));
   }
   return {};
 }

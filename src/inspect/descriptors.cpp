@@ -9,8 +9,11 @@
 #include <algorithm>
 #include <charconv>
 
+#include "inspect/signal_owner.h"
 #include "kernel/proc.h"
+#include "resource/file/locks.h"
 #include "resource/registry.h"
+#include "resource/terminal/tty.h"
 
 namespace stasis::inspect {
 
@@ -32,16 +35,18 @@ Result<Fd> open_pidfd(HostTid pid) {
 
 Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
   slots_.resize(tree.processes().size());
+  locks_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     if (process.zombie) continue;
-    STASIS_CHECK(collect_process(process, slots_[i]));
+    STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
   }
   return {};
 }
 
 Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& process,
-                                              std::vector<schema::DescriptorSlot>& slots) {
+                                              std::vector<schema::DescriptorSlot>& slots,
+                                              std::vector<schema::RecordLock>& locks) {
   STASIS_TRY(std::vector<int> numbers, kernel::list_numbers(fmt::format("{}/fd", process.pid)));
   if (numbers.empty()) return {};
   STASIS_TRY(Fd pidfd, open_pidfd(process.pid));
@@ -65,6 +70,7 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
       return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
     }
 
+    std::vector<schema::RecordLock> taken = resource::record_locks(*candidate);
     STASIS_TRY(OpenFile * shared, same_description(*candidate));
     if (shared == nullptr) {
       STASIS_TRY(candidate->link, kernel::read_proc_link(process.pid, fmt::format("fd/{}", number)));
@@ -72,6 +78,9 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
       shared = files_.back().get();
       shared->id = static_cast<uint32_t>(files_.size());
     }
+    // fdinfo shows them at every number of the description by which they were taken.
+    bool first_number = shared->owners.empty() || shared->owners.back().first != process.status.ns_tgid;
+    if (first_number) locks.insert(locks.end(), taken.begin(), taken.end());
     shared->owners.emplace_back(process.status.ns_tgid, number);
     by_slot_[slot_key(process.pid, number)] = shared;
     schema::DescriptorSlot slot;
@@ -133,7 +142,8 @@ Result<void> DescriptorGraph::classify() {
   return {};
 }
 
-Result<void> DescriptorGraph::observe(image::Writer& writer, schema::Manifest& manifest) {
+Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Writer& writer,
+                                      schema::Manifest& manifest) {
   writer_ = &writer;
   for (size_t i = 0; i < files_.size(); ++i) {
     const OpenFile& file = *files_[i];
@@ -145,6 +155,10 @@ Result<void> DescriptorGraph::observe(image::Writer& writer, schema::Manifest& m
     description->set_flags(file.flags);
     description->set_position(file.position);
     description->set_shown(file.link);
+    STASIS_CHECK(resource::observe_locks(file, *description));
+    if (!observe_signal_owner(file, tree, *description))
+      warn(fmt::format("{}: it sends signals to a process outside the session; after a restart to nobody",
+                       file.describe()));
   }
   writer_ = nullptr;
   return {};
@@ -159,7 +173,10 @@ const OpenFile* DescriptorGraph::find_file(uint64_t device, uint64_t inode) cons
 
 const OpenFile* DescriptorGraph::find_terminal(uint64_t device) const {
   for (const auto& file : files_) {
-    if (S_ISCHR(file->status.st_mode) && file->status.st_rdev == device) return file.get();
+    if (resource::is_terminal(*file) && !resource::is_master(*file) &&
+        resource::tty_device(file->duplicate.get()) == device) {
+      return file.get();
+    }
   }
   return nullptr;
 }

@@ -31,15 +31,17 @@ class DescriptorGraph final : public resource::Observation {
   Result<void> collect(const freeze::FrozenTree& tree);
   // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
   // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
-  Result<void> observe(image::Writer& writer, schema::Manifest& manifest);
+  Result<void> observe(const freeze::FrozenTree& tree, image::Writer& writer, schema::Manifest& manifest);
   // Refuses what no kind claims, before anything is written.
   Result<void> classify();
 
   // Slots of the i-th process of the tree.
   const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
+  // The locks on files that belong to it.
+  const std::vector<schema::RecordLock>& record_locks(size_t process) const { return locks_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
   const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
-  // The description of the terminal with this device number; nullptr: none.
+  // A description of the terminal with this device number, also one opened as /dev/tty; nullptr: none.
   const resource::OpenFile* find_terminal(uint64_t device) const;
   const std::vector<std::string>& warnings() const { return warnings_; }
 
@@ -52,7 +54,8 @@ class DescriptorGraph final : public resource::Observation {
 
  private:
   Result<void> collect_process(const freeze::FrozenProcess& process,
-                               std::vector<schema::DescriptorSlot>& slots);
+                               std::vector<schema::DescriptorSlot>& slots,
+                               std::vector<schema::RecordLock>& locks);
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
 
   uint64_t session_terminal_;
@@ -60,6 +63,7 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<std::unique_ptr<resource::OpenFile>> files_;
   std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
   std::vector<std::vector<schema::DescriptorSlot>> slots_;
+  std::vector<std::vector<schema::RecordLock>> locks_;
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
   // them.
   std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;

@@ -219,4 +219,13 @@ void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::Ma
   }
 }
 
+uint32_t lock_of_future_mappings(const std::vector<kernel::MappingFlags>& flags,
+                                 const remote::Foothold& foothold) {
+  for (const auto& mapping : flags) {
+    if (!foothold.is_ours(mapping.start) || !mapping.has("lo")) continue;
+    return mapping.has("lf") ? MCL_FUTURE | MCL_ONFAULT : MCL_FUTURE;
+  }
+  return 0;
+}
+
 }  // namespace stasis::inspect

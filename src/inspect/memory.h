@@ -47,4 +47,9 @@ Result<std::vector<MappingFacts>> classify_mappings(const freeze::FrozenProcess&
 // What VmFlags say and maps does not: advice, locks, growth. `flags` may come from a fork of the process.
 void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::MappingFlags>& flags);
 
+// The MCL_* by which the program locks what it maps; 0: it does not. The kernel tells nobody, but the scratch
+// area of the foothold is such a mapping.
+uint32_t lock_of_future_mappings(const std::vector<kernel::MappingFlags>& flags,
+                                 const remote::Foothold& foothold);
+
 }  // namespace stasis::inspect

@@ -29,6 +29,7 @@ void ThreadQuestions::add(Batch& batch) {
   batch.call(SYS_prctl, {PR_GET_PDEATHSIG, death_signal_});
   slack_ = batch.call(SYS_prctl, {PR_GET_TIMERSLACK});
   securebits_ = batch.call(SYS_prctl, {PR_GET_SECUREBITS});
+  machine_check_ = batch.call(SYS_prctl, {PR_MCE_KILL_GET, 0, 0, 0, 0});
 }
 
 void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
@@ -41,6 +42,9 @@ void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
   out.set_parent_death_signal(static_cast<uint32_t>(batch.output<int>(death_signal_)));
   out.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
   out.mutable_credentials()->set_securebits(static_cast<uint32_t>(batch.result(securebits_)));
+  int64_t machine_check = batch.result(machine_check_);
+  if (machine_check == PR_MCE_KILL_LATE || machine_check == PR_MCE_KILL_EARLY)
+    out.set_machine_check_policy(static_cast<uint32_t>(machine_check + 1));
 }
 
 namespace {

@@ -17,7 +17,7 @@ class ThreadQuestions {
 
  private:
   uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0;
-  size_t slack_ = 0, securebits_ = 0;
+  size_t slack_ = 0, securebits_ = 0, machine_check_ = 0;
 };
 
 // What can be read from outside: registers, FPU, mask, pending signals, rseq, robust list, scheduling,

@@ -119,7 +119,10 @@ Result<void> Foothold::map_leader_area() {
   if (address < 0 && address > -4096) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()),
                  fmt::format("no memory for a scratch area: {}", std::strerror(static_cast<int>(-address))),
-                 "its address space limit or the number of its mappings is exhausted", ErrorCode::kRefused};
+                 address == -EAGAIN
+                     ? "it locks all its memory (mlockall), and its limit on locked memory is exhausted"
+                     : "its address space limit or the number of its mappings is exhausted",
+                 ErrorCode::kRefused};
   }
   RemotePtr area{static_cast<uint64_t>(address)};
   leader_executor_.set_scratch({area, kUsable});

@@ -44,9 +44,6 @@ int domain_of(const OpenFile& file) {
 // Columns: name, group, title, cause, remedy, how to tell. Device numbers:
 // Documentation/admin-guide/devices.txt.
 constexpr RefusedRow kRows[] = {
-    {"signal-driven", "Descriptors", "descriptors that send signals (O_ASYNC)",
-     "whom it signals is not restored yet", "switch O_ASYNC off for the time of the checkpoint",
-     [](const OpenFile& file) { return (file.flags & O_ASYNC) != 0; }},
     {"io_uring", "Descriptors", "io_uring",
      "requests are under way in the kernel, and its rings are shared with the program in a way that cannot "
      "be rebuilt",

@@ -18,7 +18,8 @@ constexpr KindInfo kRows[] = {
     {"huge-pages", "Memory", "transparent and reserved huge pages", kPartial,
      "reserved ones must be available at restart"},
     {"memory-advice", "Memory",
-     "madvise and mlock: DONTFORK, WIPEONFORK, HUGEPAGE, DONTDUMP, locked, locked on fault", kFull, ""},
+     "madvise and mlock: DONTFORK, WIPEONFORK, HUGEPAGE, DONTDUMP, locked, locked on fault, mlockall", kFull,
+     ""},
     {"guard-pages", "Memory", "inaccessible areas, guard pages", kFull, ""},
     {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
     {"sysv-ipc", "Memory", "System V shared memory, semaphores, message queues", kRefused,
@@ -33,7 +34,10 @@ constexpr KindInfo kRows[] = {
      "the checkpoint waits until the child has called exec or ended"},
     {"working-directory", "Processes", "working directory, root, umask", kFull, ""},
     {"process-settings", "Processes",
-     "personality, dumpable, OOM score, transparent huge pages, core dump filter, no_new_privs", kFull, ""},
+     "personality, dumpable, OOM score, transparent huge pages, core dump filter, no_new_privs, machine "
+     "check "
+     "policy",
+     kFull, ""},
     {"traced", "Processes", "processes that a debugger traces", kRefused,
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
@@ -66,6 +70,10 @@ constexpr KindInfo kRows[] = {
 
     {"descriptor-table", "Descriptors",
      "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork", kFull, ""},
+    {"locks", "Descriptors", "locks: flock, record locks of processes (fcntl) and of open files", kPartial,
+     "a lease refuses the checkpoint; a lock that somebody has taken meanwhile refuses the restart"},
+    {"signal-owner", "Descriptors", "whom a descriptor sends signals (F_SETOWN, F_SETSIG, O_ASYNC)", kFull,
+     ""},
     {"controlling-terminal", "Terminals", "controlling terminals and foreground groups", kFull, ""},
 };
 

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "resource/file/locks.h"
 #include "resource/registry.h"
 
 namespace stasis::restore {
@@ -14,11 +15,18 @@ using remote::Batch;
 
 DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   for (const auto& process : image.manifest().processes()) {
-    for (const auto& slot : process.descriptors()) base_ = std::max(base_, slot.number() + 1);
+    for (const auto& slot : process.descriptors()) {
+      base_ = std::max(base_, slot.number() + 1);
+      if (process.state() != schema::Process::ZOMBIE)
+        first_owners_.emplace(slot.description(), process.pid());
+    }
   }
   for (const auto& description : image.manifest().descriptions()) {
     records_.push_back({description.id(), description.kind(), description.payload(), description.flags(),
                         description.position(), description.shown()});
+    const auto& owner = description.signal_owner();
+    if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
+      signalling_.push_back(&description);
   }
   // The soft limit is restored in each process; here we need room above the program's own numbers.
   rlimit limit;
@@ -78,6 +86,9 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
     STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
   }
   shared_objects_.clear();
+  for (const auto& description : image_.manifest().descriptions()) {
+    STASIS_CHECK(resource::lock_description(description, made_.at(description.id())));
+  }
   return {};
 }
 
@@ -156,11 +167,56 @@ Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons,
     auto owner = skeletons.find(process.pid());
     if (owner == skeletons.end() || process.state() == schema::Process::ZOMBIE) continue;
     for (const auto& slot : process.descriptors()) {
+      if (first_owners_.at(slot.description()) != process.pid()) continue;
       if (!done.insert(slot.description()).second) continue;
       const resource::Record* wanted = record(slot.description());
       RemoteFinishing context(owner->second, slot.number());
       STASIS_CHECK(resource::find_descriptor_kind(wanted->kind)->finish(*wanted, context));
     }
+  }
+  return {};
+}
+
+Result<void> DescriptorTable::take_record_locks(Skeleton& skeleton, const schema::Process& process) const {
+  for (const auto& lock : process.record_locks()) {
+    Batch batch = skeleton.batch();
+    struct flock wanted = resource::as_flock(lock);
+    batch.call(SYS_fcntl, {static_cast<uint64_t>(lock.number()), F_SETLK, batch.put_object(wanted)});
+    STASIS_CHECK(skeleton.run(batch));
+    if (batch.result(0) >= 0) continue;
+    auto slot = std::find_if(process.descriptors().begin(), process.descriptors().end(),
+                             [&](const auto& candidate) { return candidate.number() == lock.number(); });
+    const resource::Record* file =
+        slot != process.descriptors().end() ? record(slot->description()) : nullptr;
+    if (file == nullptr) {
+      return Error{"restart: lock a file",
+                   fmt::format("descriptor {} of task {}", lock.number(), process.pid()),
+                   "the image has none",
+                   {},
+                   ErrorCode::kDamaged};
+    }
+    return resource::lock_refused(file->shown, made_.at(file->id), wanted,
+                                  static_cast<int>(-batch.result(0)));
+  }
+  return {};
+}
+
+Result<void> DescriptorTable::set_signal_owners(Skeleton& skeleton, const schema::Process& process) const {
+  for (const schema::Description* description : signalling_) {
+    auto first = first_owners_.find(description->id());
+    if (first == first_owners_.end() || first->second != process.pid()) continue;
+    auto slot =
+        std::find_if(process.descriptors().begin(), process.descriptors().end(),
+                     [&](const auto& candidate) { return candidate.description() == description->id(); });
+    const auto& owner = description->signal_owner();
+    auto number = static_cast<uint64_t>(slot->number());
+    Batch batch = skeleton.batch();
+    f_owner_ex value = {static_cast<__pid_type>(owner.type()), owner.id()};
+    if (owner.id() != 0) batch.call(SYS_fcntl, {number, F_SETOWN_EX, batch.put_object(value)});
+    if (owner.signal() != 0) batch.call(SYS_fcntl, {number, F_SETSIG, owner.signal()});
+    // After the owner: a terminal chooses one for itself when it has none.
+    if ((description->flags() & O_ASYNC) != 0) batch.call(SYS_fcntl, {number, F_SETFL, description->flags()});
+    STASIS_CHECK(skeleton.run_checked(batch, fmt::format("say whom {} signals", description->shown())));
   }
   return {};
 }

@@ -36,6 +36,10 @@ class DescriptorTable final : public resource::Making {
   Result<void> place(Skeleton& skeleton, const schema::Process& process) const;
   // The last step of descriptors, in each one's first owner, when all have their numbers everywhere.
   Result<void> finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const;
+  // The locks that a process had on files, when it closes nothing any more.
+  Result<void> take_record_locks(Skeleton& skeleton, const schema::Process& process) const;
+  // Whom the descriptions signal of which this process is the first owner.
+  Result<void> set_signal_owners(Skeleton& skeleton, const schema::Process& process) const;
   // Forgets the builder's own copies.
   void close_all() { owned_.clear(); }
 
@@ -54,6 +58,8 @@ class DescriptorTable final : public resource::Making {
   std::vector<resource::Record> records_;
   std::vector<Fd> owned_;
   std::map<uint32_t, int> made_;
+  std::map<uint32_t, int> first_owners_;  // pids, by description
+  std::vector<const schema::Description*> signalling_;
   std::set<uint32_t> being_made_;
   std::map<std::string, Fd> shared_objects_;
   std::map<std::string, int> mapped_files_;

@@ -1,6 +1,8 @@
 #include "restore/restart.h"
 
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -51,8 +53,10 @@ class RestartFromImage final : public Restart {
   GuardPlan plan_guard() const;
   Result<void> adopt_roots(HostTid init);
   Result<void> raise(size_t index);
-  Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children, uint64_t extra_flags);
+  Result<void> raise_children(Skeleton& maker, const std::vector<size_t>& children);
+  Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children);
   Result<void> make_orphan(Skeleton& maker, size_t index);
+  Result<void> begin_session(Skeleton& leader, const schema::Process* process);
   Result<void> join_groups();
   Result<void> end_temporaries();
 
@@ -152,8 +156,8 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
     STASIS_CHECK(entry->second.prepare());
     STASIS_CHECK(entry->second.strip(area_));
-    STASIS_CHECK(raise(index));
   }
+  for (size_t index : topology_.roots()) STASIS_CHECK(raise(index));
   return {};
 }
 
@@ -161,19 +165,33 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
 Result<void> RestartFromImage::raise(size_t index) {
   const Birth& birth = topology_.births()[index];
   Skeleton& maker = skeletons_.at(birth.pid.value);
-  STASIS_CHECK(make_children(maker, birth.early_children, 0));
-  if (birth.becomes_session_leader) {
-    Batch batch = maker.batch();
-    batch.call(SYS_setsid, {});
-    STASIS_CHECK(maker.run_checked(batch, "make a session"));
-  }
-  STASIS_CHECK(make_children(maker, birth.children, 0));
+  STASIS_CHECK(raise_children(maker, birth.early_children));
+  if (birth.becomes_session_leader) STASIS_CHECK(begin_session(maker, birth.process));
+  STASIS_CHECK(raise_children(maker, birth.children));
   for (size_t orphan : birth.orphans) STASIS_CHECK(make_orphan(maker, orphan));
   return {};
 }
 
-Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<size_t>& children,
-                                             uint64_t extra_flags) {
+// A process has its controlling terminal from birth, or never: only the leader can ask for one.
+Result<void> RestartFromImage::begin_session(Skeleton& leader, const schema::Process* process) {
+  STASIS_CHECK(leader.prepare());
+  Batch batch = leader.batch();
+  batch.call(SYS_setsid, {});
+  STASIS_CHECK(leader.run_checked(batch, "make a session"));
+  if (process == nullptr || !table_->has(process->controlling_terminal())) return {};
+  batch.clear();
+  auto terminal = static_cast<uint64_t>(table_->number_of(process->controlling_terminal()));
+  batch.call(SYS_ioctl, {terminal, TIOCSCTTY, 0});
+  return leader.run_checked(batch, "take the controlling terminal");
+}
+
+Result<void> RestartFromImage::raise_children(Skeleton& maker, const std::vector<size_t>& children) {
+  STASIS_CHECK(make_children(maker, children));
+  for (size_t child : children) STASIS_CHECK(raise(child));
+  return {};
+}
+
+Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<size_t>& children) {
   if (children.empty()) return {};
   STASIS_CHECK(maker.prepare());
   constexpr size_t kAtOnce = 256;
@@ -183,10 +201,9 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
     for (size_t i = first; i < last; ++i) {
       const Birth& child = topology_.births()[children[i]];
       CloneRequest request;
-      request.flags = CLONE_PTRACE | extra_flags;
-      request.exit_signal = child.process != nullptr && child.process->exit_signal() > 0
-                                ? static_cast<uint64_t>(child.process->exit_signal())
-                                : SIGCHLD;
+      request.flags = CLONE_PTRACE;
+      request.exit_signal =
+          child.process != nullptr ? static_cast<uint64_t>(child.process->exit_signal()) : SIGCHLD;
       add_clone(batch, request, child.pid);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
@@ -197,37 +214,47 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
       if (host == born.end()) {
         return Error{"restart", fmt::format("task {}", pid), "it has another number than asked for", {}};
       }
-      skeletons_.try_emplace(pid.value, host->second, pid, area_);
+      auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
+      STASIS_CHECK(entry->second.prepare());
     }
-  }
-  for (size_t child : children) {
-    STASIS_CHECK(skeletons_.at(topology_.births()[child].pid.value).prepare());
-    STASIS_CHECK(raise(child));
   }
   return {};
 }
 
-// A child of init in the session of `maker`: made by a helper that ends, whereupon init adopts it.
+// A child of init, or of a process above, in the session of `maker`: made by a helper that ends, whereupon
+// that process adopts it.
 Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
+  NsTid parent = topology_.births()[index].parent;
+  auto set_reaping = [&](uint64_t on) -> Result<void> {
+    if (parent.value <= 1) return {};
+    Skeleton& adopter = skeletons_.at(parent.value);
+    STASIS_CHECK(adopter.prepare());
+    Batch batch = adopter.batch();
+    batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, on});
+    return adopter.run_checked(batch, "adopt a process");
+  };
   STASIS_CHECK(maker.prepare());
+  NsTid number = topology_.spare_number();
   Batch batch = maker.batch();
   CloneRequest request;
   request.flags = CLONE_PTRACE;
   request.exit_signal = SIGCHLD;
-  size_t made = add_clone(batch, request, NsTid{0});
+  add_clone(batch, request, number);
   STASIS_CHECK(maker.run_checked(batch, "make a helper"));
   STASIS_TRY(auto born, await_births(1));
-  NsTid number{static_cast<pid_t>(batch.result(made))};
   Skeleton helper(born.begin()->second, number, area_);
   STASIS_CHECK(helper.prepare());
-  STASIS_CHECK(make_children(helper, {index}, 0));
+  STASIS_CHECK(make_children(helper, {index}));
+  STASIS_CHECK(set_reaping(1));
   ::kill(helper.pid().value, SIGKILL);
   while (::waitpid(helper.pid().value, nullptr, __WALL) > 0) {
   }
+  STASIS_CHECK(set_reaping(0));
   Batch reap = maker.batch();
   reap.call(SYS_wait4, {static_cast<uint64_t>(number.value), 0, __WALL, 0});
   STASIS_CHECK(maker.prepare());
-  return maker.run_checked(reap, "reap a helper");
+  STASIS_CHECK(maker.run_checked(reap, "reap a helper"));
+  return raise(index);
 }
 
 Result<void> RestartFromImage::join_groups() {
@@ -271,18 +298,20 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
   STASIS_CHECK(end_temporaries());
+  // Before any parent ignores SIGCHLD: then the kernel would reap them.
   for (const auto& process : manifest().processes()) {
+    if (process.state() != schema::Process::ZOMBIE) continue;
+    STASIS_CHECK(become_zombie(skeletons_.at(process.pid()), process));
+  }
+  for (const auto& process : manifest().processes()) {
+    if (process.state() == schema::Process::ZOMBIE) continue;
     Skeleton& task = skeletons_.at(process.pid());
-    if (process.state() == schema::Process::ZOMBIE) {
-      STASIS_CHECK(become_zombie(task, process));
-      continue;
-    }
     const auto& memory = manifest().memories(static_cast<int>(process.memory()));
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
-    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), table_->base());
-    STASIS_CHECK(builders_.back().set_process(*table_));
+    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
+    STASIS_CHECK(builders_.back().set_process());
     STASIS_CHECK(table_->place(task, process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));

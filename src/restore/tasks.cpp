@@ -72,17 +72,18 @@ void write_proc(HostTid pid, const char* file, const std::string& text) {
 
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
 
-Result<void> TaskBuilder::set_process(const DescriptorTable& table) {
+Result<void> TaskBuilder::set_process() {
   // The stub reports by a signal that must not be one of those that will be pending.
   skeleton_.set_report_signal(remote::choose_report_signal(0, 0, pending_mask(process_)));
   STASIS_CHECK(skeleton_.prepare());
 
   Batch batch = skeleton_.batch();
   std::vector<size_t> optional;
-  if (process_.controlling_terminal() != 0 && table.has(process_.controlling_terminal())) {
-    auto fd = static_cast<uint64_t>(table.number_of(process_.controlling_terminal()));
-    batch.call(SYS_ioctl, {fd, TIOCSCTTY, 0});
-    if (process_.foreground_group() != 0) {
+  if (table_.has(process_.controlling_terminal())) {
+    auto fd = static_cast<uint64_t>(table_.number_of(process_.controlling_terminal()));
+    if (process_.without_terminal()) {
+      batch.call(SYS_ioctl, {fd, TIOCNOTTY});
+    } else if (process_.foreground_group() != 0) {
       uint64_t group = batch.put_object<int>(process_.foreground_group());
       optional.push_back(batch.call(SYS_ioctl, {fd, TIOCSPGRP, group}));
     }
@@ -170,6 +171,10 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
   if (stack.ss_size != 0) batch.call(SYS_sigaltstack, {batch.put_object(stack), 0});
   batch.call(SYS_prctl, {PR_SET_NAME, batch.put({record.name().c_str(), record.name().size() + 1})});
   if (record.timer_slack_ns() != 0) batch.call(SYS_prctl, {PR_SET_TIMERSLACK, record.timer_slack_ns()});
+  if (record.machine_check_policy() != 0) {
+    optional.push_back(batch.call(
+        SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, record.machine_check_policy() - uint64_t{1}, 0, 0}));
+  }
   STASIS_CHECK(task.run_checked(batch, "set up a thread", [&](size_t index, int) {
     return std::find(optional.begin(), optional.end(), index) != optional.end();
   }));
@@ -221,6 +226,8 @@ Result<void> TaskBuilder::start_timers() {
       event.sigev_notify = timer.notify();
       event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer.value());
       event._sigev_un._tid = timer.notify_tid();
+      // Its thread has ended, so it tells nobody.
+      if ((timer.notify() & SIGEV_THREAD_ID) != 0 && timer.notify_tid() == 0) event.sigev_notify = SIGEV_NONE;
       uint64_t id = batch.put_object<int>(timer.id());
       batch.call(SYS_timer_create, {static_cast<uint64_t>(timer.clock()), batch.put_object(event), id});
       if (timer.left_ns() == 0) continue;
@@ -377,13 +384,20 @@ Result<void> TaskBuilder::finish() {
   ThreadState& leader = threads_.front();
   STASIS_CHECK(leader.skeleton.prepare());
   Batch batch = leader.skeleton.batch();
+  // The memory is complete. Under our limit or under its own: one of them may forbid it, and then the program
+  // runs without, as it does when single pages cannot be locked.
+  auto lock_future = [&] {
+    if (memory_.lock_future() != 0) batch.call(SYS_mlockall, {memory_.lock_future()});
+  };
+  lock_future();
   std::vector<std::pair<size_t, const schema::ResourceLimit*>> limits;
   for (const auto& limit : process_.limits()) {
     rlimit64 value = {limit.soft(), limit.hard()};
     limits.emplace_back(batch.call(SYS_prlimit64, {0, limit.resource(), batch.put_object(value), 0}), &limit);
   }
+  lock_future();
   // Only now: a low limit on descriptors would have been in the way.
-  batch.call(SYS_close_range, {static_cast<uint64_t>(first_foreign_descriptor_), ~uint64_t{0} >> 32, 0});
+  batch.call(SYS_close_range, {static_cast<uint64_t>(table_.base()), ~uint64_t{0} >> 32, 0});
   STASIS_CHECK(leader.skeleton.run(batch));
   Batch again = leader.skeleton.batch();
   for (const auto& [index, limit] : limits) {
@@ -396,7 +410,11 @@ Result<void> TaskBuilder::finish() {
     again.call(SYS_prlimit64, {0, limit->resource(), again.put_object(value), 0});
   }
   if (!again.empty()) STASIS_CHECK(leader.skeleton.run(again));
+  // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
+  STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
   STASIS_CHECK(set_credentials(leader));
+  // The kernel notes with whose rights a signal is to be sent.
+  STASIS_CHECK(table_.set_signal_owners(leader.skeleton, process_));
   STASIS_CHECK(prime_sleep(leader));
   return drop_work_area();
 }

@@ -18,22 +18,23 @@ namespace stasis::restore {
 class TaskBuilder {
  public:
   TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory,
-              const WorkArea& area, bool user_namespace, int first_foreign_descriptor)
+              const WorkArea& area, bool user_namespace, const DescriptorTable& table)
       : skeleton_(skeleton),
         process_(process),
         memory_(memory),
         area_(area),
         user_namespace_(user_namespace),
-        first_foreign_descriptor_(first_foreign_descriptor) {}
+        table_(table) {}
 
-  // Session terminals, working directory, umask, signal actions, limits that are not in our way: of the
+  // Foreground group, working directory, umask, signal actions, limits that are not in our way: of the
   // process.
-  Result<void> set_process(const DescriptorTable& table);
+  Result<void> set_process();
   // Threads come into being, and get what is each one's own.
   Result<void> make_threads();
   // Timers run from here on.
   Result<void> start_timers();
-  // Rights are given up, signals become pending: the last remote calls. Then the work area goes.
+  // Locks are taken, rights are given up, signals become pending: the last remote calls. Then the work area
+  // goes.
   Result<void> finish();
   // Registers. The task would go on if it were let go.
   Result<void> arm(remote::Deadlines& deadlines);
@@ -59,7 +60,7 @@ class TaskBuilder {
   const schema::Memory& memory_;
   const WorkArea& area_;
   bool user_namespace_;
-  int first_foreign_descriptor_;  // from here on the table is the builder's
+  const DescriptorTable& table_;
   std::vector<ThreadState> threads_;
 };
 

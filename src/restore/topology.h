@@ -22,23 +22,27 @@ struct Birth {
   // Children that must be born before this process calls setsid(): they stay in the session it was born in.
   std::vector<size_t> early_children;
   std::vector<size_t> children;
-  // Children of init that must be born in the session of this process: made by a helper of it that ends at
-  // once, which makes them orphans.
+  // Children of others (init, or a process above this one) that must be born in the session of this one: made
+  // by a helper of it that ends at once, whereupon their parent adopts them.
   std::vector<size_t> orphans;
 };
 
 class Topology {
  public:
-  // kRefused when no order exists (adoptions by a sub-reaper across sessions).
+  // kRefused when no order exists. The kernel gives such trees only when a sub-reaper that ended meanwhile
+  // had its part in them.
   static Result<Topology> plan(const schema::Manifest& manifest);
 
   const std::vector<Birth>& births() const { return births_; }
   // Those that init makes itself.
   const std::vector<size_t>& roots() const { return roots_; }
+  // A number that nothing of the image has, for a helper: one that the kernel chose could be needed later.
+  NsTid spare_number() const { return spare_number_; }
 
  private:
   std::vector<Birth> births_;
   std::vector<size_t> roots_;
+  NsTid spare_number_;
 };
 
 }  // namespace stasis::restore

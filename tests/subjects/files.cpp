@@ -1,6 +1,7 @@
 // Descriptors of files, directories and devices: offsets, flags, sharing, numbers.
 #include <dirent.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/xattr.h>
 
 #include "subject.h"
@@ -324,7 +325,7 @@ CASE(close_on_exec) {
   JOIN(pid);
 }
 
-CASE_WITH(owner_and_signal, subject::kMayRefuse) {
+CASE(owner_and_signal) {
   int fds[2];
   MUST(pipe(fds) == 0);
   MUST(fcntl(fds[0], F_SETOWN, getpid()) == 0 && fcntl(fds[0], F_SETSIG, SIGRTMIN + 1) == 0);
@@ -344,6 +345,41 @@ CASE_WITH(owner_and_signal, subject::kMayRefuse) {
   siginfo_t info = {};
   CHECK_EQ(sigtimedwait(&set, &info, &second), SIGRTMIN + 1);
   CHECK_EQ(info.si_fd, fds[0]);
+}
+
+// Owners of every sort: a thread, a process group, a child; of a socket and of a terminal.
+CASE(owners_of_every_sort) {
+  int sockets[2], terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, sockets) == 0 && terminal >= 0);
+  MUST(setpgid(0, 0) == 0 || getpgrp() == getpid());
+  pid_t child = subject::child([] {
+    subject::mark("born");
+    subject::await("end");
+  });
+  subject::await("born");
+  f_owner_ex thread = {F_OWNER_TID, subject::tid()}, group = {F_OWNER_PGRP, getpgrp()}, now = {};
+  MUST(fcntl(sockets[0], F_SETOWN_EX, &thread) == 0 && fcntl(sockets[0], F_SETSIG, SIGRTMIN + 2) == 0);
+  MUST(fcntl(sockets[0], F_SETFL, O_ASYNC) == 0);
+  MUST(fcntl(sockets[1], F_SETOWN, child) == 0);  // of urgent data, without O_ASYNC
+  MUST(fcntl(terminal, F_SETOWN_EX, &group) == 0 && fcntl(terminal, F_SETFL, O_RDWR | O_ASYNC) == 0);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGRTMIN + 2);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  subject::hold();
+  CHECK_EQ(fcntl(sockets[0], F_GETOWN_EX, &now), 0);
+  CHECK_EQ(now.type, F_OWNER_TID);
+  CHECK_EQ(now.pid, subject::tid());
+  CHECK_EQ(fcntl(sockets[1], F_GETOWN), child);
+  CHECK_EQ(fcntl(sockets[1], F_GETFL) & O_ASYNC, 0);
+  CHECK_EQ(fcntl(terminal, F_GETOWN), -getpgrp());
+  CHECK_EQ(fcntl(terminal, F_GETFL) & O_ASYNC, O_ASYNC);
+  timespec none = {}, second = {1, 0};
+  CHECK_EQ(sigtimedwait(&set, nullptr, &none), -1);
+  CHECK_EQ(write(sockets[1], "x", 1), 1);
+  CHECK_EQ(sigtimedwait(&set, nullptr, &second), SIGRTMIN + 2);
+  subject::mark("end");
+  JOIN(child);
 }
 
 CASE(standard_streams) {

@@ -1,6 +1,7 @@
 // Locks on files. Each is held by something else: flock and OFD locks by the open file description, fcntl
 // locks by the process.
 #include <sys/file.h>
+#include <sys/mman.h>
 
 #include "subject.h"
 
@@ -57,7 +58,7 @@ CASE(flock_of_a_duplicate) {
   close(copy);
   CHECK_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
 }
-CASE_WITH(fcntl_ranges, subject::kMayRefuse) {
+CASE(fcntl_ranges) {
   int fd = opened("file");
   struct flock write_part = range(F_WRLCK, 0, 100), read_part = range(F_RDLCK, 200, 50);
   MUST(fcntl(fd, F_SETLK, &write_part) == 0 && fcntl(fd, F_SETLK, &read_part) == 0);
@@ -75,7 +76,7 @@ CASE_WITH(fcntl_ranges, subject::kMayRefuse) {
   struct flock all = range(F_UNLCK, 0, 0);
   CHECK_EQ(fcntl(fd, F_SETLK, &all), 0);
 }
-CASE_WITH(fcntl_of_two_processes, subject::kMayRefuse) {
+CASE(fcntl_of_two_processes) {
   int fd = opened("file");
   struct flock mine = range(F_WRLCK, 0, 10);
   MUST(fcntl(fd, F_SETLK, &mine) == 0);
@@ -95,7 +96,7 @@ CASE_WITH(fcntl_of_two_processes, subject::kMayRefuse) {
   JOIN(pid);
   CHECK_EQ(holder(fd, 15), 0);
 }
-CASE_WITH(open_file_description_lock, subject::kMayRefuse) {
+CASE(open_file_description_lock) {
   int fd = opened("file");
   struct flock lock = range(F_WRLCK, 0, 10);
   MUST(fcntl(fd, F_OFD_SETLK, &lock) == 0);
@@ -105,6 +106,76 @@ CASE_WITH(open_file_description_lock, subject::kMayRefuse) {
   CHECK_EQ(fcntl(other, F_OFD_SETLK, &lock), -1);
   close(fd);
   CHECK_EQ(fcntl(other, F_OFD_SETLK, &lock), 0);
+}
+// Taken by a descriptor that another process has, too: the lock is that of the one who took it.
+CASE(fcntl_by_a_shared_description) {
+  int fd = opened("file"), copy = dup(fd);
+  MUST(copy >= 0);
+  pid_t pid = subject::child([=] {
+    struct flock lock = range(F_WRLCK, 20, 10);
+    MUST(fcntl(fd, F_SETLK, &lock) == 0);
+    subject::mark("locked");
+    subject::await("seen");
+  });
+  subject::await("locked");
+  struct flock mine = range(F_RDLCK, 0, 5);
+  MUST(fcntl(copy, F_SETLK, &mine) == 0);
+  subject::hold();
+  CHECK_EQ(holder(fd, 25), pid);
+  pid_t self = getpid();
+  JOIN(subject::child([=] { CHECK_EQ(holder(fd, 3), self); }));
+  subject::mark("seen");
+  JOIN(pid);
+  CHECK_EQ(holder(fd, 25), 0);
+}
+// By a file that has no name any more, and by what is no file of a disk at all.
+CASE(fcntl_of_nameless_files) {
+  int deleted = opened("deleted"), memory = memfd_create("memory", 0);
+  MUST(unlink(subject::path("deleted")) == 0 && memory >= 0);
+  struct flock lock = range(F_WRLCK, 1, 1);
+  MUST(fcntl(deleted, F_SETLK, &lock) == 0 && fcntl(memory, F_SETLK, &lock) == 0);
+  subject::hold();
+  pid_t self = getpid();
+  JOIN(subject::child([=] {
+    CHECK_EQ(holder(deleted, 1), self);
+    CHECK_EQ(holder(memory, 1), self);
+    CHECK_EQ(holder(memory, 2), 0);
+  }));
+}
+CASE(flock_of_a_directory) {
+  int fd = open(subject::g_dir, O_RDONLY | O_DIRECTORY);
+  MUST(fd >= 0 && flock(fd, LOCK_EX) == 0);
+  subject::hold();
+  int other = open(subject::g_dir, O_RDONLY | O_DIRECTORY);
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), -1);
+  CHECK_EQ(errno, EWOULDBLOCK);
+  CHECK_EQ(flock(fd, LOCK_UN), 0);
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), 0);
+}
+// One description, two processes: the lock stays until both have let go, and either can give it up.
+CASE(locks_of_a_description_that_is_shared) {
+  int whole = opened("whole"), part = opened("part");
+  struct flock lock = range(F_WRLCK, 0, 10);
+  MUST(flock(whole, LOCK_EX) == 0 && fcntl(part, F_OFD_SETLK, &lock) == 0);
+  pid_t pid = subject::child([=] {
+    subject::mark("born");
+    subject::await("closed");
+    int other = opened("whole");
+    CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), -1);
+    CHECK_EQ(flock(whole, LOCK_UN), 0);
+    CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), 0);
+    other = opened("part");
+    struct flock wanted = range(F_WRLCK, 5, 1);
+    CHECK_EQ(fcntl(other, F_OFD_SETLK, &wanted), -1);
+    close(part);
+    CHECK_EQ(fcntl(other, F_OFD_SETLK, &wanted), 0);
+  });
+  subject::await("born");
+  subject::hold();
+  close(whole);
+  close(part);
+  subject::mark("closed");
+  JOIN(pid);
 }
 CASE_WITH(lease, subject::kMayRefuse) {
   int fd = opened("file");

@@ -110,6 +110,21 @@ CASE(lock_all_future) {
   CHECK(has_flag(after, "lo"));
 }
 
+// Only what comes later, and at once; what was there before is not locked.
+CASE(lock_future_only) {
+  uint8_t* before = subject::map(4 * kPage);
+  before[0] = 1;
+  if (mlockall(MCL_FUTURE) != 0) SKIP("mlockall is not allowed here");
+  uint8_t* between = subject::map(4 * kPage);
+  subject::hold();
+  CHECK(!has_flag(before, "lo"));
+  CHECK(has_flag(between, "lo"));
+  uint8_t* after = subject::map(4 * kPage);
+  CHECK(has_flag(after, "lo"));
+  CHECK(!has_flag(after, "lf"));
+  MUST(munlockall() == 0);
+}
+
 CASE(no_reserve) {
   uint8_t* memory =
       subject::map(4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);

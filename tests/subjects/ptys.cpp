@@ -179,6 +179,37 @@ CASE(controlling_terminal) {
   JOIN(shell);
 }
 
+// Each process of a session has its terminal, or not: one was born before the leader took it, one has let go
+// of it.
+CASE(not_everybody_has_the_terminal) {
+  Terminal t = make_terminal();
+  pid_t shell = subject::child([=] {
+    MUST(setsid() == getpid());
+    auto member = [=](const char* name, int has_it) {
+      return subject::child([=] {
+        subject::await("taken");
+        if (has_it < 0) MUST(ioctl(t.slave, TIOCNOTTY) == 0);
+        subject::mark(name);
+        subject::await("go");
+        int tty = open("/dev/tty", O_RDWR);
+        CHECK_EQ(tty >= 0, has_it > 0);
+      });
+    };
+    pid_t early = member("early", 0);
+    MUST(ioctl(t.slave, TIOCSCTTY, 0) == 0);
+    subject::mark("taken");
+    pid_t free = member("free", -1), bound = member("bound", 1);
+    for (const char* name : {"early", "free", "bound"}) subject::await(name);
+    subject::mark("all");
+    JOIN(early);
+    JOIN(free);
+    JOIN(bound);
+  });
+  subject::await("all");
+  subject::hold();
+  JOIN(shell);
+}
+
 CASE(size_change_is_announced) {
   Terminal t = make_terminal();
   pid_t pid = subject::child([=] {

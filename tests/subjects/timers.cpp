@@ -140,6 +140,25 @@ CASE_WITH(posix_timer_of_a_thread, subject::kTimed) {
   CHECK_EQ(static_cast<pid_t>(got), wanted);
 }
 
+CASE(posix_timer_of_a_thread_that_has_ended) {
+  static timer_t timer;
+  pthread_t t = subject::thread([] {
+    sigevent event = {};
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = SIGRTMIN + 2;
+    event._sigev_un._tid = subject::tid();
+    itimerspec spec = {of(5000), of(100000)};
+    MUST(timer_create(CLOCK_MONOTONIC, &event, &timer) == 0 && timer_settime(timer, 0, &spec, nullptr) == 0);
+  });
+  pthread_join(t, nullptr);
+  subject::hold();
+  itimerspec left = {};
+  CHECK_EQ(timer_gettime(timer, &left), 0);
+  CHECK_BETWEEN(left.it_value.tv_sec, 20, 100);
+  CHECK_EQ(left.it_interval.tv_sec, 5);
+  CHECK_EQ(timer_delete(timer), 0);
+}
+
 CASE_WITH(posix_timer_pending_with_overrun, subject::kTimed) {
   sigset_t set;
   sigemptyset(&set);

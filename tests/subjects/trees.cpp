@@ -242,6 +242,135 @@ CASE(zombie_leads_group_and_session) {
   CHECK_EQ(WEXITSTATUS(status), 7);
 }
 
+// The dead leader of a group, a member of it that is an orphan, and a dead child of that one.
+CASE(zombies_of_every_rank) {
+  pid_t leader = subject::child([] {
+    MUST(setpgid(0, 0) == 0);
+    pid_t group = getpid();
+    subject::child([=] {
+      pid_t dead = subject::child([] { _exit(3); });
+      while (subject::state_of(dead) != 'Z') subject::pass(1);
+      subject::mark("member");
+      subject::await("go");
+      CHECK_EQ(getpgrp(), group);
+      CHECK_EQ(getpgid(dead), group);
+      int status = 0;
+      CHECK_EQ(waitpid(dead, &status, 0), dead);
+      CHECK_EQ(WEXITSTATUS(status), 3);
+      if (subject::g_failures == 0) subject::mark("member-well");
+    });
+    subject::await("member");
+    _exit(8);
+  });
+  while (subject::state_of(leader) != 'Z') subject::pass(1);
+  subject::hold();
+  for (int i = 0; i < 1000 && !subject::marked("member-well"); ++i) subject::pass(5);
+  CHECK(subject::marked("member-well"));
+  int status = 0;
+  CHECK_EQ(getpgid(leader), leader);
+  CHECK_EQ(waitpid(leader, &status, 0), leader);
+  CHECK_EQ(WEXITSTATUS(status), 8);
+}
+
+// Whoever ignores SIGCHLD makes no zombies, but keeps those that it has.
+CASE(zombie_of_one_that_ignores_its_children) {
+  pid_t pid = subject::child([] { _exit(4); });
+  while (subject::state_of(pid) != 'Z') subject::pass(1);
+  signal(SIGCHLD, SIG_IGN);
+  subject::hold();
+  CHECK_EQ(subject::state_of(pid), 'Z');
+  int status = 0;
+  CHECK_EQ(waitpid(pid, &status, 0), pid);
+  CHECK_EQ(WEXITSTATUS(status), 4);
+}
+
+// A child by clone() that tells its end to nobody is found by __WALL only.
+CASE(child_without_exit_signal) {
+  pid_t pid = static_cast<pid_t>(syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr));
+  MUST(pid >= 0);
+  if (pid == 0) {
+    subject::await("go");
+    _exit(6);
+  }
+  subject::hold();
+  subject::pass(50);
+  CHECK_EQ(waitpid(-1, nullptr, 0), -1);
+  CHECK_EQ(errno, ECHILD);
+  int status = 0;
+  CHECK_EQ(waitpid(pid, &status, __WALL), pid);
+  CHECK_EQ(WEXITSTATUS(status), 6);
+}
+
+CASE(child_made_before_setsid) {
+  pid_t session = getsid(0);
+  pid_t pid = subject::child([=] {
+    pid_t below = subject::child([=] {
+      subject::mark("below");
+      subject::await("go");
+      CHECK_EQ(getsid(0), session);
+    });
+    MUST(setsid() == getpid());
+    subject::await("below");
+    subject::mark("above");
+    subject::await("go");
+    CHECK_EQ(getsid(0), getpid());
+    JOIN(below);
+  });
+  subject::await("above");
+  subject::hold();
+  JOIN(pid);
+}
+
+// A sub-reaper has the orphans of three sessions below it: of one whose leader lives, of one whose leader is
+// a zombie of its, and of one whose leader is gone.
+CASE(subreaper_of_other_sessions) {
+  MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  pid_t self = getpid();
+  auto orphan = [=](const char* name, pid_t session) {
+    subject::child([=] {
+      subject::child([=] {
+        while (getppid() != self) subject::pass(1);
+        subject::mark(name);
+        subject::await("go");
+        CHECK_EQ(getppid(), self);
+        CHECK_EQ(getsid(0), session);
+      });
+      _exit(0);
+    });
+  };
+  pid_t living = subject::child([=] {
+    pid_t session = setsid();
+    orphan("of-living", session);
+    while (wait(nullptr) > 0) {
+    }
+    subject::await("go");
+    CHECK_EQ(getsid(0), session);
+  });
+  subject::await("of-living");
+  pid_t zombie = subject::child([=] {
+    orphan("of-zombie", setsid());
+    while (wait(nullptr) > 0) {
+    }
+    subject::await("of-zombie");
+    _exit(9);
+  });
+  pid_t gone = subject::child([=] {
+    orphan("of-gone", setsid());
+    while (wait(nullptr) > 0) {
+    }
+    subject::await("of-gone");
+  });
+  JOIN(gone);
+  while (subject::state_of(zombie) != 'Z') subject::pass(1);
+  subject::hold();
+  int status = -1, orphans = 0;
+  for (pid_t pid; (pid = waitpid(-1, &status, 0)) > 0;) {
+    CHECK_EQ(status, pid == zombie ? 9 << 8 : 0);
+    orphans += pid != zombie && pid != living;
+  }
+  CHECK_EQ(orphans, 3);
+}
+
 CASE(stopped_child) {
   pid_t pid = subject::child([] {
     subject::await("continued");

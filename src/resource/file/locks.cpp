@@ -1,21 +1,54 @@
 #include "resource/file/locks.h"
 
-#include <fcntl.h>
 #include <sys/file.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
-#include <array>
+#include <optional>
 #include <sstream>
 
+#include "kernel/proc.h"
 #include "resource/refusal.h"
 
 namespace stasis::resource {
 namespace {
 
-constexpr std::string_view kLockHint =
-    "another program holds a lock on it: a second copy of the same session, perhaps";
+// One line of /proc/locks, or what follows "lock:" in fdinfo.
+// "1: POSIX  ADVISORY  WRITE 4711 fe:01:1234 0 EOF"
+struct LockLine {
+  std::string kind;
+  bool exclusive = false;
+  HostTid holder;
+  std::string file;
+  uint64_t start = 0;
+  uint64_t length = 0;  // 0: to the end of the file
+};
 
-struct flock as_flock(const schema::FileLock& lock) {
+std::optional<LockLine> parse_lock(const std::string& text) {
+  std::istringstream words(text);
+  LockLine lock;
+  std::string number, mode, type, start, end;
+  words >> number >> lock.kind >> mode >> type >> lock.holder.value >> lock.file >> start >> end;
+  if (words.fail() || lock.kind == "->") return std::nullopt;  // somebody who waits for one
+  lock.exclusive = type == "WRITE";
+  lock.start = strtoull(start.c_str(), nullptr, 10);
+  if (end != "EOF") lock.length = strtoull(end.c_str(), nullptr, 10) - lock.start + 1;
+  return lock;
+}
+
+std::vector<LockLine> locks_of(const OpenFile& file) {
+  constexpr std::string_view kKey = "lock:";
+  std::vector<LockLine> locks;
+  std::istringstream lines(file.fdinfo);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(kKey)) continue;
+    if (auto lock = parse_lock(line.substr(kKey.size()))) locks.push_back(*lock);
+  }
+  return locks;
+}
+
+template <typename Lock>
+struct flock to_flock(const Lock& lock) {
   struct flock result = {};
   result.l_type = lock.exclusive() ? F_WRLCK : F_RDLCK;
   result.l_whence = SEEK_SET;
@@ -24,62 +57,93 @@ struct flock as_flock(const schema::FileLock& lock) {
   return result;
 }
 
+bool overlap(const LockLine& held, const struct flock& wanted) {
+  auto end = [](uint64_t start, uint64_t length) { return length == 0 ? UINT64_MAX : start + length; };
+  auto start = static_cast<uint64_t>(wanted.l_start), length = static_cast<uint64_t>(wanted.l_len);
+  return held.start < end(start, length) && start < end(held.start, held.length);
+}
+
+std::string range(const struct flock& lock) {
+  if (lock.l_len == 0)
+    return lock.l_start == 0 ? "the whole file" : fmt::format("bytes from {}", lock.l_start);
+  return fmt::format("bytes {} to {}", lock.l_start, lock.l_start + lock.l_len - 1);
+}
+
+// From /proc/locks of the host, since the holder need not be in the session.
+std::string describe_holder(int fd, const struct flock& wanted) {
+  struct stat status = {};
+  Fd list(openat(kernel::host_proc(), "locks", O_RDONLY | O_CLOEXEC));
+  if (!list || fstat(fd, &status) != 0) return "somebody";
+  std::string file =
+      fmt::format("{:02x}:{:02x}:{}", major(status.st_dev), minor(status.st_dev), status.st_ino);
+  std::string text, buffer(1 << 16, '\0');
+  for (ssize_t count; (count = read(list.get(), buffer.data(), buffer.size())) > 0;)
+    text.append(buffer, 0, static_cast<size_t>(count));
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    auto lock = parse_lock(line);
+    if (!lock || lock->file != file || !overlap(*lock, wanted)) continue;
+    if (!lock->exclusive && wanted.l_type != F_WRLCK) continue;
+    if (lock->holder.value <= 0) break;  // of an open file description, which several may have
+    auto stat = kernel::read_stat(lock->holder);
+    return stat.ok() ? fmt::format("process {} ({})", lock->holder, stat->comm)
+                     : fmt::format("process {}", lock->holder);
+  }
+  return "another process";
+}
+
 }  // namespace
 
-// "lock:\t1: POSIX  ADVISORY  WRITE 4711 fe:01:1234 0 EOF"
-Result<void> observe_locks(const OpenFile& file, schema::File& message) {
-  std::istringstream lines(file.fdinfo);
-  for (std::string line; std::getline(lines, line);) {
-    if (!line.starts_with("lock:")) continue;
-    std::istringstream words(line);
-    std::string key, number, kind, advisory, type, pid, inode, start, end;
-    words >> key >> number >> kind >> advisory >> type >> pid >> inode >> start >> end;
-    auto* lock = message.add_locks();
-    if (kind == "FLOCK") {
-      lock->set_kind(schema::FileLock::FLOCK);
-    } else if (kind == "OFDLCK") {
-      lock->set_kind(schema::FileLock::OFD);
-    } else if (kind == "POSIX") {
-      lock->set_kind(schema::FileLock::PROCESS);
-    } else {
-      return refusal(file, fmt::format("it has a lock of a kind that cannot be restored: {}", kind),
+Result<void> observe_locks(const OpenFile& file, schema::Description& out) {
+  for (const LockLine& line : locks_of(file)) {
+    if (line.kind == "POSIX") continue;
+    if (line.kind != "FLOCK" && line.kind != "OFDLCK") {
+      return refusal(file, fmt::format("it has a lock of a kind that cannot be restored: {}", line.kind),
                      "leases and delegations are given up when another program opens the file");
     }
-    lock->set_exclusive(type == "WRITE");
-    lock->set_start(strtoull(start.c_str(), nullptr, 10));
-    if (end != "EOF") lock->set_length(strtoull(end.c_str(), nullptr, 10) - lock->start() + 1);
+    auto* lock = out.add_locks();
+    lock->set_kind(line.kind == "FLOCK" ? schema::FileLock::FLOCK : schema::FileLock::OFD);
+    lock->set_exclusive(line.exclusive);
+    lock->set_start(line.start);
+    lock->set_length(line.length);
   }
   return {};
 }
 
-Result<void> lock_description(const Record& record, int fd, const schema::File& message) {
-  for (const auto& lock : message.locks()) {
-    int result = 0;
-    if (lock.kind() == schema::FileLock::FLOCK) {
-      result = flock(fd, (lock.exclusive() ? LOCK_EX : LOCK_SH) | LOCK_NB);
-    } else if (lock.kind() == schema::FileLock::OFD) {
-      struct flock wanted = as_flock(lock);
-      result = fcntl(fd, F_OFD_SETLK, &wanted);
-    }
-    if (result < 0)
-      return cannot_make(record, fmt::format("lock {}", message.path()), errno, std::string(kLockHint));
+std::vector<schema::RecordLock> record_locks(const OpenFile& file) {
+  std::vector<schema::RecordLock> locks;
+  for (const LockLine& line : locks_of(file)) {
+    if (line.kind != "POSIX") continue;
+    schema::RecordLock& lock = locks.emplace_back();
+    lock.set_number(file.number);
+    lock.set_exclusive(line.exclusive);
+    lock.set_start(line.start);
+    lock.set_length(line.length);
+  }
+  return locks;
+}
+
+Result<void> lock_description(const schema::Description& description, int fd) {
+  for (const auto& lock : description.locks()) {
+    struct flock wanted = to_flock(lock);
+    int result = lock.kind() == schema::FileLock::FLOCK
+                     ? flock(fd, (lock.exclusive() ? LOCK_EX : LOCK_SH) | LOCK_NB)
+                     : fcntl(fd, F_OFD_SETLK, &wanted);
+    if (result < 0) return lock_refused(description.shown(), fd, wanted, errno);
   }
   return {};
 }
 
-Result<void> lock_as_process(const Record& record, Finishing& owner, const schema::File& message) {
-  for (const auto& lock : message.locks()) {
-    if (lock.kind() != schema::FileLock::PROCESS) continue;
-    struct flock wanted = as_flock(lock);
-    STASIS_TRY(RemotePtr address, owner.put(std::as_bytes(std::span(&wanted, 1))));
-    std::array arguments = {static_cast<uint64_t>(owner.number()), uint64_t{F_SETLK}, address.value};
-    STASIS_TRY(int64_t result, owner.call(SYS_fcntl, arguments));
-    if (result < 0) {
-      return cannot_make(record, fmt::format("lock {}", message.path()), static_cast<int>(-result),
-                         std::string(kLockHint));
-    }
-  }
-  return {};
+struct flock as_flock(const schema::RecordLock& lock) {
+  return to_flock(lock);
+}
+
+Error lock_refused(const std::string& shown, int fd, const struct flock& wanted, int error) {
+  std::string step = fmt::format("restart: lock {} of a file", range(wanted));
+  if (error != EAGAIN && error != EACCES) return errno_error(step, shown, error);
+  return Error{step, shown, fmt::format("{} holds a lock on it", describe_holder(fd, wanted)),
+               "a second copy of the same session, perhaps; end it, or wait until it gives the lock up",
+               ErrorCode::kBusy};
 }
 
 }  // namespace stasis::resource

@@ -1,18 +1,28 @@
 // Locks on files: flock(), F_OFD_SETLK and F_SETLK.
 #pragma once
 
+#include <fcntl.h>
+
+#include <vector>
+
 #include "resource/descriptor.h"
-#include "schema/kinds/file.pb.h"
+#include "schema/manifest.pb.h"
 
 namespace stasis::resource {
 
-// The locks that fdinfo shows for this description: its own, and those that its first owner took by it.
-Result<void> observe_locks(const OpenFile& file, schema::File& message);
+// The locks that belong to the description, whoever shares it. A lease refuses the checkpoint.
+Result<void> observe_locks(const OpenFile& file, schema::Description& out);
 
-// Locks that belong to the description: taken by the builder, they stay with it wherever it is passed.
-Result<void> lock_description(const Record& record, int fd, const schema::File& message);
+// The locks of the process whose fdinfo the file has: those that it took by this description.
+std::vector<schema::RecordLock> record_locks(const OpenFile& file);
 
-// Locks that belong to the process: only the process itself can take them.
-Result<void> lock_as_process(const Record& record, Finishing& owner, const schema::File& message);
+// Taken by the builder, they stay with the description wherever it is passed.
+Result<void> lock_description(const schema::Description& description, int fd);
+
+// What fcntl(F_SETLK) wants of the process itself.
+struct flock as_flock(const schema::RecordLock& lock);
+// A lock could not be had: names file, range and, if it can be found, who has it. `fd` is our own descriptor
+// of the file.
+Error lock_refused(const std::string& shown, int fd, const struct flock& wanted, int error);
 
 }  // namespace stasis::resource

@@ -46,12 +46,12 @@ KindInfo ProcKind::info() const {
 bool ProcKind::recognises(const OpenFile& file, const Observation&) const { return is_in_proc(file); }
 
 Result<std::string> ProcKind::observe(const OpenFile& file, Observation&) const {
-  NamedPath name = name_of(file);
-  if (name.state != Name::kLeadsToFile)
-    return refusal(file, "the process that it belongs to has ended", "close it");
   schema::ProcFile message;
-  message.set_path(name.path);
+  message.set_path(file.link);
   message.set_of_session(depends_on_session(file));
+  // What is the same in every /proc may have been opened in another one: by us, at an earlier restart.
+  if (message.of_session() && name_of(file).state != Name::kLeadsToFile)
+    return refusal(file, "the process that it belongs to has ended", "close it");
   message.set_directory(S_ISDIR(file.status.st_mode));
   if (message.of_session()) {
     for (const auto& [pid, number] : file.owners) {

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include "resource/content.h"
-#include "resource/file/locks.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -83,7 +82,6 @@ Result<std::string> UnlinkedFileKind::observe(const OpenFile& file, Observation&
   message.set_size(static_cast<uint64_t>(file.status.st_size));
   message.set_modified_ns(file.status.st_mtim.tv_sec * 1'000'000'000 + file.status.st_mtim.tv_nsec);
   message.set_content(content_name("unlinked", file.status));
-  STASIS_CHECK(observe_locks(file, message));
   STASIS_CHECK(save_content(file, message.content(), tree));
   return pack(message);
 }
@@ -98,7 +96,6 @@ Result<Fd> UnlinkedFileKind::make(const Record& record, Making& context) const {
   auto fd = reopen(object.get(), open_flags(record.flags & ~static_cast<uint32_t>(O_TMPFILE)));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
   if (lseek(fd->get(), record.position, SEEK_SET) < 0) return cannot_make(record, "lseek");
-  STASIS_CHECK(lock_description(record, fd->get(), message));
   return fd;
 }
 
@@ -112,11 +109,6 @@ Result<void> UnlinkedFileKind::fill(const Record& record, int, Making& context) 
   timespec times[2] = {{0, UTIME_OMIT}, modified};
   if (futimens(object, times) < 0) return cannot_make(record, "futimens");
   return {};
-}
-
-Result<void> UnlinkedFileKind::finish(const Record& record, Finishing& owner) const {
-  STASIS_TRY(auto message, unpack<schema::File>(record));
-  return lock_as_process(record, owner, message);
 }
 
 std::string UnlinkedFileKind::summary(const Record& record) const {

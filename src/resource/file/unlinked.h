@@ -12,7 +12,6 @@ class UnlinkedFileKind final : public DescriptorKind {
   Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
   Result<Fd> make(const Record& record, Making& context) const override;
   Result<void> fill(const Record& record, int fd, Making& context) const override;
-  Result<void> finish(const Record& record, Finishing& owner) const override;
   std::string summary(const Record& record) const override;
 };
 

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "resource/file/locks.h"
 #include "tests/unit/resource/fakes.h"
 
 namespace stasis::resource {
@@ -74,7 +75,7 @@ TEST_F(Files, ReadOnlyModeDoesNotKeepTheOwnerOut) {
   EXPECT_EQ(status.st_mode & 07777, 0444u);
 }
 
-TEST_F(Files, LocksOfDescriptionsAndProcesses) {
+TEST_F(Files, LocksOfDescriptions) {
   Fd whole = create("flock", "x"), range = create("range", "0123456789");
   ASSERT_EQ(flock(whole.get(), LOCK_EX), 0);
   struct flock lock = {};
@@ -82,21 +83,21 @@ TEST_F(Files, LocksOfDescriptionsAndProcesses) {
   lock.l_start = 2;
   lock.l_len = 3;
   ASSERT_EQ(fcntl(range.get(), F_OFD_SETLK, &lock), 0);
-  tree.add({whole.get()});
-  tree.add({range.get()});
-  auto records = tree.observe();
-  ASSERT_OK(records);
-  {
-    FakeMaking busy(image, *records);
-    auto result = busy.run();
-    ASSERT_FALSE(result.ok()) << "locked while the original still has the lock";
-    EXPECT_NE(result.error().message().find("lock"), std::string::npos);
-  }
+  schema::Description of_whole, of_range;
+  ASSERT_OK(observe_locks(tree.add({whole.get()}), of_whole));
+  ASSERT_OK(observe_locks(tree.add({range.get()}), of_range));
+  of_range.set_shown("range");
+  Fd whole_again = open_file(directory / "flock", O_RDWR).value();
+  Fd range_again = open_file(directory / "range", O_RDWR).value();
+  auto busy = lock_description(of_range, range_again.get());
+  ASSERT_FALSE(busy.ok()) << "locked while the original still has the lock";
+  EXPECT_NE(busy.error().message().find("range"), std::string::npos);
+  EXPECT_NE(busy.error().message().find("bytes 2 to 4"), std::string::npos);
   whole.reset();
   range.reset();
   tree.end_program();
-  FakeMaking later(image, *records);
-  ASSERT_OK(later.run());
+  ASSERT_OK(lock_description(of_whole, whole_again.get()));
+  ASSERT_OK(lock_description(of_range, range_again.get()));
   Fd rival = open_file(directory / "flock", O_RDWR).value();
   EXPECT_EQ(flock(rival.get(), LOCK_EX | LOCK_NB), -1);
   rival = open_file(directory / "range", O_RDWR).value();
@@ -104,6 +105,34 @@ TEST_F(Files, LocksOfDescriptionsAndProcesses) {
   lock.l_start = 5;
   lock.l_len = 1;
   EXPECT_EQ(fcntl(rival.get(), F_OFD_SETLK, &lock), 0);
+}
+
+TEST_F(Files, RecordLocksAreSeenAndTheirHolderIsNamed) {
+  Fd file = create("ranges", "0123456789");
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  lock.l_start = 2;
+  lock.l_len = 3;
+  ASSERT_EQ(fcntl(file.get(), F_SETLK, &lock), 0);
+  lock.l_type = F_RDLCK;
+  lock.l_start = 7;
+  lock.l_len = 0;
+  ASSERT_EQ(fcntl(file.get(), F_SETLK, &lock), 0);
+  const OpenFile& seen = tree.add({file.get()});
+  schema::Description description;
+  ASSERT_OK(observe_locks(seen, description));
+  EXPECT_EQ(description.locks_size(), 0) << "they are the process's";
+  auto locks = record_locks(seen);
+  ASSERT_EQ(locks.size(), 2u);
+  EXPECT_EQ(locks[0].number(), file.get());
+  EXPECT_TRUE(locks[0].exclusive());
+  EXPECT_EQ(locks[0].start(), 2u);
+  EXPECT_EQ(locks[0].length(), 3u);
+  EXPECT_FALSE(locks[1].exclusive());
+  EXPECT_EQ(locks[1].start(), 7u);
+  EXPECT_EQ(locks[1].length(), 0u);
+  std::string message = lock_refused("ranges", file.get(), as_flock(locks[0]), EAGAIN).message();
+  EXPECT_NE(message.find(fmt::format("process {}", getpid())), std::string::npos) << message;
 }
 
 TEST_F(Files, UnlinkedFileIsOneFileForAllItsDescriptions) {

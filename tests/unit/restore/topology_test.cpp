@@ -1,0 +1,183 @@
+// Shapes of process trees that the kernel can give, and the order of births that makes each of them again.
+#include "restore/topology.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+namespace stasis::restore {
+namespace {
+
+struct Wanted {
+  int pid, parent, session, group;
+  bool sub_reaper = false;
+};
+
+// Does what a restart does with the plan, by the kernel's rules, and compares.
+class Topologies : public testing::Test {
+ protected:
+  void add(const Wanted& wanted) {
+    auto* process = manifest.add_processes();
+    process->set_pid(wanted.pid);
+    process->set_parent(wanted.parent);
+    process->set_session(wanted.session);
+    process->set_group(wanted.group);
+    process->set_child_subreaper(wanted.sub_reaper);
+  }
+
+  void expect_order() {
+    auto topology = Topology::plan(manifest);
+    ASSERT_TRUE(topology.ok()) << topology.error().message();
+    const auto& births = topology->births();
+    std::map<int, int> parents, sessions;
+    std::function<void(size_t)> raise = [&](size_t index) {
+      const Birth& birth = births[index];
+      int pid = birth.pid.value;
+      auto bear = [&](size_t child, int parent) {
+        EXPECT_FALSE(parents.contains(births[child].pid.value))
+            << births[child].pid.value << " is born twice";
+        parents[births[child].pid.value] = parent;
+        sessions[births[child].pid.value] = sessions[pid];
+      };
+      for (size_t child : birth.early_children) bear(child, pid);
+      for (size_t child : birth.early_children) raise(child);
+      if (birth.becomes_session_leader) sessions[pid] = pid;
+      for (size_t child : birth.children) bear(child, pid);
+      for (size_t child : birth.children) raise(child);
+      for (size_t child : birth.orphans) {
+        int adopter = births[child].parent.value;
+        int above = pid;
+        while (above != adopter && above > 1) above = parents.at(above);
+        EXPECT_EQ(above, adopter) << births[child].pid.value << " cannot be adopted";
+        bear(child, adopter);
+        raise(child);
+      }
+    };
+    for (size_t root : topology->roots()) {
+      parents[births[root].pid.value] = 1;
+      sessions[births[root].pid.value] = 1;
+    }
+    for (size_t root : topology->roots()) raise(root);
+    for (const auto& process : manifest.processes()) {
+      EXPECT_EQ(parents[process.pid()], process.parent()) << process.pid();
+      EXPECT_EQ(sessions[process.pid()], process.session()) << process.pid();
+      // The leader of its group is there, in the same session.
+      EXPECT_EQ(sessions[process.group()], process.session()) << process.pid();
+      EXPECT_NE(topology->spare_number().value, process.pid());
+    }
+  }
+
+  schema::Manifest manifest;
+};
+
+TEST_F(Topologies, ParentsAndChildrenInOneSession) {
+  add({2, 1, 2, 2});
+  add({3, 2, 2, 3});
+  add({4, 3, 2, 3});
+  expect_order();
+}
+
+TEST_F(Topologies, DaemonWhoseLeaderHasEnded) {
+  add({2, 1, 2, 2});
+  add({4, 1, 3, 3});
+  add({5, 4, 3, 3});
+  expect_order();
+}
+
+TEST_F(Topologies, OrphanInTheSessionOfALivingOrDeadLeader) {
+  add({2, 1, 2, 2});
+  add({3, 2, 3, 3});
+  add({4, 1, 3, 3});
+  add({5, 1, 2, 2});
+  expect_order();
+}
+
+TEST_F(Topologies, GroupWhoseLeaderHasEnded) {
+  add({2, 1, 2, 2});
+  add({5, 2, 2, 4});
+  add({6, 5, 2, 4});
+  expect_order();
+}
+
+TEST_F(Topologies, ChildrenMadeBeforeTheirParentCalledSetsid) {
+  add({2, 1, 2, 2});
+  add({3, 2, 3, 3});
+  add({4, 3, 2, 2});
+  add({5, 4, 5, 5});
+  add({6, 5, 2, 2});
+  expect_order();
+}
+
+TEST_F(Topologies, SubReaperAdoptsFromASessionBelow) {
+  add({2, 1, 2, 2, true});
+  add({3, 2, 3, 3});
+  add({5, 2, 3, 3});
+  add({6, 5, 3, 6});
+  expect_order();
+}
+
+TEST_F(Topologies, SubReaperThatLeadsNothingAdopts) {
+  add({2, 1, 2, 2});
+  add({3, 2, 2, 2, true});
+  add({4, 3, 4, 4});
+  add({6, 3, 4, 4});
+  expect_order();
+}
+
+TEST_F(Topologies, SubReaperAdoptsFromSessionsWhoseLeadersHaveEnded) {
+  add({2, 1, 2, 2, true});
+  add({4, 2, 3, 3});
+  add({6, 2, 5, 5});
+  add({7, 6, 5, 5});
+  expect_order();
+}
+
+TEST_F(Topologies, SubReapersOfSeveralRanksAdoptFromOneSession) {
+  add({2, 1, 2, 2, true});
+  add({3, 2, 3, 3, true});
+  add({4, 1, 9, 9});
+  add({5, 2, 9, 9});
+  add({6, 3, 9, 9});
+  expect_order();
+}
+
+TEST_F(Topologies, OneThatWasAdoptedLeadsAndAdopts) {
+  add({2, 1, 2, 2, true});
+  add({3, 2, 3, 3});
+  add({5, 2, 3, 3});
+  add({6, 5, 6, 6, true});
+  add({8, 6, 7, 7});
+  expect_order();
+}
+
+TEST_F(Topologies, NoOrderIsAnError) {
+  add({2, 1, 2, 2});
+  add({3, 2, 3, 3});
+  add({4, 2, 4, 4});
+  add({5, 3, 4, 4});  // 3 stands beside the leader of the session
+  add({6, 3, 2, 2});
+  auto topology = Topology::plan(manifest);
+  ASSERT_FALSE(topology.ok());
+  EXPECT_EQ(topology.error().code, ErrorCode::kRefused);
+}
+
+// Only a forged image has it: the process that waits for its own child to make it.
+TEST_F(Topologies, ProcessesThatNeedEachOther) {
+  add({2, 1, 3, 3});
+  add({3, 2, 3, 3});
+  auto topology = Topology::plan(manifest);
+  ASSERT_FALSE(topology.ok());
+}
+
+TEST_F(Topologies, SpareNumberIsNobodys) {
+  add({2, 1, 2, 2});
+  add({3, 1, 4, 5});
+  manifest.mutable_processes(0)->add_threads()->set_tid(2);
+  manifest.mutable_processes(0)->add_threads()->set_tid(6);
+  auto topology = Topology::plan(manifest);
+  ASSERT_TRUE(topology.ok());
+  EXPECT_EQ(topology->spare_number().value, 7);
+}
+
+}  // namespace
+}  // namespace stasis::restore
