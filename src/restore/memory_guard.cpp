@@ -271,9 +271,8 @@ const GuardedPages* MemoryGuard::find(const kernel::MapsEntry& mapping) const {
 Result<std::vector<kernel::MapsEntry>> MemoryGuard::guarded_mappings(HostTid tid,
                                                                      const AddressRange& range) const {
   STASIS_TRY(auto entries, kernel::mappings_between(tid, range.start, range.end));
-  std::erase_if(entries, [&](const auto& entry) {
-    return entry.shared || entry.inode == 0 || find(entry) == nullptr;
-  });
+  std::erase_if(
+      entries, [&](const auto& entry) { return entry.shared || entry.inode == 0 || find(entry) == nullptr; });
   return entries;
 }
 

@@ -14,7 +14,7 @@ namespace stasis::restore {
 enum class MemoryMode {
   kMapped,  // private memory is mapped from the page files: as quick for 100 GiB as for 10 MiB. Small
             // programs, and all where the memory guard cannot be had, are read nevertheless
-  kEager,  // everything is read before the program goes on
+  kEager,   // everything is read before the program goes on
 };
 
 // One restart, over three processes. The order of the calls is the order of their declaration:

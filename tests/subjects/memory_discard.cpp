@@ -263,8 +263,8 @@ namespace {
 volatile sig_atomic_t alarms = 0;
 }
 
-// Signals come while the memory is given back. (A handler without SA_RESTART may make the call fail with EINTR after
-// a restart: docs/decisions/0002-mapped-restart.md.)
+// Signals come while the memory is given back. (A handler without SA_RESTART may make the call fail with
+// EINTR after a restart: docs/decisions/0002-mapped-restart.md.)
 CASE(interrupted_by_signals) {
   uint8_t* memory = subject::map(16 * kSize);
   memset(memory, 0x7b, 16 * kSize);
