@@ -23,7 +23,8 @@ constexpr uint64_t kMagicOffset = kScratchSize - 64;
 // The batch may use everything before the magic.
 constexpr uint64_t kUsable = kScratchSize - 64;
 
-constexpr uint64_t kUndoOffset = kUsable - 1024;  // room for 16 undo calls at the end of the data
+// Calls to undo stand at the end of the data.
+constexpr uint64_t kUndoOffset = kUsable - Foothold::kMostUndoCalls * Batch::kCallSize;
 
 Error refuse(HostTid task, std::string cause, std::string hint) {
   return Error{"enter the program", fmt::format("task {}", task), std::move(cause), std::move(hint),
@@ -154,7 +155,7 @@ bool Foothold::is_ours(uint64_t address) const {
 }
 
 Result<void> Foothold::arm_undo(const std::vector<std::array<uint64_t, 8>>& calls) {
-  if (calls.size() * Batch::kCallSize > 1024) {
+  if (calls.size() > kMostUndoCalls) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
   }
   RemotePtr place = leader_executor_.scratch().address + kUndoOffset;

@@ -51,7 +51,8 @@ class Foothold {
   bool is_ours(uint64_t address) const;
 
   // Before the leader's scratch area may be undone: calls that must be executed if we die (see
-  // Executor::Unwind).
+  // Executor::Unwind), instead of those that were armed.
+  static constexpr size_t kMostUndoCalls = 256;
   Result<void> arm_undo(const std::vector<std::array<uint64_t, 8>>& calls);
   Result<void> disarm_undo();
 
