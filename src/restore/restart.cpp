@@ -41,7 +41,7 @@ class RestartFromImage final : public Restart {
   const schema::Manifest& manifest() const override { return image_.manifest(); }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
   Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
-  Result<void> build(HostTid init) override;
+  Result<void> build(HostTid init, const std::function<void(uint64_t bytes)>& read) override;
   Result<void> release() override;
 
  private:
@@ -260,7 +260,7 @@ Result<void> RestartFromImage::end_temporaries() {
   return {};
 }
 
-Result<void> RestartFromImage::build(HostTid init) {
+Result<void> RestartFromImage::build(HostTid init, const std::function<void(uint64_t bytes)>& read) {
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
   STASIS_CHECK(end_temporaries());
@@ -273,7 +273,7 @@ Result<void> RestartFromImage::build(HostTid init) {
     const auto& memory = manifest().memories(static_cast<int>(process.memory()));
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
-        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
+        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), table_->base());
     STASIS_CHECK(builders_.back().set_process(*table_));
     STASIS_CHECK(table_->place(task, process));
