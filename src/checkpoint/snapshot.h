@@ -34,9 +34,9 @@ class SnapshotChild {
 
   // Gives the child a descriptor of ours; returns its number there. The child has no others.
   Result<int> pass(int fd);
-  // Lets the child write runs to its descriptor `number`; `written` is told of each piece. The data do not pass
-  // through us, unless the child may not write them: its limits are those of the program (RLIMIT_FSIZE), ours
-  // are not. `fd` is the same file here.
+  // Lets the child write runs to its descriptor `number`; `written` is told of each piece. The data do not
+  // pass through us, unless the child may not write them: its limits are those of the program (RLIMIT_FSIZE),
+  // ours are not. `fd` is the same file here.
   Result<void> write(int number, int fd, const std::vector<Run>& runs,
                      const std::function<void(const Run&)>& written);
   Result<void> run(remote::Batch& batch);
