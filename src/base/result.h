@@ -78,11 +78,13 @@ class [[nodiscard]] Result<void> : public Result<Unit> {
 #define STASIS_CONCAT(a, b) STASIS_CONCAT_INNER(a, b)
 
 // STASIS_TRY(auto fd, open_it()): declares `fd` with the value, or returns the error from the current
-// function.
+// function. A declaration cannot be put in parentheses.
+// NOLINTBEGIN(bugprone-macro-parentheses)
 #define STASIS_TRY(declaration, expression)                                                               \
   auto STASIS_CONCAT(result_, __LINE__) = (expression);                                                   \
   if (!STASIS_CONCAT(result_, __LINE__).ok()) return std::move(STASIS_CONCAT(result_, __LINE__)).error(); \
   declaration = std::move(STASIS_CONCAT(result_, __LINE__)).value()
+// NOLINTEND(bugprone-macro-parentheses)
 
 // STASIS_CHECK(do_it()): the same for Result<void>.
 #define STASIS_CHECK(expression)                                                                      \

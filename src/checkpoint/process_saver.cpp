@@ -75,34 +75,46 @@ Result<void> ProcessSaver::fork_snapshot() {
   STASIS_TRY(auto copied, kernel::read_maps(child_->pid()));
   std::vector<Mapping*> missing;
   auto there = copied.begin();
+  size_t ranges = 0;
   for (auto& facts : mappings_) {
     while (there != copied.end() && there->end <= facts.entry.start) ++there;
-    if (there == copied.end() || there->start > facts.entry.start) missing.push_back(&facts.mapping);
+    if (there != copied.end() && there->start <= facts.entry.start) continue;
+    if (missing.empty() || missing.back()->end() != facts.mapping.start()) ++ranges;
+    missing.push_back(&facts.mapping);
   }
   if (missing.empty()) return {};
   child_.reset();
 
-  constexpr size_t kMost = remote::Foothold::kMaxUndoCalls - 2;
-  if (missing.size() > kMost) {
-    return Error{"save", describe(),
-                 fmt::format("{} ranges of its memory are marked MADV_DONTFORK", missing.size()),
+  // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
+  constexpr size_t kMost = remote::Foothold::kMaxUndoCalls - 2;  // see suspend_reaping(), and the foothold's own
+  if (ranges > kMost) {
+    return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", ranges),
                  fmt::format("at most {} are supported", kMost), ErrorCode::kRefused};
   }
   Batch allow(foothold_->scratch());
   Batch forbid(foothold_->scratch());
   std::vector<std::array<uint64_t, 8>> undo;
-  for (Mapping* mapping : missing) {
-    uint64_t size = mapping->end() - mapping->start();
-    allow.call(SYS_madvise, {mapping->start(), size, MADV_DOFORK});
-    forbid.call(SYS_madvise, {mapping->start(), size, MADV_DONTFORK});
-    undo.push_back({SYS_madvise, mapping->start(), size, MADV_DONTFORK});
-    mapping->add_advice(MADV_DONTFORK);
+  for (size_t first = 0, next = 0; first < missing.size(); first = next) {
+    const uint64_t start = missing[first]->start();
+    uint64_t end = start;
+    for (; next < missing.size() && missing[next]->start() == end; ++next) {
+      end = missing[next]->end();
+      missing[next]->add_advice(MADV_DONTFORK);
+    }
+    allow.call(SYS_madvise, {start, end - start, MADV_DOFORK});
+    forbid.call(SYS_madvise, {start, end - start, MADV_DONTFORK});
+    undo.push_back({SYS_madvise, start, end - start, MADV_DONTFORK});
   }
+  if (reaping_suspended_) undo.push_back({SYS_prctl, PR_SET_CHILD_SUBREAPER, 1});
   STASIS_CHECK(foothold_->arm_undo(undo));
   STASIS_CHECK(foothold_->run(allow));
   auto forked = SnapshotChild::fork(*foothold_);
   STASIS_CHECK(foothold_->run(forbid));
-  STASIS_CHECK(foothold_->disarm_undo());
+  if (reaping_suspended_) {
+    STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
+  } else {
+    STASIS_CHECK(foothold_->disarm_undo());
+  }
   STASIS_TRY(child_, std::move(forked));
   return {};
 }
@@ -218,7 +230,7 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
       }
     }
     STASIS_CHECK(make_readable(runs));
-    STASIS_CHECK(child_->write(remote_file, runs, [](const Run&) {}));
+    STASIS_CHECK(child_->write(remote_file, file.get(), runs, [](const Run&) {}));
     for (const auto& run : runs) {
       auto* entry = object.add_runs();
       entry->set_address(run.offset);
@@ -249,7 +261,7 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, schema::Memory& me
   STASIS_TRY(Fd file, page_file(writer));
   STASIS_TRY(int number, child_->pass(file.get()));
   STASIS_CHECK(make_readable(runs_));
-  auto written = child_->write(number, runs_, [&](const Run& piece) {
+  auto written = child_->write(number, file.get(), runs_, [&](const Run& piece) {
     writer.written(page_file_name_, piece.offset + piece.size);
     wrote(piece.size);
   });

@@ -23,6 +23,8 @@ using remote::Batch;
 using remote::Stop;
 using remote::Tracee;
 
+constexpr const char* kNoRoomHint = "free some space, or choose another --store";
+
 SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
     : pid_(pid), executor_(foothold.executor()), context_(foothold.context()), affinity_(foothold.affinity()) {}
 
@@ -167,7 +169,22 @@ Result<int> SnapshotChild::pass(int fd) {
   return receive.output<int>(control_address + CMSG_LEN(0));
 }
 
-Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
+Result<void> SnapshotChild::write_for_it(int fd, const Run& piece) const {
+  std::string buffer;
+  for (uint64_t done = 0; done < piece.size; done += buffer.size()) {
+    buffer.resize(std::min<uint64_t>(piece.size - done, 1 << 20));
+    STASIS_CHECK(remote::read_memory(pid_, RemotePtr{piece.address + done}, buffer));
+    auto written = pwrite_all(fd, buffer, static_cast<off_t>(piece.offset + done));
+    if (!written.ok()) {
+      Error error = std::move(written).error();
+      error.hint = kNoRoomHint;
+      return error;
+    }
+  }
+  return {};
+}
+
+Result<void> SnapshotChild::write(int number, int fd, const std::vector<Run>& runs,
                                   const std::function<void(const Run&)>& written) {
   // A step is what the child does between two looks of ours: long enough to cost nothing, short enough for a
   // progress bar.
@@ -197,11 +214,15 @@ Result<void> SnapshotChild::write(int number, const std::vector<Run>& runs,
     for (const auto& [index, piece] : pieces) {
       int64_t result = step.result(index);
       if (result == static_cast<int64_t>(piece.size)) continue;
-      // A short write has met the end of the disk, or memory that cannot be read (a mapping behind its file's
-      // end).
+      // The limit is met by a short write, or by the first that has no room at all. (The signal that comes
+      // with it is blocked, as all are.)
+      if (result > 0 || result == -EFBIG) {
+        STASIS_CHECK(write_for_it(fd, piece));
+        continue;
+      }
       int error = result < 0 ? static_cast<int>(-result) : ENOSPC;
       return errno_error("write pages", fmt::format("memory at {:#x}", piece.address), error,
-                         error == ENOSPC ? "free some space, or choose another --store" : "");
+                         error == ENOSPC ? kNoRoomHint : "");
     }
     for (const auto& entry : pieces) written(entry.second);
   }

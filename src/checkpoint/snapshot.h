@@ -36,14 +36,16 @@ class SnapshotChild {
 
   // Gives the child a descriptor of ours; returns its number there. The child has no others.
   Result<int> pass(int fd);
-  // Lets the child write runs to its descriptor `number`, in steps of at most `step` bytes; `written` is told
-  // the end offset after each step. The data never pass through us.
-  Result<void> write(int number, const std::vector<Run>& runs,
+  // Lets the child write runs to its descriptor `number`; `written` is told of each piece. The data do not
+  // pass through us, unless the child may not write them: its limits are those of the program (RLIMIT_FSIZE),
+  // ours are not. `fd` is the same file here.
+  Result<void> write(int number, int fd, const std::vector<Run>& runs,
                      const std::function<void(const Run&)>& written);
   Result<void> run(remote::Batch& batch);
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
 
  private:
+  Result<void> write_for_it(int fd, const Run& piece) const;
   SnapshotChild(HostTid pid, const remote::Foothold& foothold);
   Result<void> take_over();
 

@@ -6,13 +6,13 @@
 namespace stasis::cli {
 namespace {
 
-struct Options {
+struct AttachOptions {
   std::string name;
   std::string detach_key = "ctrl-]";
   bool steal = false;
 };
 
-int run(const Options& options) {
+int run_attach(const AttachOptions& options) {
   auto key = session::parse_detach_key(options.detach_key);
   if (!key.ok()) return report(key.error());
   auto status =
@@ -26,7 +26,7 @@ int run(const Options& options) {
 
 CLI::App* add_attach(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("attach", "Connect to the terminal of a running session");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<AttachOptions>();
   verb->add_option("SESSION", options->name, "Name of the session ('stasis ps')")->required();
   verb->add_option("--detach-key", options->detach_key,
                    "Key that leaves the session running (default: ctrl-])");
@@ -38,7 +38,7 @@ and as the program did when it ends.
 Examples:
   stasis attach bash
   stasis attach bash --steal --detach-key ctrl-a)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_attach(*options); });
   return verb;
 }
 

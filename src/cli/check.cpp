@@ -14,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct CheckOptions {
   std::string store;
   bool as_json = false;
 };
@@ -31,7 +31,7 @@ const char* word(kernel::Ability ability) {
   return "missing";
 }
 
-void print_json(const std::vector<kernel::Finding>& findings, bool usable) {
+void print_findings(const std::vector<kernel::Finding>& findings, bool usable) {
   json checks = json::array();
   for (const auto& finding : findings) {
     checks.push_back({{"name", finding.name},
@@ -55,7 +55,7 @@ void print_text(const std::vector<kernel::Finding>& findings, bool usable) {
              usable ? "stasis works here." : "stasis does not work here: something essential is missing.");
 }
 
-int run(const Options& options) {
+int run_check(const CheckOptions& options) {
   std::string store = options.store;
   if (store.empty()) {
     auto usual = image::default_store();
@@ -67,7 +67,7 @@ int run(const Options& options) {
     return finding.essential && finding.ability == kernel::Ability::kMissing;
   });
   if (options.as_json) {
-    print_json(findings, usable);
+    print_findings(findings, usable);
   } else {
     print_text(findings, usable);
   }
@@ -101,7 +101,7 @@ void print_support() {
 
 CLI::App* add_check(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("check", "Try what this host supports, as this user");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CheckOptions>();
   verb->add_option("--store", options->store, "Also try this place for checkpoints")->type_name("DIR");
   verb->add_flag("--json", options->as_json,
                  "An object: usable, and checks, an array of name, state (ok, partial, missing), essential, "
@@ -120,7 +120,7 @@ Examples:
       print_support();
       status = kExitOk;
     } else {
-      status = run(*options);
+      status = run_check(*options);
     }
   });
   return verb;

@@ -11,12 +11,12 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct CheckpointOptions {
   session::CheckpointRequest request;
   bool as_json = false;
 };
 
-void print_json(const std::string& name, const checkpoint::Report& report) {
+void print_report(const std::string& name, const checkpoint::Report& report) {
   json value = {{"session", name},
                 {"id", report.id},
                 {"directory", report.directory},
@@ -28,7 +28,7 @@ void print_json(const std::string& name, const checkpoint::Report& report) {
   fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
-int run(Options& options) {
+int run_checkpoint(CheckpointOptions& options) {
   Progress progress("checkpoint " + options.request.name);
   options.request.progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
   auto result = session::checkpoint_session(options.request);
@@ -36,7 +36,7 @@ int run(Options& options) {
   for (const std::string& warning : result->warnings) fmt::print(stderr, "stasis: warning: {}\n", warning);
   const checkpoint::Report& made = *result;
   if (options.as_json) {
-    print_json(options.request.name, *result);
+    print_report(options.request.name, *result);
   } else {
     fmt::print("{}@{}: {} process{}, {} stored, paused {}, complete in {}, {}\n", options.request.name,
                made.id, made.processes, made.processes == 1 ? "" : "es", human_size(made.stored),
@@ -49,7 +49,7 @@ int run(Options& options) {
 
 CLI::App* add_checkpoint(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("checkpoint", "Save a running session; return when it is on disk");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CheckpointOptions>();
   verb->add_option("SESSION", options->request.name, "Name of the session ('stasis ps')")->required();
   verb->add_flag("--stop", options->request.stop,
                  "End the session when it is saved; nothing runs in between");
@@ -62,7 +62,7 @@ Examples:
   stasis checkpoint db
   stasis checkpoint db --tag before-upgrade
   stasis checkpoint db --stop && stasis restart db)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_checkpoint(*options); });
   return verb;
 }
 

@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct InspectOptions {
   std::string reference;
   std::string store;
   bool mappings = false;
@@ -113,7 +113,7 @@ json shared_memories_json(const Inspection& inspection) {
   return objects;
 }
 
-void print_json(const image::Image& image, const Inspection& inspection) {
+void print_image_json(const image::Image& image, const Inspection& inspection) {
   const auto& manifest = image.manifest();
   json files = json::array();
   for (const auto& file : manifest.files()) {
@@ -257,14 +257,14 @@ void print_descriptors(const Inspection& inspection) {
   print_table({{"  ID"}, {"PROCESS:NUMBER"}, {""}, {"KIND"}, {"WHAT"}, {"STATE"}}, rows);
 }
 
-int run(const Options& options) {
+int run_inspect(const InspectOptions& options) {
   auto directory = checkpoint_directory(options.reference, options.store);
   if (!directory.ok()) return report(directory.error());
   auto image = image::Image::open(*directory);
   if (!image.ok()) return report(image.error());
   const Inspection inspection = inspect_manifest(image->manifest());
   if (options.as_json) {
-    print_json(*image, inspection);
+    print_image_json(*image, inspection);
     return kExitOk;
   }
   print_head(*image);
@@ -278,7 +278,7 @@ int run(const Options& options) {
 
 CLI::App* add_inspect(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("inspect", "Show what is in a checkpoint");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<InspectOptions>();
   verb->add_option("CHECKPOINT", options->reference, kReferenceHelp)->required();
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
   verb->add_flag("--mappings", options->mappings, "Also every mapping of each memory (always in JSON)");
@@ -292,7 +292,7 @@ Examples:
   stasis inspect db
   stasis inspect db@3 --mappings
   stasis inspect db --json | jq '.descriptions[] | select(.shared)')");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_inspect(*options); });
   return verb;
 }
 

@@ -7,7 +7,7 @@
 namespace stasis::cli {
 namespace {
 
-struct Options {
+struct LaunchOptions {
   session::LaunchRequest request;
   std::string interval;
   bool background = false;
@@ -22,7 +22,7 @@ class LaunchFormatter : public CLI::Formatter {
   }
 };
 
-int run(Options& options) {
+int run_launch(LaunchOptions& options) {
   session::LaunchRequest& request = options.request;
   request.command = options.verb->remaining();
   // What CLI11 does not know it takes for the beginning of the program.
@@ -51,7 +51,7 @@ int run(Options& options) {
 
 CLI::App* add_launch(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("launch", "Run a program so that it can be saved");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LaunchOptions>();
   options->verb = verb;
   verb->add_option("--name", options->request.name, "Name of the session (default: the program's)");
   verb->add_option("--store", options->request.store,
@@ -74,7 +74,7 @@ Examples:
   stasis launch -- bash
   stasis launch --name db --background -- redis-server --port 7000
   stasis launch --interval 10m --keep 3 -- ./simulate --steps 1000000)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_launch(*options); });
   return verb;
 }
 

@@ -13,13 +13,13 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct ListOptions {
   std::string session;
   std::string store;
   bool as_json = false;
 };
 
-json to_json(const image::Entry& entry) {
+json entry_json(const image::Entry& entry) {
   json object = {{"session", entry.session},
                  {"id", entry.id},
                  {"tag", entry.tag},
@@ -34,7 +34,7 @@ json to_json(const image::Entry& entry) {
   return object;
 }
 
-Result<std::vector<image::Entry>> find_entries(const Options& options) {
+Result<std::vector<image::Entry>> find_entries(const ListOptions& options) {
   std::vector<image::Entry> found;
   if (!options.session.empty()) {
     STASIS_TRY(auto reference, image::parse_reference(options.session));
@@ -56,19 +56,19 @@ Result<std::vector<image::Entry>> find_entries(const Options& options) {
   for (const auto& store : stores) {
     STASIS_TRY(auto sessions, image::list_sessions(store));
     for (const auto& session : sessions) {
-      STASIS_TRY(auto entries, image::list(store + "/" + session));
+      STASIS_TRY(auto entries, image::list(fmt::format("{}/{}", store, session)));
       std::move(entries.begin(), entries.end(), std::back_inserter(found));
     }
   }
   return found;
 }
 
-int run(const Options& options) {
+int run_list(const ListOptions& options) {
   auto entries = find_entries(options);
   if (!entries.ok()) return report(entries.error());
   if (options.as_json) {
     json all = json::array();
-    for (const auto& entry : *entries) all.push_back(to_json(entry));
+    for (const auto& entry : *entries) all.push_back(entry_json(entry));
     fmt::print("{}\n", all.dump(2, ' ', false, json::error_handler_t::replace));
     return kExitOk;
   }
@@ -103,7 +103,7 @@ int run(const Options& options) {
 
 CLI::App* add_list(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("list", "List checkpoints, oldest first");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<ListOptions>();
   verb->add_option("SESSION", options->session, "Only those of this session, running or ended");
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
   verb->add_flag(
@@ -115,7 +115,7 @@ Examples:
   stasis list                                         all checkpoints of all sessions
   stasis list db
   stasis list db --json | jq -r '.[-1].directory'     where the newest one is)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_list(*options); });
   return verb;
 }
 

@@ -19,12 +19,15 @@ Examples:
   stasis restart python3                     go on from the newest checkpoint
   stasis restart python3@2 --name second     a second copy, from checkpoint 2
 
-Exit codes (launch and restart in the foreground: that of the program):
+Files: $STASIS_HOME, else $XDG_STATE_HOME/stasis, else ~/.local/state/stasis)";
+
+// At the end of every verb's help.
+constexpr const char* kExitCodes = R"(
+
+Exit codes (launch, restart and attach in the foreground: that of the program):
   0 done            3 no such session, checkpoint or file     6 somebody else is working on it
   1 failed          4 refused: nothing was changed            7 the image is damaged
-  2 usage           5 this host lacks what is needed          8 permission denied
-
-Files: $STASIS_HOME, else $XDG_STATE_HOME/stasis, else ~/.local/state/stasis)";
+  2 usage           5 this host lacks what is needed          8 permission denied)";
 
 // Whatever we open must not become the program's standard stream.
 void occupy_standard_streams() {
@@ -46,12 +49,14 @@ int main(int argc, char** argv) {
   int status = cli::kExitOk;
   app.set_version_flag("--version", STASIS_VERSION);
   app.require_subcommand(1);
-  app.footer(kFooter);
+  app.footer(std::string(kFooter) + kExitCodes);
   app.get_formatter()->column_width(36);
   for (auto* add :
        {cli::add_launch, cli::add_checkpoint, cli::add_restart, cli::add_ps, cli::add_attach, cli::add_signal,
-        cli::add_list, cli::add_inspect, cli::add_verify, cli::add_rm, cli::add_check})
-    add(app, status);
+        cli::add_list, cli::add_inspect, cli::add_verify, cli::add_rm, cli::add_check}) {
+    CLI::App* verb = add(app, status);
+    verb->footer(verb->get_footer() + kExitCodes);
+  }
 
   try {
     app.parse(cli::split_command(argc, argv));

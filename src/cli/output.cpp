@@ -117,12 +117,19 @@ constexpr int64_t kRedrawNs = 100'000'000;
 Progress::Progress(std::string label)
     : label_(std::move(label)), started_ns_(monotonic_ns()), terminal_(isatty(STDERR_FILENO) == 1) {}
 
-Progress::~Progress() {
+Progress::~Progress() { wipe(); }
+
+void Progress::wipe() {
   if (drawn_ns_ != 0) fmt::print(stderr, "\r\x1b[K");
+  drawn_ns_ = 0;
 }
 
 void Progress::update(uint64_t done, uint64_t total) {
   if (!terminal_ || total == 0) return;
+  if (done >= total) {
+    wipe();
+    return;
+  }
   const int64_t now = monotonic_ns();
   if (now - started_ns_ < kBarAfterNs || now - drawn_ns_ < kRedrawNs) return;
   drawn_ns_ = now;

@@ -47,9 +47,11 @@ class Progress {
   ~Progress();  // wipes the bar
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
-  void update(uint64_t done, uint64_t total);
+  void update(uint64_t done, uint64_t total);  // all of it: the bar goes
 
  private:
+  void wipe();
+
   std::string label_;
   int64_t started_ns_;
   int64_t drawn_ns_ = 0;

@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::json;
 
-json to_json(const session::Record& record, const std::vector<session::SessionProcess>& processes) {
+json session_json(const session::Record& record, const std::vector<session::SessionProcess>& processes) {
   json list = json::array();
   for (const session::SessionProcess& process : processes)
     list.push_back({{"pid", process.pid.value},
@@ -37,7 +37,7 @@ std::string shown_command(const session::Record& record) {
   return text;
 }
 
-int run(bool as_json) {
+int run_ps(bool as_json) {
   auto records = session::all_records();
   if (!records.ok()) return report(records.error());
   json all = json::array();
@@ -47,7 +47,7 @@ int run(bool as_json) {
     auto processes = session::list_processes(record);
     if (!processes.ok()) continue;  // it has ended this moment
     if (as_json) {
-      all.push_back(to_json(record, *processes));
+      all.push_back(session_json(record, *processes));
     } else {
       rows.push_back({record.name, session::state_name(session::state_of(record, *processes)),
                       std::to_string(processes->size()), iso_time(record.started_ns), shown_command(record)});
@@ -73,7 +73,7 @@ In JSON each process has its pid in the session, its host_pid and its comm.
 
 Example:
   stasis ps --json | jq '.[].processes[].host_pid')");
-  verb->callback([as_json, &status] { status = run(*as_json); });
+  verb->callback([as_json, &status] { status = run_ps(*as_json); });
   return verb;
 }
 

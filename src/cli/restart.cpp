@@ -7,7 +7,7 @@
 namespace stasis::cli {
 namespace {
 
-struct Options {
+struct RestartOptions {
   session::RestartRequest request;
   std::string memory = "mapped";
   std::string interval;
@@ -15,7 +15,7 @@ struct Options {
   bool background = false;
 };
 
-int run(Options& options) {
+int run_restart(RestartOptions& options) {
   session::RestartRequest& request = options.request;
   request.memory = options.memory == "mapped" ? restore::MemoryMode::kMapped : restore::MemoryMode::kEager;
   if (options.background) request.ground = session::Ground::kBackground;
@@ -25,6 +25,8 @@ int run(Options& options) {
     request.interval_ns = *interval;
   }
   request.keep = options.keep;
+  Progress progress("restart " + request.what);
+  request.progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
   auto status = session::restart(request);
   return status.ok() ? *status : report(status.error());
 }
@@ -33,7 +35,7 @@ int run(Options& options) {
 
 CLI::App* add_restart(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("restart", "Let a saved session go on");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RestartOptions>();
   verb->add_option("SESSION[@ID]|DIR", options->request.what,
                    "A session (its newest checkpoint), one of its checkpoints, or a checkpoint's directory")
       ->required();
@@ -58,7 +60,7 @@ Examples:
   stasis restart bash@3
   stasis restart bash@3 --name what-if
   stasis restart /backup/db/7 --memory=eager)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_restart(*options); });
   return verb;
 }
 

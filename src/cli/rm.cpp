@@ -10,7 +10,7 @@
 namespace stasis::cli {
 namespace {
 
-struct Options {
+struct RmOptions {
   std::vector<std::string> references;
   std::string store;
   bool all = false;
@@ -18,7 +18,7 @@ struct Options {
 };
 
 // Whole sessions.
-Result<void> remove_all(const std::string& text, const Options& options) {
+Result<void> remove_all(const std::string& text, const RmOptions& options) {
   STASIS_TRY(auto reference, image::parse_reference(text));
   if (!reference.directory.empty() || reference.id != 0) {
     return Error{"remove checkpoints", text, "--all takes a session's name",
@@ -38,7 +38,7 @@ Result<void> remove_all(const std::string& text, const Options& options) {
   return {};
 }
 
-Result<void> remove_one(const std::string& text, const Options& options) {
+Result<void> remove_one(const std::string& text, const RmOptions& options) {
   STASIS_TRY(auto reference, image::parse_reference(text));
   if (reference.directory.empty() && reference.id == 0 && !options.force) {
     STASIS_TRY(auto store, store_of(reference.session, options.store));
@@ -58,7 +58,7 @@ Result<void> remove_one(const std::string& text, const Options& options) {
   return image::remove(*directory);
 }
 
-int run(const Options& options) {
+int run_rm(const RmOptions& options) {
   int status = kExitOk;
   for (const auto& reference : options.references) {
     const auto removed = options.all ? remove_all(reference, options) : remove_one(reference, options);
@@ -71,7 +71,7 @@ int run(const Options& options) {
 
 CLI::App* add_rm(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("rm", "Remove checkpoints");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RmOptions>();
   verb->add_option("CHECKPOINT", options->references,
                    "SESSION@ID, a checkpoint's directory, or SESSION when it has only one")
       ->required();
@@ -87,7 +87,7 @@ Examples:
   stasis rm db@3
   stasis rm --all db
   stasis rm /backup/db/3)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_rm(*options); });
   return verb;
 }
 

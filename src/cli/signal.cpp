@@ -5,14 +5,14 @@
 namespace stasis::cli {
 namespace {
 
-struct Options {
+struct SignalOptions {
   std::string name;
   std::string signal;
   int pid = 0;
   bool all = false;
 };
 
-Result<void> run(const Options& options) {
+Result<void> run_signal(const SignalOptions& options) {
   STASIS_TRY(int number, session::parse_signal(options.signal));
   STASIS_TRY(session::Record record, session::load_live_record(options.name));
   if (!options.all)
@@ -30,7 +30,7 @@ Result<void> run(const Options& options) {
 
 CLI::App* add_signal(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("signal", "Send a signal to a process of a session");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<SignalOptions>();
   verb->add_option("SESSION", options->name, "Name of the session ('stasis ps')")->required();
   verb->add_option("SIGNAL", options->signal, "Name, with or without SIG, or number")->required();
   auto* pid =
@@ -41,7 +41,7 @@ Examples:
   stasis signal db TERM
   stasis signal bash SIGUSR1 --pid 17
   stasis signal bash KILL --all)");
-  verb->callback([options, &status] { status = report(run(*options)); });
+  verb->callback([options, &status] { status = report(run_signal(*options)); });
   return verb;
 }
 

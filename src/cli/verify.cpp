@@ -11,7 +11,7 @@ namespace {
 
 using nlohmann::json;
 
-struct Options {
+struct VerifyOptions {
   std::vector<std::string> references;
   std::string store;
   bool as_json = false;
@@ -33,7 +33,7 @@ Result<void> verify(const std::string& reference, const std::string& store, Veri
   return image.verify([&](uint64_t done, uint64_t total) { progress.update(done, total); });
 }
 
-int run(const Options& options) {
+int run_verify(const VerifyOptions& options) {
   int status = kExitOk;
   json all = json::array();
   for (const auto& reference : options.references) {
@@ -66,7 +66,7 @@ int run(const Options& options) {
 
 CLI::App* add_verify(CLI::App& app, int& status) {
   CLI::App* verb = app.add_subcommand("verify", "Read checkpoints completely and compare every checksum");
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<VerifyOptions>();
   verb->add_option("CHECKPOINT", options->references, kReferenceHelp)->required();
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
   verb->add_flag("--json", options->as_json,
@@ -79,7 +79,7 @@ Examples:
   stasis verify db
   stasis verify db@3 db@4
   stasis verify /backup/db/3)");
-  verb->callback([options, &status] { status = run(*options); });
+  verb->callback([options, &status] { status = run_verify(*options); });
   return verb;
 }
 

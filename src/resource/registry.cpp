@@ -60,6 +60,7 @@ const std::vector<const DescriptorKind*>& all_descriptor_kinds() {
   static const RefusedKind unknown(unknown_row());
   static const std::vector<const DescriptorKind*> kinds = [] {
     std::vector<const DescriptorKind*> list;
+    list.reserve(list.size() + refused.size());
     for (const RefusedKind& kind : refused) list.push_back(&kind);
     list.insert(list.end(), std::begin(kSaved), std::end(kSaved));
     list.push_back(&unknown);

@@ -93,13 +93,14 @@ Result<int> make_shared_memory(const image::Image& image, const schema::SharedMe
 class Builder {
  public:
   Builder(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
-          DescriptorTable& table, MemoryMode mode)
+          DescriptorTable& table, MemoryMode mode, const std::function<void(uint64_t bytes)>& read)
       : skeleton_(skeleton),
         memory_(memory),
         index_(index),
         files_(files),
         table_(table),
         mode_(mode),
+        read_(read),
         batch_(skeleton.batch()) {}
 
   Result<void> build(const WorkArea& area) {
@@ -136,9 +137,13 @@ class Builder {
                      "it is shorter than recorded", "`stasis verify` tells more", ErrorCode::kDamaged};
       }
     }
+    uint64_t bytes = 0;
+    for (const auto& entry : expected_) bytes += entry.second;
+    if (bytes > 0 && read_) read_(bytes);
     batch_.clear();
     optional_.clear();
     expected_.clear();
+    unread_ = 0;
     return {};
   }
   bool is_optional(size_t index) const {
@@ -229,9 +234,16 @@ class Builder {
       batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, pages, piece.offset});
     }
     for (const auto* run : runs) {
-      STASIS_CHECK(room());
-      expected_.emplace_back(batch_.call(SYS_pread64, {pages, run->address(), run->size(), run->offset()}),
-                             run->size());
+      // In pieces: one call gives 2 GiB at most, and somebody may be watching.
+      constexpr uint64_t kPiece = 32 << 20;
+      for (uint64_t done = 0; done < run->size(); done += kPiece) {
+        const uint64_t bytes = std::min(kPiece, run->size() - done);
+        if (unread_ >= 2 * kPiece) STASIS_CHECK(flush());
+        STASIS_CHECK(room());
+        expected_.emplace_back(
+            batch_.call(SYS_pread64, {pages, run->address() + done, bytes, run->offset() + done}), bytes);
+        unread_ += bytes;
+      }
     }
     if (fill_protection != protection) batch_.call(SYS_mprotect, {mapping.start(), size, protection});
     for (int advice : mapping.advice()) {
@@ -274,6 +286,8 @@ class Builder {
   const MemoryFiles& files_;
   DescriptorTable& table_;
   MemoryMode mode_;
+  const std::function<void(uint64_t bytes)>& read_;
+  uint64_t unread_ = 0;  // bytes that the batch is going to read
   uint64_t pass_ = 0;
   Batch batch_;
   std::vector<size_t> optional_;
@@ -323,8 +337,8 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
 
 Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
                           const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
-                          MemoryMode mode) {
-  return Builder(skeleton, memory, index, files, table, mode).build(area);
+                          MemoryMode mode, const std::function<void(uint64_t bytes)>& read) {
+  return Builder(skeleton, memory, index, files, table, mode, read).build(area);
 }
 
 uint64_t vdso_address(const schema::Memory& memory) {

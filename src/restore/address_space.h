@@ -1,6 +1,7 @@
 // Builds the memory of a new process from the image.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "base/result.h"
@@ -33,7 +34,7 @@ class MemoryFiles {
 // Maps everything into a stripped skeleton and fills it. The leader's stub and the work area stay.
 Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
                           const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
-                          MemoryMode mode);
+                          MemoryMode mode, const std::function<void(uint64_t bytes)>& read);
 
 // The address of the restored vDSO; 0: the image has none.
 uint64_t vdso_address(const schema::Memory& memory);

@@ -12,10 +12,10 @@ namespace {
 
 // Below this a run is read into fresh memory: a mapping of its own would cost more, and splits the
 // neighbours.
-constexpr uint64_t kSmallestMapped = 256 * 1024;
+constexpr uint64_t kSmallestMapped = 256 << 10;
 // Runs that are this close are one mapping. Between them the page file has a hole, which reads as the zeros
 // that the program has there.
-constexpr uint64_t kLargestGap = 256 * 1024;
+constexpr uint64_t kLargestGap = 256 << 10;
 constexpr uint64_t kWorthMapping = 4 << 20;
 
 }  // namespace

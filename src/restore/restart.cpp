@@ -46,7 +46,8 @@ class RestartFromImage final : public Restart {
   const schema::Manifest& manifest() const override { return image_.manifest(); }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
   Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
-  Result<void> build(HostTid init, const std::string& deadlines_file) override;
+  Result<void> build(HostTid init, const std::string& deadlines_file,
+                     const std::function<void(uint64_t bytes)>& read) override;
   Result<void> release() override;
 
  private:
@@ -294,7 +295,8 @@ Result<void> RestartFromImage::end_temporaries() {
   return {};
 }
 
-Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_file) {
+Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_file,
+                                     const std::function<void(uint64_t bytes)>& read) {
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
   STASIS_CHECK(end_temporaries());
@@ -309,7 +311,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     const auto& memory = manifest().memories(static_cast<int>(process.memory()));
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
-        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_));
+        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
     STASIS_CHECK(builders_.back().set_process());
     STASIS_CHECK(table_->place(task, process));

@@ -1,6 +1,7 @@
 // Brings a checkpoint back to life.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -36,8 +37,9 @@ class Restart {
   virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;
   // The guard, when memory is going to be mapped, is served by init as long as it lives.
   virtual Result<std::unique_ptr<MemoryGuard>> spawn_roots() = 0;
-  // `deadlines`: a file of the session, see remote::Deadlines.
-  virtual Result<void> build(HostTid init, const std::string& deadlines) = 0;
+  // `deadlines`: a file of the session, see remote::Deadlines. `read` is told of pages that have been read.
+  virtual Result<void> build(HostTid init, const std::string& deadlines,
+                             const std::function<void(uint64_t bytes)>& read) = 0;
   virtual Result<void> release() = 0;
 };
 

@@ -23,7 +23,8 @@ std::string pack(const Error& error) {
 Error unpack(std::string_view text) {
   Error error;
   if (text.empty()) return error;
-  error.code = static_cast<ErrorCode>(text.front() - '0');
+  const int code = text.front() - '0';
+  if (code >= 0 && code <= static_cast<int>(ErrorCode::kTaskGone)) error.code = static_cast<ErrorCode>(code);
   text.remove_prefix(1);
   for (std::string* part : {&error.step, &error.object, &error.cause, &error.hint}) {
     size_t end = text.find('\0');
@@ -55,21 +56,27 @@ void Channel::send_error(const Error& error) {
   if (!send(kErrorWord, pack(error)).ok()) return;
 }
 
-Result<std::string> Channel::expect(char word) {
+Result<std::string> Channel::expect(char word) { return expect(word, word, {}); }
+
+Result<std::string> Channel::expect(char word, char aside,
+                                    const std::function<void(const std::string&)>& told) {
   std::array<char, kLongestMessage> buffer;
-  ssize_t size;
-  do size = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
-  while (size < 0 && errno == EINTR);
-  if (size < 0 && errno != ECONNRESET)
-    return errno_error("hear from the process that starts the session", {});
-  if (size <= 0)
-    return Error{
-        "start the session", {}, "the process that was doing it was killed", {}, ErrorCode::kTaskGone};
-  std::string_view message(buffer.data(), static_cast<size_t>(size));
-  if (message.front() == kErrorWord) return unpack(message.substr(1));
-  if (message.front() != word)
-    return Error{"start the session", {}, fmt::format("unexpected message '{}'", message.front()), {}};
-  return std::string(message.substr(1));
+  for (;;) {
+    ssize_t size;
+    do size = ::recv(fd_.get(), buffer.data(), buffer.size(), 0);
+    while (size < 0 && errno == EINTR);
+    if (size < 0 && errno != ECONNRESET)
+      return errno_error("hear from the process that starts the session", {});
+    if (size <= 0)
+      return Error{
+          "start the session", {}, "the process that was doing it was killed", {}, ErrorCode::kTaskGone};
+    std::string_view message(buffer.data(), static_cast<size_t>(size));
+    if (message.front() == kErrorWord) return unpack(message.substr(1));
+    if (message.front() == word) return std::string(message.substr(1));
+    if (!told || message.front() != aside)
+      return Error{"start the session", {}, fmt::format("unexpected message '{}'", message.front()), {}};
+    told(std::string(message.substr(1)));
+  }
 }
 
 }  // namespace stasis::session

@@ -1,6 +1,7 @@
 // Short messages between the processes that start a session: supervisor, builder and init.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "base/fd.h"
@@ -26,6 +27,8 @@ class Channel {
   // The text of the message when it is `word`; the Error that was sent instead; kTaskGone when the other side
   // died.
   Result<std::string> expect(char word);
+  // The same; messages of `aside` that come before go to `told`.
+  Result<std::string> expect(char word, char aside, const std::function<void(const std::string&)>& told);
 
  private:
   Fd fd_;

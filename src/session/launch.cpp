@@ -27,6 +27,7 @@ void run_program(const std::vector<std::string>& command, int terminal, int fail
   ::setsid();
   if (terminal >= 0) ::ioctl(terminal, TIOCSCTTY, 0);
   std::vector<char*> arguments;
+  arguments.reserve(command.size() + 1);
   for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   ::execvp(arguments[0], arguments.data());

@@ -54,6 +54,13 @@ Result<std::optional<TerminalPair>> terminal_for(const schema::Manifest& manifes
   return std::optional(std::move(pair));
 }
 
+uint64_t bytes_to_read(const schema::Manifest& manifest) {
+  uint64_t bytes = 0;
+  for (const auto& memory : manifest.memories())
+    for (const auto& run : memory.runs()) bytes += run.size();
+  return bytes;
+}
+
 }  // namespace
 
 Result<int> restart(const RestartRequest& request) {
@@ -89,14 +96,21 @@ Result<int> restart(const RestartRequest& request) {
   plan.prepare = [engine, terminal_path] { return engine->make_descriptions(terminal_path); };
   plan.spawn = [engine] { return engine->spawn_roots(); };
   STASIS_TRY(std::string state, session_directory(record.name));
-  plan.build = [engine, state](HostTid init) { return engine->build(init, state + "/" + kDeadlinesFile); };
+  plan.build = [engine, deadlines = state + "/" + kDeadlinesFile](HostTid init, const auto& read) {
+    return engine->build(init, deadlines, read);
+  };
+  plan.read = [done = uint64_t{0}, total = bytes_to_read(manifest), &request](uint64_t bytes) mutable {
+    done += bytes;
+    if (request.progress) request.progress(done, total);
+  };
   plan.release = [engine] { return engine->release(); };
-  auto start_it = [&plan, &claimed, &engine]() -> Result<RunningSession> {
+  auto start_it = [&plan, &claimed, &engine, &request]() -> Result<RunningSession> {
     // As late as possible, so that the clocks lose nothing of what the program did before it was saved, nor
     // gain much.
     const schema::Clocks& clocks = engine->manifest().clocks();
     plan.namespaces.clocks = offsets_for(clocks.monotonic_ns(), clocks.boottime_ns());
     auto session = start(std::move(plan));
+    if (request.progress) request.progress(1, 1);
     claimed.lock.release();
     engine.reset();
     return session;

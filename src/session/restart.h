@@ -19,6 +19,8 @@ struct RestartRequest {
   restore::MemoryMode memory = restore::MemoryMode::kEager;
   std::optional<int64_t> interval_ns;  // nothing: as the session had it
   std::optional<uint32_t> keep;
+  // While memory is read; done is total when the program is about to run.
+  std::function<void(uint64_t done, uint64_t total)> progress;
 };
 
 // The exit code to leave with. See supervisor.h for what happens until then.

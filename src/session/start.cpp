@@ -47,7 +47,9 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
     init_plan.terminal = InitPlan::Terminal{std::move(plan.terminal->master), std::move(plan.terminal->slave),
                                             std::move(parts.listener), std::move(parts.client)};
   STASIS_TRY(Init init, Init::start(std::move(init_plan)));
-  if (plan.build) STASIS_CHECK(plan.build(init.tid()));
+  // Who only wants to know how far we are may be gone.
+  const auto told = [&parts](uint64_t bytes) { (void)parts.channel.send('P', std::to_string(bytes)).ok(); };
+  if (plan.build) STASIS_CHECK(plan.build(init.tid(), told));
   STASIS_CHECK(parts.channel.send('B', std::to_string(init.tid().value)));
   STASIS_TRY(std::string go, parts.channel.expect('G'));
   // From here on the program belongs to its init; the supervisor may die at any time.
@@ -205,7 +207,10 @@ Result<RunningSession> start(StartPlan plan) {
   parts = {};
   plan.terminal.reset();
 
-  STASIS_TRY(std::string init_number, channels.first.expect('B'));
+  const auto told = [&plan](const std::string& bytes) {
+    if (plan.read) plan.read(std::stoull(bytes));
+  };
+  STASIS_TRY(std::string init_number, channels.first.expect('B', 'P', told));
   session.record = plan.record;
   STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
   STASIS_CHECK(record.write(session.record));

@@ -37,9 +37,12 @@ struct StartPlan {
   // In the builder, inside the namespaces, with the session's 0, 1 and 2 in place, before init exists.
   std::function<Result<void>()> prepare;
   std::function<Result<std::unique_ptr<restore::MemoryGuard>>()> spawn;  // in init
-  std::function<Result<void>(HostTid)> build;                            // in the builder
-  std::function<Result<void>()> release;                                 // in the builder, after the commit
-  std::function<void()> run;                                             // in init, after the commit
+  // In the builder; it tells how much of the memory it has read since it told last.
+  std::function<Result<void>(HostTid, const std::function<void(uint64_t bytes)>& read)> build;
+  std::function<Result<void>()> release;  // in the builder, after the commit
+  std::function<void()> run;              // in init, after the commit
+  // In the supervisor: what build() tells.
+  std::function<void(uint64_t bytes)> read;
   // In the supervisor: waits until the program really runs. Its failure undoes the start.
   std::function<Result<void>()> confirm;
 };

@@ -21,7 +21,7 @@
 namespace stasis::session {
 namespace {
 
-constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kNsPerSecond = 1'000'000'000;
 
 class Supervisor {
  public:
@@ -32,7 +32,7 @@ class Supervisor {
     if (session_.terminal_master) connect_terminal();
     if (record_.interval_ns > 0) {
       timer_.reset(::timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC | TFD_NONBLOCK));
-      struct timespec interval = {record_.interval_ns / kSecond, record_.interval_ns % kSecond};
+      struct timespec interval = {record_.interval_ns / kNsPerSecond, record_.interval_ns % kNsPerSecond};
       struct itimerspec setting = {.it_interval = interval, .it_value = interval};
       ::timerfd_settime(timer_.get(), 0, &setting, nullptr);
     }

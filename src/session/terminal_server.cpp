@@ -14,8 +14,8 @@
 namespace stasis::session {
 namespace {
 
-constexpr size_t kBacklog = 64 * 1024;
-constexpr size_t kChunk = 8 * 1024;
+constexpr size_t kBacklog = 64 << 10;
+constexpr size_t kChunk = 8 << 10;
 constexpr size_t kMostNewcomers = 8;
 
 // The address of a socket in a directory of any length: sun_path has room for 108 bytes only.
@@ -159,10 +159,10 @@ Result<Attachment> attach_to_terminal(const std::string& session_directory, Atta
   if (answer.front() == 'B')
     return Error{"attach", session_directory.substr(session_directory.rfind('/') + 1), "somebody is attached",
                  "--steal sends them away", ErrorCode::kBusy};
-  if (answer.front() != 'O' || !attachment.master)
-    return Error{"attach to the session's terminal", path, "unexpected answer", {}};
   size_t expected = 0;
   std::from_chars(answer.data() + 1, answer.data() + answer.size(), expected);
+  if (answer.front() != 'O' || !attachment.master || expected > kBacklog)
+    return Error{"attach to the session's terminal", path, "unexpected answer", {}};
   while (attachment.backlog.size() < expected) {
     STASIS_TRY(std::string part, attachment.channel.expect('D'));
     attachment.backlog += part;

@@ -3,7 +3,7 @@
 import time
 import unittest
 
-from harness import ProgramTest, find_program, wait_for
+from harness import ProgramTest, find_program, until_kept, wait_for
 
 
 class Interpreters(ProgramTest):
@@ -60,6 +60,7 @@ print("finished right", flush=True)
         self.save_kill_restart("python", output, "begun", "--memory=eager")
         self.finish("python", output, "finished right")
 
+    @until_kept("locks/fcntl_ranges")
     def test_sqlite_in_a_transaction(self):
         """Its locks are what keeps others out: they must be there after the restart."""
         script = self.box.write("database.py", """

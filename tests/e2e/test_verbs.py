@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import tempfile
 import unittest
 
 from harness import ProgramTest, wait_for
@@ -175,9 +177,56 @@ class Verbs(ProgramTest):
             self.assertEqual(bool(check["remedy"]), check["state"] != "ok", check)
         self.assertTrue(re.search(r"^exact pids +ok", self.box.stasis("check").stdout, re.MULTILINE))
 
-    def test_help_has_examples(self):
-        for verb in ("list", "inspect", "verify", "rm", "check"):
-            self.assertIn(f"  stasis {verb}", self.box.stasis(verb, "--help").stdout)
+
+
+class Help(ProgramTest):
+    def verbs(self):
+        listed = self.box.stasis("--help").stdout.partition("Subcommands:")[2].partition("\n\n")[0]
+        return re.findall(r"^  (\w+)", listed, re.MULTILINE)
+
+    def test_every_verb_has_examples_and_exit_codes(self):
+        verbs = self.verbs()
+        self.assertGreaterEqual(set(verbs), {"launch", "checkpoint", "restart", "ps", "attach", "signal", "list", "inspect",
+                                             "verify", "rm", "check"})
+        for verb in verbs:
+            text = self.box.stasis(verb, "--help").stdout
+            self.assertRegex(text, r"Examples?:\n", verb)
+            self.assertIn(f"  stasis {verb}", text)
+            for code in range(9):
+                self.assertRegex(text.partition("Exit codes")[2], rf"(?m)(^  |  ){code} \w", f"{verb}: exit code {code}")
+        for verb in ("ps", "list", "inspect", "verify", "check", "checkpoint"):
+            self.assertIn("--json", self.box.stasis(verb, "--help").stdout, verb)
+
+    def test_wrong_usage(self):
+        for line in (["nonsense"], ["list", "--nonsense"], ["checkpoint"], []):
+            done = self.box.stasis(*line, check=False)
+            self.assertEqual(done.returncode, USAGE, line)
+            self.assertTrue(done.stderr.strip(), line)
+
+    def test_install(self):
+        """Command, man pages of all verbs, completion: all that cmake --install is to bring."""
+        build = os.environ.get("STASIS_BUILD")
+        if not build or not os.path.exists(os.path.join(build, "cmake_install.cmake")):
+            self.skipTest("no build tree")
+        with tempfile.TemporaryDirectory() as place:
+            subprocess.run(["cmake", "--install", build, "--prefix", place], check=True, stdout=subprocess.DEVNULL)
+            version = subprocess.run([f"{place}/bin/stasis", "--version"], capture_output=True, text=True).stdout
+            self.assertRegex(version, r"\d+\.\d+")
+            pages = set(os.listdir(f"{place}/share/man/man1"))
+            self.assertEqual(pages, {"stasis.1"} | {f"stasis-{verb}.1" for verb in self.verbs()})
+            for page in pages:
+                with open(f"{place}/share/man/man1/{page}") as file:
+                    text = file.read()
+                for section in (".TH", ".SH NAME", ".SH SYNOPSIS", ".SH EXAMPLE", ".SH EXIT CODES"):
+                    self.assertIn(section, text, page)
+            self.assertTrue(os.path.exists(f"{place}/share/man/man7/stasis-session.7"))
+            completion = f"{place}/share/bash-completion/completions/stasis"
+            done = subprocess.run(["bash", "-c", f". {completion} && complete -p stasis"], capture_output=True, text=True)
+            self.assertIn("stasis", done.stdout, done.stderr)
+            with open(completion) as file:
+                text = file.read()
+            for verb in self.verbs():
+                self.assertRegex(text, rf"\b{verb}\b")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
+import time
 import unittest
 
 from common import SubjectTest, wait_for
@@ -59,6 +61,7 @@ class Damage(SubjectTest):
                     file.write(bytes([byte ^ (1 << self.random.randrange(8))]))
                 done = self.assert_fails(place, "verify", f"a bit at {offset} of {size} in {path.name}")
                 self.assertEqual(done.returncode, DAMAGED, done.stderr)
+                self.assertIn(path.name, done.stderr)
 
     def test_damaged_manifest_is_never_restarted(self):
         for path in self.files:
@@ -86,6 +89,9 @@ class Damage(SubjectTest):
                 for verb in ("verify", "restart"):
                     done = self.assert_fails(place, verb, f"{path.name} cut from {size} to {length}")
                     self.assertEqual(done.returncode, DAMAGED, done.stderr)
+                    # It says which file, and how much of it is there.
+                    self.assertIn(path.name, done.stderr)
+                    self.assertRegex(done.stderr, rf"\b({length}|{max(length - 32, 0)})\b")
                 self.assertEqual(self.processes(), [])
 
     def test_missing_files(self):
@@ -200,6 +206,113 @@ class NoRoom(SubjectTest):
         self.box.restart("s")
         self.assert_lives("the restart")
         self.verify_in_the_end()
+
+
+class Deaths(SubjectTest):
+    """Tasks of the program die while they are being saved."""
+
+    # A parent that keeps eight children, each with a thread; it says who died, and that it is there.
+    PROGRAM = """
+import os, sys, threading, time
+def child():
+    threading.Thread(target=lambda: time.sleep(1000), daemon=True).start()
+    ballast = bytearray(os.urandom(1 << 20))
+    while True:
+        time.sleep(0.01)
+def born():
+    pid = os.fork()
+    if pid == 0:
+        child()
+    return pid
+children = {born() for _ in range(8)}
+print("begun", flush=True)
+beats = 0
+while True:
+    pid, status = os.waitpid(-1, os.WNOHANG)
+    if pid:
+        assert pid in children, pid
+        assert status == 9, status
+        children.remove(pid)
+        children.add(born())
+        print("one died", flush=True)
+    beats += 1
+    with open("beats", "w") as file:
+        file.write(str(beats))
+    time.sleep(0.01)
+"""
+
+    def beats(self):
+        try:
+            return int((self.box.dir / "beats").read_text() or 0)
+        except (OSError, ValueError):
+            return 0
+
+    def assert_beats(self, after):
+        before = self.beats()
+        wait_for(f"the program goes on after {after}", lambda: self.beats() > before + 2)
+
+    def start_family(self):
+        from harness import find_program
+        script = self.box.write("family.py", self.PROGRAM)
+        output = self.box.launch("s", find_program("/usr/bin/python3", "python3"), script)
+        wait_for("it has begun", lambda: "begun" in output.read_text())
+        return output
+
+    def begin_checkpoint(self):
+        return subprocess.Popen(self.box.line([self.box.binary, "checkpoint", "s"]), env=self.box.env, cwd=self.box.dir,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    def test_children_die_during_checkpoints(self):
+        output = self.start_family()
+        choose = random.Random(7)
+        self.box.stasis("checkpoint", "s")
+        normal = self.box.stasis("checkpoint", "s").took
+        good, failed = 2, 0
+        for i in range(40):
+            root, *children = sorted(p["host_pid"] for p in self.box.session("s")["processes"] if p["comm"] != "stasis")
+            checkpoint = self.begin_checkpoint()
+            time.sleep(choose.uniform(0, normal))
+            os.kill(choose.choice(children), signal.SIGKILL)
+            said = checkpoint.communicate(timeout=60)[1]
+            self.assertIn(checkpoint.returncode, (0, 1, 6), f"death {i}: {said}")
+            if checkpoint.returncode == 0:
+                good += 1
+            else:
+                failed += 1
+                self.assertTrue(said.startswith("stasis: "), said)
+            self.assert_beats(f"death {i}")
+        usable = [e for e in self.checkpoints() if e["usable"]]
+        self.assertEqual(len(usable), good)
+        self.assertEqual(len(self.checkpoints()), good, "what failed left something")
+        print(f"({good} succeeded, {failed} failed)", end=" ", flush=True)
+        self.box.stasis("verify", *[e["directory"] for e in usable], timeout=120)
+        self.assertNotIn("Error", output.read_text())
+        self.box.save_and_kill("s")
+        self.box.restart("s")
+        self.assert_beats("the restart")
+
+    def test_the_program_itself_dies_during_a_checkpoint(self):
+        choose = random.Random(8)
+        for i in range(10):
+            self.start_family()
+            self.box.stasis("checkpoint", "s")
+            normal = self.box.stasis("checkpoint", "s").took
+            before = self.checkpoints()
+            root = min(self.box.session("s")["processes"], key=lambda p: p["pid"])["host_pid"]
+            checkpoint = self.begin_checkpoint()
+            time.sleep(choose.uniform(0, normal))
+            os.kill(root, signal.SIGKILL)
+            said = checkpoint.communicate(timeout=60)[1]
+            self.assertIn(checkpoint.returncode, (0, 1, 3, 6), f"death {i}: {said}")
+            self.box.stasis("signal", "s", "KILL", "--all", check=False)  # the children outlive it
+            wait_for("the session is over", lambda: not self.box.session("s"), 10)
+            self.assertEqual(self.checkpoints()[:len(before)], before)
+            self.assertTrue(all(e["usable"] for e in self.checkpoints()))
+            self.box.restart("s")
+            self.assert_beats(f"death {i} and a restart")
+            self.box.stasis("signal", "s", "KILL", "--all")
+            wait_for("it is gone", lambda: not self.box.session("s"), 10)
+            self.box.stasis("rm", "--all", "s")
 
 
 class Refusals(SubjectTest):

@@ -28,3 +28,17 @@ CASE_WITH(never_verifies, subject::kLiar) {
   for (;;) subject::pass(1000);
 }
 CASE_WITH(leaves_before_it_is_told, subject::kLiar) { subject::ready(); }
+// Content with itself: what it opens meanwhile is seen from outside only. (Without a checkpoint nobody
+// looks.)
+CASE_WITH(changes_from_outside, subject::kLiar) {
+  subject::ready();
+  int pings = 0;
+  while (!subject::told_to_go()) {
+    if (subject::marked("ping")) {
+      if (++pings == 2) MUST(open("/dev/null", O_RDONLY) >= 0);
+      subject::answer();
+    }
+    subject::pass(5);
+  }
+  CHECK(pings > 1);
+}
