@@ -105,16 +105,11 @@ Result<void> ProcessSaver::fork_snapshot() {
     forbid.call(SYS_madvise, {start, end - start, MADV_DONTFORK});
     undo.push_back({SYS_madvise, start, end - start, MADV_DONTFORK});
   }
-  if (reaping_suspended_) undo.push_back({SYS_prctl, PR_SET_CHILD_SUBREAPER, 1});
   STASIS_CHECK(foothold_->arm_undo(undo));
   STASIS_CHECK(foothold_->run(allow));
   auto forked = SnapshotChild::fork(*foothold_);
   STASIS_CHECK(foothold_->run(forbid));
-  if (reaping_suspended_) {
-    STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
-  } else {
-    STASIS_CHECK(foothold_->disarm_undo());
-  }
+  STASIS_CHECK(foothold_->disarm_undo());
   STASIS_TRY(child_, std::move(forked));
   return {};
 }

@@ -96,6 +96,7 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
     std::string magic(kMagic.size(), '\0');
     if (read_memory(leader, RemotePtr{entry.start + kMagicOffset}, magic).ok() && magic == kMagic) {
       batch.call(SYS_munmap, {entry.start, kScratchSize});
+      foothold->cleared_.insert(entry.start);
     }
   }
   STASIS_CHECK(foothold->run(batch));
@@ -192,7 +193,7 @@ bool Foothold::is_ours(uint64_t address) const {
     uint64_t start = executor->scratch().address.value;
     if (start != 0 && address >= start && address < start + kScratchSize) return true;
   }
-  return false;
+  return cleared_.contains(address);
 }
 
 Result<void> Foothold::arm_undo(const UndoCalls& calls) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <optional>
 #include <span>
 #include <vector>
@@ -49,7 +50,8 @@ class Foothold {
   // The processors of the leader if it is on ours meanwhile (see kernel/affinity.h); otherwise empty.
   const std::string& affinity() const { return affinity_; }
 
-  // The areas that are ours and not the program's, as [start, end).
+  // Mappings that are ours and not the program's, by an address; also those that establish() has cleared away
+  // after it was given the mappings.
   bool is_ours(uint64_t address) const;
 
   // Calls that the leader executes if we die or let go before disarm_undo() (see Executor::Unwind): number, up
@@ -73,6 +75,7 @@ class Foothold {
   Executor leader_executor_;
   Executor thread_executor_;
   bool parked_ = false;
+  std::set<uint64_t> cleared_;  // areas of somebody who was killed
   std::vector<UndoCalls> undo_;
   std::string affinity_;  // of the leader, which is on our processor meanwhile; empty: where it likes
 };
