@@ -1,5 +1,6 @@
 #include "checkpoint/checkpoint.h"
 
+#include <malloc.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -30,6 +31,17 @@ namespace {
 dev_t terminal_device(int64_t packed) {
   auto value = static_cast<uint32_t>(packed);
   return makedev((value >> 8) & 0xfff, (value & 0xff) | ((value >> 12) & 0xfff00));
+}
+
+// Memory that we need while the program stands still is fetched from the kernel before.
+void warm_up() {
+  constexpr size_t kEnough = 4 << 20;
+  ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 64 << 20);
+  std::vector<char> pages(kEnough);
+  for (size_t i = 0; i < pages.size(); i += kPageSize) pages[i] = 1;
+  // Otherwise nobody would look at them, and the compiler leave them out.
+  asm volatile("" : : "r"(pages.data()) : "memory");
 }
 
 // One attempt, from the freeze to the published image.
@@ -227,6 +239,7 @@ class Attempt {
 
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
+  warm_up();
   for (int attempt = 1;; ++attempt) {
     auto report = Attempt(request).execute();
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.

@@ -20,7 +20,7 @@ struct Request {
   std::string store;  // <store>/<SESSION>
   std::string tag;
   std::string deadlines;  // a file of the session, see remote::Deadlines
-  bool stop = false;  // end the session when the image is complete; it does not run on in between
+  bool stop = false;      // end the session when the image is complete; it does not run on in between
   std::vector<std::string> command;
   uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
   std::array<inspect::SessionStdio, 3> stdio;

@@ -86,7 +86,8 @@ Result<void> ProcessSaver::fork_snapshot() {
   child_.reset();
 
   // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
-  constexpr size_t kMost = remote::Foothold::kMaxUndoCalls - 2;  // see suspend_reaping(), and the foothold's own
+  constexpr size_t kMost =
+      remote::Foothold::kMaxUndoCalls - 2;  // see suspend_reaping(), and the foothold's own
   if (ranges > kMost) {
     return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", ranges),
                  fmt::format("at most {} are supported", kMost), ErrorCode::kRefused};
@@ -115,18 +116,52 @@ Result<void> ProcessSaver::fork_snapshot() {
 }
 
 // MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of
-// smaps, which walks all page tables; comparing one page that the process has tells the same.
+// smaps, which walks all page tables; comparing one page that the process has tells the same. Small
+// neighbours (the stacks of many threads) are asked for together.
 Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
+  constexpr uint64_t kSmall = 1 << 20;
+  constexpr uint64_t kTogether = 16 << 20;
   STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
   STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));
+  auto can_be_wiped = [](const inspect::MappingFacts& facts) {
+    return facts.mapping.kind() == Mapping::ANONYMOUS && facts.content != Content::kNone;
+  };
+  auto contains = [](const std::vector<kernel::PageRange>& ranges, uint64_t address) {
+    auto after = std::upper_bound(ranges.begin(), ranges.end(), address,
+                                  [](uint64_t value, const auto& range) { return value < range.end; });
+    return after != ranges.end() && after->start <= address;
+  };
   std::vector<size_t> wiped;
-  for (size_t i = 0; i < mappings_.size(); ++i) {
-    const auto& facts = mappings_[i];
-    if (facts.mapping.kind() != Mapping::ANONYMOUS || facts.content == Content::kNone) continue;
-    STASIS_TRY(auto pages, original.own_pages(facts.entry.start, facts.entry.end, 1));
-    if (pages.empty()) continue;
-    STASIS_TRY(auto copied, copy.own_pages(pages.front().start, pages.front().start + kPageSize, 1));
-    if (copied.empty()) wiped.push_back(i);
+  for (size_t first = 0; first < mappings_.size();) {
+    const auto& entry = mappings_[first].entry;
+    size_t next = first + 1;
+    if (!can_be_wiped(mappings_[first])) {
+      first = next;
+      continue;
+    }
+    uint64_t end = entry.end;
+    uint64_t limit = 1;
+    if (end - entry.start <= kSmall) {
+      for (; next < mappings_.size(); ++next) {
+        const auto& neighbour = mappings_[next].entry;
+        if (neighbour.end - entry.start > kTogether || neighbour.end - neighbour.start > kSmall) break;
+        end = neighbour.end;
+      }
+      limit = next > first + 1 ? 0 : 1;
+    }
+    STASIS_TRY(auto pages, original.own_pages(entry.start, end, limit));
+    if (!pages.empty()) {
+      uint64_t until = limit == 1 ? pages.front().start + kPageSize : end;
+      STASIS_TRY(auto copied, copy.own_pages(pages.front().start, until, limit));
+      for (size_t i = first; i < next; ++i) {
+        if (!can_be_wiped(mappings_[i])) continue;
+        auto page = std::upper_bound(pages.begin(), pages.end(), mappings_[i].entry.start,
+                                     [](uint64_t value, const auto& range) { return value < range.end; });
+        if (page == pages.end() || page->start >= mappings_[i].entry.end) continue;
+        if (!contains(copied, std::max(page->start, mappings_[i].entry.start))) wiped.push_back(i);
+      }
+    }
+    first = next;
   }
   return wiped;
 }

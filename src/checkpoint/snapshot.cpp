@@ -26,7 +26,10 @@ using remote::Tracee;
 constexpr const char* kNoRoomHint = "free some space, or choose another --store";
 
 SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
-    : pid_(pid), executor_(foothold.executor()), context_(foothold.context()), affinity_(foothold.affinity()) {}
+    : pid_(pid),
+      executor_(foothold.executor()),
+      context_(foothold.context()),
+      affinity_(foothold.affinity()) {}
 
 Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foothold) {
   HostTid leader = foothold.leader().tid();

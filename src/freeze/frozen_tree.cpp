@@ -252,8 +252,8 @@ class FrozenTree::Freezer {
     if (!status.ok() || !mask.ok()) return;
     int64_t since = sleepers_.asleep_since(task.tid(), *status);
     if (sleeps) {
-      stopped.deadline = deadlines_.find(task.tid(), status->ns_tid, status->voluntary_switches, since,
-                                         stopped.registers);
+      stopped.deadline =
+          deadlines_.find(task.tid(), status->ns_tid, status->voluntary_switches, since, stopped.registers);
       if (stopped.deadline) {
         deadlines_.note(status->ns_tid, status->voluntary_switches, stopped.registers, *stopped.deadline);
       }

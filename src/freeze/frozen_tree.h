@@ -33,9 +33,9 @@ struct FrozenProcess {
   bool stopped() const { return !threads.empty() && threads.front().group_stop_signal != 0; }
 };
 
-// A session's tree, standing still. Its destructor lets everything run again, exactly as it was: calls that the
-// stop has interrupted go on with what is left of their time. Dying has the same effect: the kernel detaches the
-// tasks of a tracer that ends.
+// A session's tree, standing still. Its destructor lets everything run again, exactly as it was: calls that
+// the stop has interrupted go on with what is left of their time. Dying has the same effect: the kernel
+// detaches the tasks of a tracer that ends.
 class FrozenTree {
  public:
   // All processes of the pid namespace of `init`, but not init itself. `deadlines`: a file of the session for

@@ -10,7 +10,6 @@
 
 #include "image/directory.h"
 #include "image/format.h"
-
 #include "kernel/affinity.h"
 
 namespace stasis::image {

@@ -55,7 +55,7 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
     candidate->task = process.pid;
     candidate->pid = process.status.ns_tgid;
     candidate->number = number;
-    STASIS_TRY(candidate->fdinfo, kernel::read_proc(process.pid, fmt::format("fdinfo/{}", number)));
+    STASIS_TRY(candidate->fdinfo, kernel::read_proc_record(process.pid, fmt::format("fdinfo/{}", number)));
     std::string flags = candidate->info("flags");
     uint32_t value = 0;
     std::from_chars(flags.data(), flags.data() + flags.size(), value, 8);

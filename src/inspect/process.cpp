@@ -77,11 +77,11 @@ class ProcessQuestions {
     personality_ = batch.call(SYS_personality, {0xffffffff});
     brk_ = batch.call(SYS_brk, {0});
     // How many System V objects there are in the session's namespace.
-    semaphores_ = batch.reserve(sizeof(seminfo));
+    semaphores_ = batch.put_object(seminfo{});  // zeros, where the kernel has no System V IPC
     batch.call(SYS_semctl, {0, 0, SEM_INFO, semaphores_});
-    queues_ = batch.reserve(sizeof(msginfo));
+    queues_ = batch.put_object(msginfo{});
     batch.call(SYS_msgctl, {0, MSG_INFO, queues_});
-    segments_ = batch.reserve(sizeof(shm_info));
+    segments_ = batch.put_object(shm_info{});
     batch.call(SYS_shmctl, {0, SHM_INFO, segments_});
   }
 
@@ -195,9 +195,9 @@ Result<void> observe_files_of_process(const freeze::FrozenProcess& process, sche
   memory.set_executable(executable);
   STASIS_TRY(auto auxv, kernel::read_proc(process.pid, "auxv"));
   memory.set_auxv(auxv);
-  STASIS_TRY(auto score, kernel::read_proc(process.pid, "oom_score_adj"));
+  STASIS_TRY(auto score, kernel::read_proc_record(process.pid, "oom_score_adj"));
   out.set_oom_score_adj(std::atoi(score.c_str()));
-  auto filter = kernel::read_proc(process.pid, "coredump_filter");
+  auto filter = kernel::read_proc_record(process.pid, "coredump_filter");
   if (filter.ok()) out.set_coredump_filter(static_cast<uint32_t>(std::strtoul(filter->c_str(), nullptr, 16)));
   const auto& stat = process.stat;
   memory.set_start_code(stat.start_code);
@@ -251,19 +251,21 @@ Result<void> observe_process(const freeze::FrozenProcess& process,
   thread_questions.emplace_back().add(batch);
   STASIS_CHECK(foothold.run(batch));
   STASIS_CHECK(questions.take(batch, out, memory));
+  Batch thread_batch(foothold.thread_scratch());
   for (size_t i = 0; i < process.threads.size(); ++i) {
     auto* thread = out.add_threads();
+    STASIS_CHECK(observe_thread(process.threads[i], contexts[i], *thread));
     if (i == 0) {
       thread_questions[0].take(batch, *thread);
+      if (!foothold.affinity().empty()) thread->set_affinity(foothold.affinity());
     } else {
-      Batch thread_batch(foothold.thread_scratch());
+      thread_batch.clear();
       ThreadQuestions mine;
       mine.add(thread_batch);
-      STASIS_CHECK(foothold.run_in(remote::Tracee(process.threads[i].tid), contexts[i], thread_batch));
+      STASIS_CHECK(foothold.run_in(remote::Tracee(process.threads[i].tid), contexts[i], thread->affinity(),
+                                   thread_batch));
       mine.take(thread_batch, *thread);
     }
-    STASIS_CHECK(observe_thread(process.threads[i], contexts[i], *thread));
-    if (i == 0 && !foothold.affinity().empty()) thread->set_affinity(foothold.affinity());
   }
   return {};
 }

@@ -13,8 +13,8 @@
 #include <csignal>
 #include <cstring>
 
-
 #include "base/clock.h"
+#include "kernel/affinity.h"
 
 namespace stasis::inspect {
 
@@ -65,13 +65,12 @@ void observe_scheduling(HostTid tid, schema::Thread& out) {
   if (::syscall(SYS_sched_getattr, tid.value, &attributes, sizeof attributes, 0) == 0) {
     out.set_policy(static_cast<int32_t>(attributes.sched_policy));
     // A real-time task has a nice value, too, which this call does not tell.
-    out.set_nice(::getpriority(PRIO_PROCESS, static_cast<id_t>(tid.value)));
+    bool fair = attributes.sched_policy == SCHED_OTHER || attributes.sched_policy == SCHED_BATCH;
+    out.set_nice(fair ? attributes.sched_nice : ::getpriority(PRIO_PROCESS, static_cast<id_t>(tid.value)));
     out.set_priority(attributes.sched_priority);
     out.set_sched_flags(attributes.sched_flags);
   }
-  cpu_set_t cpus[8];
-  long size = ::syscall(SYS_sched_getaffinity, tid.value, sizeof cpus, cpus);
-  if (size > 0) out.set_affinity(std::string(reinterpret_cast<const char*>(cpus), static_cast<size_t>(size)));
+  out.set_affinity(kernel::affinity_of(tid));
   long io = ::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.value);
   if (io > 0) out.set_io_priority(static_cast<uint32_t>(io));
 }
@@ -102,8 +101,11 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
     STASIS_TRY(auto pending, task.pending_signals(false));
     for (auto& info : pending) out.add_pending()->set_info(std::move(info));
   }
-  STASIS_TRY(std::string name, kernel::read_proc(thread.tid, "comm"));
-  if (!name.empty() && name.back() == '\n') name.pop_back();
+  std::string name = thread.status.name;
+  if (name.find('\\') != std::string::npos) {  // escaped there
+    STASIS_TRY(name, kernel::read_proc_record(thread.tid, "comm"));
+    if (!name.empty() && name.back() == '\n') name.pop_back();
+  }
   out.set_name(name);
   uint64_t head = 0;
   size_t length = 0;

@@ -33,6 +33,17 @@ Result<std::string> read_proc(HostTid task, const std::string& name) {
   return read_file(host_proc(), fmt::format("{}/{}", task.value, name));
 }
 
+Result<std::string> read_proc_record(HostTid task, const std::string& name) {
+  STASIS_TRY(Fd file, open_proc(task, name, O_RDONLY));
+  std::array<char, 4096> buffer;
+  ssize_t count = ::read(file.get(), buffer.data(), buffer.size());
+  if (count < 0) return errno_error("read", fmt::format("/proc/{}/{}", task.value, name));
+  std::string content(buffer.data(), static_cast<size_t>(count));
+  if (content.size() < buffer.size()) return content;
+  STASIS_TRY(std::string rest, read_all(file.get()));
+  return content + rest;
+}
+
 Result<Fd> open_proc(HostTid task, const std::string& name, int flags) {
   return open_file(host_proc(), fmt::format("{}/{}", task.value, name), flags);
 }
@@ -142,7 +153,7 @@ Result<std::vector<MapsEntry>> parse_maps(std::string_view text) {
 }  // namespace
 
 Result<TaskStatus> read_status(HostTid task) {
-  STASIS_TRY(std::string text, read_proc(task, "status"));
+  STASIS_TRY(std::string text, read_proc_record(task, "status"));
   TaskStatus status;
   for_each_line(text, [&](std::string_view line) {
     size_t colon = line.find(':');
@@ -222,7 +233,7 @@ Result<TaskStatus> read_status(HostTid task) {
 }
 
 Result<TaskStat> read_stat(HostTid task) {
-  STASIS_TRY(std::string text, read_proc(task, "stat"));
+  STASIS_TRY(std::string text, read_proc_record(task, "stat"));
   TaskStat stat;
   // The command may contain anything, also ") R": its end is the last parenthesis.
   size_t open = text.find('(');
@@ -261,7 +272,7 @@ Result<TaskStat> read_stat(HostTid task) {
 }
 
 std::optional<ScheduleMoment> read_schedule_moment(HostTid task) {
-  auto text = read_proc(task, "sched");
+  auto text = read_proc_record(task, "sched");
   if (!text.ok()) return std::nullopt;
   ScheduleMoment moment;
   bool found = false;

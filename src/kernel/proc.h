@@ -22,6 +22,9 @@ int host_proc();
 void adopt_proc();
 
 Result<std::string> read_proc(HostTid task, const std::string& name);
+// For the files that are one record (status, stat, fdinfo/N, ...; not maps): in one read, since their end
+// needs no looking for.
+Result<std::string> read_proc_record(HostTid task, const std::string& name);
 Result<Fd> open_proc(HostTid task, const std::string& name, int flags);
 Result<std::string> read_proc_link(HostTid task, const std::string& name);
 

@@ -48,6 +48,7 @@ class Batch {
   // Input data, 16-byte aligned; returns its address in the task.
   uint64_t put(std::string_view bytes) {
     uint64_t address = reserve(bytes.size());
+    has_input_ = true;
     std::memcpy(data_.data() + (address - scratch_.address.value - kDataOffset), bytes.data(), bytes.size());
     return address;
   }
@@ -73,6 +74,7 @@ class Batch {
   void clear() {
     calls_.clear();
     data_.clear();
+    has_input_ = false;
   }
 
   // After the run.
@@ -91,6 +93,7 @@ class Batch {
   Scratch scratch_;
   std::vector<std::array<uint64_t, 8>> calls_;
   std::vector<char> data_;
+  bool has_input_ = false;  // else data_ is room for output
 };
 
 }  // namespace stasis::remote

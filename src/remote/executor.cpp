@@ -1,6 +1,8 @@
 #include "remote/executor.h"
 
+#include <fcntl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 #include <bit>
 #include <csignal>
@@ -8,6 +10,7 @@
 #include <cstring>
 
 #include "kernel/affinity.h"
+#include "kernel/proc.h"
 
 extern "C" {
 extern const char stasis_stub_begin[];
@@ -81,6 +84,19 @@ Registers restarted(Registers registers) {
   return registers;
 }
 
+Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_view bytes) const {
+  if (!memory_ || memory_->task != task) {
+    STASIS_TRY(Fd opened, kernel::open_proc(task, "mem", O_RDWR));
+    memory_ = std::make_shared<OpenMemory>(task, std::move(opened));
+  }
+  auto written = pwrite_all(memory_->fd.get(), bytes, static_cast<off_t>(address.value));
+  if (!written.ok()) {
+    return std::move(written).error().within(
+        fmt::format("write code into task {} at {:#x}", task, address.value));
+  }
+  return {};
+}
+
 Result<void> Executor::install(HostTid task, const TaskContext& context, const Unwind& unwind) const {
   Registers back = restarted(context.registers);
   StubContext data = {};
@@ -114,7 +130,7 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
 
   std::string stub(stasis_stub_begin, stasis_stub_end);
   std::memcpy(stub.data() + (stasis_stub_context - stasis_stub_begin), &data, sizeof data);
-  return write_code(task, code_, stub);
+  return write_stub(task, code_, stub);
 }
 
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
@@ -145,7 +161,7 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
   STASIS_CHECK(write_memory(
       task.tid(), scratch_.address,
       {reinterpret_cast<const char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
-  if (!batch.data_.empty()) {
+  if (batch.has_input_) {
     STASIS_CHECK(write_memory(task.tid(), scratch_.address + Batch::kDataOffset,
                               {batch.data_.data(), batch.data_.size()}));
   }
@@ -162,8 +178,8 @@ Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context,
     return now.rip == behind && now.rax == 0;
   }
   if (stop.signal != context.report_signal) return false;
-  // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen to
-  // it.
+  // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen
+  // to it.
   STASIS_TRY(std::string raw, task.signal_info());
   siginfo_t info;
   std::memcpy(&info, raw.data(), sizeof info);
@@ -176,8 +192,8 @@ Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context,
 
 Result<bool> Executor::advance(const Tracee& task, const TaskContext& context, const Stop& stop) const {
   if (stop.kind == Stop::Kind::kExited) {
-    return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended", "try again",
-                 ErrorCode::kTaskGone};
+    return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended",
+                 "try again", ErrorCode::kTaskGone};
   }
   STASIS_TRY(bool report, is_report(task, context, stop));
   if (report) return true;
@@ -205,12 +221,15 @@ Result<void> Executor::await_report(const Tracee& task, const TaskContext& conte
 }
 
 Result<void> Executor::fetch(HostTid task, Batch& batch) const {
-  STASIS_CHECK(
-      read_memory(task, scratch_.address,
-                  {reinterpret_cast<char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
-  if (!batch.data_.empty()) {
-    STASIS_CHECK(read_memory(task, scratch_.address + Batch::kDataOffset, batch.data_));
-  }
+  size_t calls_size = batch.calls_.size() * Batch::kCallSize;
+  std::array<iovec, 2> local = {
+      {{batch.calls_.data(), calls_size}, {batch.data_.data(), batch.data_.size()}}};
+  std::array<iovec, 2> remote = {
+      {{reinterpret_cast<void*>(scratch_.address.value), calls_size},
+       {reinterpret_cast<void*>(scratch_.address.value + Batch::kDataOffset), batch.data_.size()}}};
+  ssize_t count = ::process_vm_readv(task.value, local.data(), local.size(), remote.data(), remote.size(), 0);
+  if (count != static_cast<ssize_t>(calls_size + batch.data_.size()))
+    return errno_error("read results", fmt::format("task {}", task), count < 0 ? errno : EFAULT);
   return {};
 }
 
@@ -233,7 +252,7 @@ Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& cont
   for (uint64_t argument : arguments) call[position++] = argument;
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
-  STASIS_CHECK(write_code(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
+  STASIS_CHECK(write_stub(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
   STASIS_CHECK(enter(task, context, slot.value, 1, Results::kInRegister, {}));
   STASIS_CHECK(await_report(task, context));
   STASIS_TRY(Registers after, task.registers());

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
+#include "base/fd.h"
 #include "base/result.h"
 #include "base/types.h"
 #include "remote/batch.h"
@@ -75,8 +77,16 @@ class Executor {
   Result<void> await_report(const Tracee& task, const TaskContext& context) const;
   Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
 
+  Result<void> write_stub(HostTid task, RemotePtr address, std::string_view bytes) const;
+
   RemotePtr code_;
   Scratch scratch_;
+  // /proc/PID/mem of the task that was written to last; copies of an executor are for other tasks.
+  struct OpenMemory {
+    HostTid task;
+    Fd fd;
+  };
+  mutable std::shared_ptr<OpenMemory> memory_;
 };
 
 }  // namespace stasis::remote

@@ -165,25 +165,26 @@ Result<void> Foothold::run(Batch& batch) { return leader_executor_.run(leader_, 
 Result<void> Foothold::start(const Batch& batch) { return leader_executor_.start(leader_, context_, batch); }
 Result<void> Foothold::finish(Batch& batch) { return leader_executor_.finish(leader_, context_, batch); }
 
-Result<void> Foothold::run_in(const Tracee& thread, const TaskContext& context, Batch& batch) {
+Result<void> Foothold::run_in(const Tracee& thread, const TaskContext& context, const std::string& affinity,
+                              Batch& batch) {
   // If we die now the thread finishes its batch in its own area, which nobody else touches, and goes back to
   // its processors.
   Executor::Unwind unwind{.unmap_scratch = false};
-  std::string before = kernel::affinity_of(thread.tid());
   const std::string& ours = kernel::OneProcessor::mask();
-  bool moves = !ours.empty() && !before.empty() && before != ours && before.size() <= kAffinitySize;
+  bool moves = !ours.empty() && !affinity.empty() && affinity != ours && affinity.size() <= kAffinitySize;
   if (moves) {
     RemotePtr area = leader_executor_.scratch().address;
-    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, before.size(), (area + kThreadMaskOffset).value};
+    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, affinity.size(),
+                                    (area + kThreadMaskOffset).value};
     std::string bytes(reinterpret_cast<const char*>(back.data()), sizeof back);
-    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + before));
+    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + affinity));
     unwind.undo_calls = area + kThreadUndoOffset;
     unwind.undo_count = 1;
   }
-  STASIS_CHECK(thread_executor_.install(thread.tid(), context, unwind));
+  STASIS_CHECK(thread_executor_.install(leader_.tid(), context, unwind));
   STASIS_CHECK(thread_executor_.start(thread, context, batch, moves ? ours : std::string()));
   STASIS_CHECK(thread_executor_.finish(thread, context, batch));
-  if (moves) kernel::set_affinity(thread.tid(), before);
+  if (moves) kernel::set_affinity(thread.tid(), affinity);
   STASIS_CHECK(thread.set_signal_mask(context.mask));
   return thread.set_registers(context.registers);
 }
@@ -206,11 +207,12 @@ Result<void> Foothold::disarm_undo() {
   return install_undo();
 }
 
-// Written from the end of their room, the last armed first, so that those that are armed already stay where the
-// stub finds them until it is told of the new ones.
+// Written from the end of their room, the last armed first, so that those that are armed already stay where
+// the stub finds them until it is told of the new ones.
 Result<void> Foothold::install_undo() {
   UndoCalls all;
-  for (auto calls = undo_.rbegin(); calls != undo_.rend(); ++calls) all.insert(all.end(), calls->begin(), calls->end());
+  for (auto calls = undo_.rbegin(); calls != undo_.rend(); ++calls)
+    all.insert(all.end(), calls->begin(), calls->end());
   if (all.size() > kMaxUndoCalls) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
   }

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <memory>
-#include <set>
 #include <optional>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -40,7 +40,9 @@ class Foothold {
 
   // For another thread of the process: a batch in thread_scratch(). Its context is put back at once.
   Scratch thread_scratch() const { return thread_executor_.scratch(); }
-  Result<void> run_in(const Tracee& thread, const TaskContext& context, Batch& batch);
+  // `affinity` is the thread's, as the kernel has it; meanwhile it is on our processor.
+  Result<void> run_in(const Tracee& thread, const TaskContext& context, const std::string& affinity,
+                      Batch& batch);
 
   // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses
   // there.
@@ -54,8 +56,8 @@ class Foothold {
   // after it was given the mappings.
   bool is_ours(uint64_t address) const;
 
-  // Calls that the leader executes if we die or let go before disarm_undo() (see Executor::Unwind): number, up
-  // to six arguments, and a zero. May be nested; the last armed are disarmed first.
+  // Calls that the leader executes if we die or let go before disarm_undo() (see Executor::Unwind): number,
+  // up to six arguments, and a zero. May be nested; the last armed are disarmed first.
   using UndoCalls = std::vector<std::array<uint64_t, 8>>;
   Result<void> arm_undo(const UndoCalls& calls);
   Result<void> disarm_undo();

@@ -127,15 +127,19 @@ Stop decode_stop(pid_t pid, int status) {
 }
 
 Result<std::optional<Stop>> Tracee::wait(int64_t deadline_ns) const {
-  // waitpid() has no time limit, but every stop sends SIGCHLD, which has one when it is blocked. Looking comes
-  // first: several stops may be behind one signal.
+  int status = 0;
+  if (deadline_ns != 0) {
+    pid_t pid = ::waitpid(tid_.value, &status, __WALL | WNOHANG);
+    if (pid > 0) return std::optional(decode_stop(pid, status));
+  }
+  // waitpid() has no time limit, but every stop sends SIGCHLD, which has one when it is blocked. Looking
+  // comes first: several stops may be behind one signal.
   sigset_t child, before;
   ::sigemptyset(&child);
   ::sigaddset(&child, SIGCHLD);
   if (deadline_ns != 0) ::pthread_sigmask(SIG_BLOCK, &child, &before);
   auto waited = [&]() -> Result<std::optional<Stop>> {
     for (;;) {
-      int status = 0;
       pid_t pid = ::waitpid(tid_.value, &status, __WALL | (deadline_ns != 0 ? WNOHANG : 0));
       if (pid > 0) return std::optional(decode_stop(pid, status));
       if (pid < 0 && errno == EINTR) continue;

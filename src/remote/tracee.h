@@ -41,9 +41,9 @@ class Tracee {
   Result<void> seize(unsigned options = 0) const;
   Result<void> interrupt() const;
   Result<void> set_options(unsigned options) const;
-  Result<void> resume(int signal = 0) const;    // PTRACE_CONT
+  Result<void> resume(int signal = 0) const;   // PTRACE_CONT
   Result<void> resume_to_system_call() const;  // PTRACE_SYSCALL
-  Result<void> step() const;                  // PTRACE_SINGLESTEP
+  Result<void> step() const;                   // PTRACE_SINGLESTEP
   // Lets it go on; a task that job control had stopped stays stopped. Tolerates that it is gone.
   void detach(int signal = 0) const;
 

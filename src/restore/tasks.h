@@ -44,7 +44,7 @@ class TaskBuilder {
   struct ThreadState {
     Skeleton skeleton;
     const schema::Thread* record;
-    bool primed = false;  // is inside a sleep that was given what was left of its time
+    bool primed = false;      // is inside a sleep that was given what was left of its time
     int64_t deadline_ns = 0;  // of that sleep, CLOCK_MONOTONIC of the host
   };
   Result<void> set_thread(ThreadState& thread);

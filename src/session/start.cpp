@@ -164,7 +164,8 @@ Result<RunningSession> start(StartPlan plan) {
   auto previous = load_record(plan.record.name);
   RecordOnTrial record(directory, previous.ok() ? std::optional(*previous) : std::nullopt);
   STASIS_CHECK(make_directories(directory));
-  for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile}) ::unlink((directory + "/" + stale).c_str());
+  for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile})
+    ::unlink((directory + "/" + stale).c_str());
 
   // When the builder goes away, init becomes our child, so that we learn of its end.
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
