@@ -12,9 +12,10 @@ bool in_page_file(const inspect::MappingFacts& facts) {
   return facts.content != Content::kNone && facts.mapping.kind() != schema::Mapping::SHARED_MEMORY;
 }
 
-// Page files are sparse, and file systems limit the size of a file (ext4: 16 TiB). Programs that reserve more
-// address space than this in one mapping get their pages packed.
-constexpr uint64_t kLargestSparse = uint64_t{1} << 40;
+// Page files are sparse, but each MiB of them has a sum in the manifest, and file systems limit the size of a
+// file (ext4: 16 TiB). Programs that reserve more address space than this in one mapping get their pages
+// packed.
+constexpr uint64_t kLargestSparse = uint64_t{16} << 30;
 
 }  // namespace
 

@@ -71,7 +71,10 @@ Result<void> ProcessSaver::resume_reaping() {
 
 Result<void> ProcessSaver::fork_snapshot() {
   STASIS_TRY(child_, SnapshotChild::fork(*foothold_));
-  // Ranges with MADV_DONTFORK are missing in the child.
+  // Ranges with MADV_DONTFORK are missing in the child, which shows in its size.
+  STASIS_TRY(uint64_t size_of_original, kernel::mapped_pages(process_.pid));
+  STASIS_TRY(uint64_t size_of_copy, kernel::mapped_pages(child_->pid()));
+  if (size_of_original == size_of_copy) return {};
   STASIS_TRY(auto copied, kernel::read_maps(child_->pid()));
   std::vector<Mapping*> missing;
   auto there = copied.begin();

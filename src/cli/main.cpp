@@ -3,6 +3,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iterator>
+#include <string_view>
 
 #include "cli/command_line.h"
 #include "cli/output.h"
@@ -29,6 +32,17 @@ Exit codes (launch, restart and attach in the foreground: that of the program):
   1 failed          4 refused: nothing was changed            7 the image is damaged
   2 usage           5 this host lacks what is needed          8 permission denied)";
 
+struct Verb {
+  std::string_view name;
+  CLI::App* (*add)(CLI::App& app, int& status);
+};
+constexpr Verb kVerbs[] = {{"launch", stasis::cli::add_launch},   {"checkpoint", stasis::cli::add_checkpoint},
+                           {"restart", stasis::cli::add_restart}, {"ps", stasis::cli::add_ps},
+                           {"attach", stasis::cli::add_attach},   {"signal", stasis::cli::add_signal},
+                           {"list", stasis::cli::add_list},       {"inspect", stasis::cli::add_inspect},
+                           {"verify", stasis::cli::add_verify},   {"rm", stasis::cli::add_rm},
+                           {"check", stasis::cli::add_check}};
+
 // Whatever we open must not become the program's standard stream.
 void occupy_standard_streams() {
   int fd;
@@ -51,11 +65,13 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(std::string(kFooter) + kExitCodes);
   app.get_formatter()->column_width(36);
-  for (auto* add :
-       {cli::add_launch, cli::add_checkpoint, cli::add_restart, cli::add_ps, cli::add_attach, cli::add_signal,
-        cli::add_list, cli::add_inspect, cli::add_verify, cli::add_rm, cli::add_check}) {
-    CLI::App* verb = add(app, status);
-    verb->footer(verb->get_footer() + kExitCodes);
+  // Only the verb that is asked for is built: describing all of them takes longer than a restart needs.
+  bool known = std::any_of(std::begin(kVerbs), std::end(kVerbs),
+                           [&](const Verb& verb) { return argc > 1 && argv[1] == verb.name; });
+  for (const Verb& verb : kVerbs) {
+    if (known && argv[1] != verb.name) continue;
+    CLI::App* added = verb.add(app, status);
+    added->footer(added->get_footer() + kExitCodes);
   }
 
   try {

@@ -304,6 +304,11 @@ Result<std::vector<MapsEntry>> read_maps(HostTid task) {
   return parse_maps(text);
 }
 
+Result<uint64_t> mapped_pages(HostTid task) {
+  STASIS_TRY(std::string text, read_proc_record(task, "statm"));
+  return std::strtoull(text.c_str(), nullptr, 10);
+}
+
 bool MappingFlags::has(std::string_view flag) const {
   return std::find(flags.begin(), flags.end(), flag) != flags.end();
 }

@@ -85,6 +85,8 @@ struct MapsEntry {
   std::string name;  // path, [stack], [vdso], ... unescaped
 };
 Result<std::vector<MapsEntry>> read_maps(HostTid task);
+// How many pages all of them have together (/proc/PID/statm).
+Result<uint64_t> mapped_pages(HostTid task);
 // Those that overlap [start, end), without names: quick also where there are thousands (Linux 6.11).
 Result<std::vector<MapsEntry>> mappings_between(HostTid task, uint64_t start, uint64_t end);
 // The value of an AT_* entry of /proc/PID/auxv; 0 when there is none.

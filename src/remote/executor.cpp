@@ -11,13 +11,7 @@
 
 #include "kernel/affinity.h"
 #include "kernel/proc.h"
-
-extern "C" {
-extern const char stasis_stub_begin[];
-extern const char stasis_stub_context[];
-extern const char stasis_stub_reported[];
-extern const char stasis_stub_end[];
-}
+#include "remote/stub.h"
 
 namespace stasis::remote {
 

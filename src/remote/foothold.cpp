@@ -7,11 +7,7 @@
 #include <cstring>
 
 #include "kernel/affinity.h"
-
-extern "C" {
-extern const char stasis_stub_begin[];
-extern const char stasis_stub_context[];
-}
+#include "remote/stub.h"
 
 namespace stasis::remote {
 

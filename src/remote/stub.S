@@ -136,7 +136,7 @@ child:
         ud2
 
         .balign 8
-stasis_stub_context:                    // struct StubContext in foothold.cpp
+stasis_stub_context:                    // struct StubContext in executor.cpp
 saved_rax:      .quad 0
 saved_rbx:      .quad 0
 saved_rcx:      .quad 0
