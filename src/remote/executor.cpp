@@ -81,7 +81,7 @@ Registers restarted(Registers registers) {
 Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_view bytes) const {
   if (!memory_ || memory_->task != task) {
     STASIS_TRY(Fd opened, kernel::open_proc(task, "mem", O_RDWR));
-    memory_ = std::make_shared<OpenMemory>(task, std::move(opened));
+    memory_ = std::make_shared<OpenMemory>(OpenMemory{task, std::move(opened)});
   }
   auto written = pwrite_all(memory_->fd.get(), bytes, static_cast<off_t>(address.value));
   if (!written.ok()) {

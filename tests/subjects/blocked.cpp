@@ -344,3 +344,15 @@ CASE_WITH(message_queue, subject::kMayRefuse) {
       });
   msgctl(id, IPC_RMID, nullptr);
 }
+
+// A checkpoint that is refused has stopped the program all the same, and must not be noticed either.
+CASE_WITH(refused_while_waiting, subject::kMayRefuse) {
+  int unsupported = socket(AF_NETLINK, SOCK_RAW, 0);
+  MUST(unsupported >= 0);
+  Pair p = pipe_pair();
+  int set = epoll_create1(0);
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  MUST(epoll_ctl(set, EPOLL_CTL_ADD, p.a, &event) == 0);
+  waits([&] { CHECK_EQ(epoll_wait(set, &event, 1, -1), 1); }, [&](pid_t) { put(p.b); });
+}
