@@ -65,6 +65,8 @@ Result<void> pwrite_all(int fd, std::string_view data, off_t offset) {
     ssize_t count = ::pwrite(fd, data.data(), data.size(), offset);
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return errno_error("write", {});
+    // The memory of a process that has ended takes nothing.
+    if (count == 0) return Error{"write", {}, "nothing could be written", {}};
     data.remove_prefix(static_cast<size_t>(count));
     offset += count;
   }

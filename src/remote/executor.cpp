@@ -85,8 +85,11 @@ Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_v
   }
   auto written = pwrite_all(memory_->fd.get(), bytes, static_cast<off_t>(address.value));
   if (!written.ok()) {
-    return std::move(written).error().within(
+    Error error = std::move(written).error().within(
         fmt::format("write code into task {} at {:#x}", task, address.value));
+    if (auto status = kernel::read_status(task); !status.ok() || status->state == 'Z' || status->state == 'X')
+      error.code = ErrorCode::kTaskGone;
+    return error;
   }
   return {};
 }
