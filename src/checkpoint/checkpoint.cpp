@@ -50,6 +50,18 @@ class Attempt {
   explicit Attempt(const Request& request)
       : request_(request), files_(request.terminal_device, request.stdio) {}
 
+  // Of a failed attempt: whether a process was killed while the tree stood still. What is read of a dead
+  // process looks like many things, so this says more than the error does.
+  bool somebody_died() const {
+    if (!standing_ || !tree_) return false;
+    for (const auto& process : tree_->processes()) {
+      if (process.zombie) continue;
+      auto status = kernel::read_status(process.pid);
+      if (!status.ok() || status->state == 'Z' || status->state == 'X') return true;
+    }
+    return false;
+  }
+
   Result<Report> execute() {
     kernel::OneProcessor together;
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
@@ -64,6 +76,7 @@ class Attempt {
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
+    standing_ = false;
     if (!request_.stop) {
       tree_->thaw();
       pause_ns = monotonic_ns() - started_ns_;
@@ -228,6 +241,7 @@ class Attempt {
   const Request& request_;
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
+  bool standing_ = true;
   int64_t started_ns_ = 0;
   inspect::DescriptorGraph files_;
   inspect::SharedMemoryTable shared_;
@@ -241,10 +255,13 @@ Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   warm_up();
   for (int attempt = 1;; ++attempt) {
-    auto report = Attempt(request).execute();
+    std::optional<Attempt> trial(std::in_place, request);
+    auto report = trial->execute();
+    if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
-    bool retry = !report.ok() && report.error().code == ErrorCode::kBusy && attempt < kAttempts;
-    if (!retry) return report;
+    bool retry = report.error().code == ErrorCode::kBusy || trial->somebody_died();
+    if (!retry || attempt == kAttempts) return report;
+    trial.reset();  // lets the tree go on
     timespec pause{0, 2'000'000};
     ::nanosleep(&pause, nullptr);
   }
