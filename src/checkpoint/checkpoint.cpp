@@ -56,8 +56,9 @@ class Attempt {
     if (!standing_ || !tree_) return false;
     for (const auto& process : tree_->processes()) {
       if (process.zombie) continue;
-      auto status = kernel::read_status(process.pid);
-      if (!status.ok() || status->state == 'Z' || status->state == 'X') return true;
+      constexpr uint64_t kExiting = 0x4;  // PF_EXITING
+      auto stat = kernel::read_stat(process.pid);
+      if (!stat.ok() || (stat->flags & kExiting) != 0) return true;
     }
     return false;
   }

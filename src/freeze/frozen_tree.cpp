@@ -111,6 +111,9 @@ class FrozenTree::Freezer {
       process.zombie = process.stat.state == 'Z' || process.stat.state == 'X';
       STASIS_TRY(std::vector<int> tids, kernel::list_numbers(fmt::format("{}/task", pid)));
       if (process.zombie && tids.size() > 1) {
+        if (is_being_killed(pid, tids)) {
+          return Error{"freeze", describe(process), "it is being killed", "try again", ErrorCode::kBusy};
+        }
         return Error{"freeze", describe(process), "its main thread has ended while others run",
                      "this is not supported yet", ErrorCode::kRefused};
       }
@@ -145,6 +148,18 @@ class FrozenTree::Freezer {
   std::string unstoppable() const { return unstoppable_; }
 
  private:
+  // The leader has ended already, and the other threads are about to: SIGKILL goes to each of them.
+  static bool is_being_killed(HostTid leader, const std::vector<int>& tids) {
+    for (int tid : tids) {
+      if (tid == leader.value) continue;
+      auto status = kernel::read_status(HostTid{tid});
+      constexpr uint64_t kKill = uint64_t{1} << (SIGKILL - 1);
+      if (!status.ok() || status->state == 'Z' || status->state == 'X') return true;
+      if ((status->pending & kKill) != 0) return true;
+    }
+    return false;
+  }
+
   static std::string describe(const FrozenProcess& process) {
     return fmt::format("task {} ({})", process.status.ns_tid, process.status.name);
   }
