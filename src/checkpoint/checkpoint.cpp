@@ -13,6 +13,7 @@
 #include <csignal>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "base/clock.h"
 #include "checkpoint/process_saver.h"
@@ -61,6 +62,16 @@ class Attempt {
       if (!stat.ok() || (stat->flags & kExiting) != 0) return true;
     }
     return false;
+  }
+
+  // All tasks of the program that are or were traced.
+  std::set<int> tasks() const {
+    std::set<int> all;
+    if (!tree_) return all;
+    for (const auto& process : tree_->processes()) {
+      for (const auto& thread : process.threads) all.insert(thread.tid.value);
+    }
+    return all;
   }
 
   Result<Report> execute() {
@@ -250,6 +261,22 @@ class Attempt {
   std::vector<std::unique_ptr<ProcessSaver>> savers_;
 };
 
+// A process that was killed in the middle of its fork leaves a helper or a copy behind, which nobody knows
+// and which must not be taken for another process's in the next attempt.
+void end_strays(const std::set<int>& program) {
+  constexpr int kLooks = 50;
+  for (int look = 0; look < kLooks;) {
+    int status = 0;
+    pid_t pid = ::waitpid(-1, &status, __WALL | WNOHANG);
+    if (pid < 0 && errno != EINTR) return;  // there is none
+    if (pid > 0 && WIFSTOPPED(status) && !program.contains(pid)) ::kill(pid, SIGKILL);
+    if (pid != 0) continue;
+    timespec moment{0, 200'000};
+    ::nanosleep(&moment, nullptr);
+    ++look;
+  }
+}
+
 }  // namespace
 
 Result<Report> run(const Request& request) {
@@ -262,7 +289,9 @@ Result<Report> run(const Request& request) {
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
     bool retry = report.error().code == ErrorCode::kBusy || trial->somebody_died();
     if (!retry || attempt == kAttempts) return report;
+    std::set<int> program = trial->tasks();
     trial.reset();  // lets the tree go on
+    end_strays(program);
     timespec pause{0, 2'000'000};
     ::nanosleep(&pause, nullptr);
   }

@@ -148,16 +148,14 @@ class FrozenTree::Freezer {
   std::string unstoppable() const { return unstoppable_; }
 
  private:
-  // The leader has ended already, and the other threads are about to: SIGKILL goes to each of them.
+  // The leader has ended already, and the others are about to: SIGKILL takes them out of the stop that we
+  // hold them in.
   static bool is_being_killed(HostTid leader, const std::vector<int>& tids) {
-    for (int tid : tids) {
-      if (tid == leader.value) continue;
+    return std::any_of(tids.begin(), tids.end(), [&](int tid) {
+      if (tid == leader.value) return false;
       auto status = kernel::read_status(HostTid{tid});
-      constexpr uint64_t kKill = uint64_t{1} << (SIGKILL - 1);
-      if (!status.ok() || status->state == 'Z' || status->state == 'X') return true;
-      if ((status->pending & kKill) != 0) return true;
-    }
-    return false;
+      return !status.ok() || status->state != 't';
+    });
   }
 
   static std::string describe(const FrozenProcess& process) {

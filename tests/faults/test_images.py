@@ -249,7 +249,13 @@ while True:
 
     def assert_beats(self, after):
         before = self.beats()
-        wait_for(f"the program goes on after {after}", lambda: self.beats() > before + 2)
+        try:
+            wait_for(f"the program goes on after {after}", lambda: self.beats() > before + 2)
+        except AssertionError as error:
+            session = self.box.session("s") or {"processes": []}
+            states = [(p["pid"], p["state"], (pathlib.Path("/proc") / str(p["host_pid"]) / "syscall").read_text())
+                      for p in session["processes"]]
+            raise AssertionError(f"{error}; it said {(self.box.dir / 's.output').read_text()[-800:]!r}; {states}")
 
     def start_family(self):
         from harness import find_program
