@@ -63,8 +63,9 @@ while True:
     output = demo.launch("primes", find_program("/usr/bin/python3", "python3"), script)
 
     def last():
-        lines = output.read_text().splitlines()
-        return lines[-1].split() if lines else ["", "0", "0"]
+        # The first line is the session's name, said by `launch --background`.
+        lines = [line.split() for line in output.read_text().splitlines()]
+        return next((words for words in reversed(lines) if len(words) == 3), ["", "0", "0"])
 
     wait_for("the program finds primes", lambda: int(last()[1]) > 500)
     demo.restart_and_show("primes")
