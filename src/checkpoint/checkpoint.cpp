@@ -1,6 +1,5 @@
 #include "checkpoint/checkpoint.h"
 
-#include <malloc.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -16,6 +15,7 @@
 #include <set>
 
 #include "base/clock.h"
+#include "base/prefault.h"
 #include "checkpoint/process_saver.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
@@ -32,17 +32,6 @@ namespace {
 dev_t terminal_device(int64_t packed) {
   auto value = static_cast<uint32_t>(packed);
   return makedev((value >> 8) & 0xfff, (value & 0xff) | ((value >> 12) & 0xfff00));
-}
-
-// Memory that we need while the program stands still is fetched from the kernel before.
-void warm_up() {
-  constexpr size_t kEnough = 4 << 20;
-  ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 64 << 20);
-  std::vector<char> pages(kEnough);
-  for (size_t i = 0; i < pages.size(); i += kPageSize) pages[i] = 1;
-  // Otherwise nobody would look at them, and the compiler leave them out.
-  asm volatile("" : : "r"(pages.data()) : "memory");
 }
 
 // One attempt, from the freeze to the published image.
@@ -82,10 +71,12 @@ class Attempt {
     }
     started_ns_ = tree_->frozen_since_ns();
     STASIS_CHECK(look());
+
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(fork_snapshots(writer));
+
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
     standing_ = false;
@@ -95,7 +86,9 @@ class Attempt {
     }
     together.release();
     STASIS_CHECK(write_pages(writer));
+
     STASIS_TRY(Report report, publish(writer, pause_ns));
+
     if (request_.stop) STASIS_CHECK(end_session());
     return report;
   }
@@ -104,7 +97,9 @@ class Attempt {
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
     STASIS_CHECK(files_.collect(*tree_));
+
     STASIS_CHECK(files_.classify());
+
     const auto& processes = tree_->processes();
     for (size_t i = 0; i < processes.size(); ++i) {
       auto* out = manifest_.add_processes();
@@ -116,7 +111,9 @@ class Attempt {
       auto* memory = manifest_.add_memories();
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
+
       STASIS_CHECK(savers_.back()->observe(*out, *memory));
+
       STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_, *memory));
       observe_terminal(processes[i], *out);
     }
@@ -133,7 +130,9 @@ class Attempt {
     }
     for (auto& saver : savers_) {
       STASIS_CHECK(saver->fork_snapshot());
+
       STASIS_CHECK(saver->save_wiped_memory(writer));
+
       STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));
     }
     return {};
@@ -143,6 +142,7 @@ class Attempt {
     uint64_t total = 0;
     for (auto& saver : savers_) {
       STASIS_TRY(uint64_t bytes, saver->find_pages());
+
       total += bytes;
     }
     uint64_t done = 0;
@@ -170,6 +170,7 @@ class Attempt {
     manifest_.set_pause_ns(pause_ns);
     manifest_.set_total_ns(monotonic_ns() - started_ns_);
     STASIS_TRY(auto published, writer.publish(manifest_));
+
     Report report;
     report.id = published.id;
     report.directory = published.directory;
@@ -281,7 +282,9 @@ void end_strays(const std::set<int>& program) {
 
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
-  warm_up();
+  // Memory that we need while the program stands still is fetched from the kernel before.
+  constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
+  prefault(kEnough, kForFewTasks);
   for (int attempt = 1;; ++attempt) {
     std::optional<Attempt> trial(std::in_place, request);
     auto report = trial->execute();

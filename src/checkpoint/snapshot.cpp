@@ -187,47 +187,97 @@ Result<void> SnapshotChild::write_for_it(int fd, const Run& piece) const {
   return {};
 }
 
+Result<void> SnapshotChild::open_pipe() {
+  // What an ordinary user may have; a pipe of another size works as well.
+  constexpr uint64_t kWanted = 1 << 20;
+  Batch open = batch();
+  uint64_t ends = open.reserve(2 * sizeof(int));
+  size_t made = open.call(SYS_pipe2, {ends, O_CLOEXEC});
+  STASIS_CHECK(run(open));
+  if (open.result(made) < 0) return {};
+  pipe_.read_end = static_cast<uint64_t>(open.output<int>(ends));
+  pipe_.write_end = static_cast<uint64_t>(open.output<int>(ends + sizeof(int)));
+  Batch size = batch();
+  size.call(SYS_fcntl, {pipe_.write_end, F_SETPIPE_SZ, kWanted});
+  size_t asked = size.call(SYS_fcntl, {pipe_.write_end, F_GETPIPE_SZ});
+  STASIS_CHECK(run(size));
+  if (size.result(asked) >= static_cast<int64_t>(kPageSize))
+    pipe_.capacity = page_down(static_cast<uint64_t>(size.result(asked)));
+  return {};
+}
+
+// Fills the pipe with references to the pages of the pieces, and lets the file have them.
+void SnapshotChild::add_load(Batch& batch, int number, Load& load) const {
+  std::string vectors;
+  for (const Run& piece : load.pieces) {
+    iovec vector{reinterpret_cast<void*>(piece.address), piece.size};
+    vectors.append(reinterpret_cast<const char*>(&vector), sizeof vector);
+  }
+  uint64_t address = batch.put(vectors);
+  // It must not wait for room: there is nobody else to make any.
+  load.first_call =
+      batch.call(SYS_vmsplice, {pipe_.write_end, address, load.pieces.size(), SPLICE_F_NONBLOCK});
+  for (const Run& piece : load.pieces) {
+    uint64_t offset = batch.put_object<int64_t>(static_cast<int64_t>(piece.offset));
+    batch.call(SYS_splice, {pipe_.read_end, 0, static_cast<uint64_t>(number), offset, piece.size, 0});
+  }
+}
+
+bool SnapshotChild::is_done(const Batch& batch, const Load& load) {
+  int64_t total = 0;
+  for (size_t i = 0; i < load.pieces.size(); ++i) {
+    auto size = static_cast<int64_t>(load.pieces[i].size);
+    if (batch.result(load.first_call + 1 + i) != size) return false;
+    total += size;
+  }
+  return batch.result(load.first_call) == total;
+}
+
 Result<void> SnapshotChild::write(int number, int fd, const std::vector<Run>& runs,
                                   const std::function<void(const Run&)>& written) {
   // A step is what the child does between two looks of ours: long enough to cost nothing, short enough for a
   // progress bar.
   constexpr uint64_t kStep = 32 << 20;
-  constexpr uint64_t kPiece = 8 << 20;
+  constexpr size_t kMostPieces = 64;
+  if (pipe_.capacity == 0) STASIS_CHECK(open_pipe());
+  const uint64_t most = pipe_.capacity != 0 ? pipe_.capacity : kStep;
   size_t next = 0;
   uint64_t done_of_next = 0;
   while (next < runs.size()) {
     Batch step = batch();
-    std::vector<std::pair<size_t, Run>> pieces;
+    std::vector<Load> loads;
     uint64_t bytes = 0;
-    while (next < runs.size() && step.fits(1, 0) && bytes < kStep) {
-      const Run& run = runs[next];
-      Run piece{run.address + done_of_next, std::min(run.size - done_of_next, kPiece),
-                run.offset + done_of_next};
-      size_t index =
-          step.call(SYS_pwrite64, {static_cast<uint64_t>(number), piece.address, piece.size, piece.offset});
-      pieces.emplace_back(index, piece);
-      bytes += piece.size;
-      done_of_next += piece.size;
-      if (done_of_next == run.size) {
-        ++next;
-        done_of_next = 0;
+    while (next < runs.size() && step.fits(kMostPieces + 1, kMostPieces * 48) && bytes < kStep) {
+      Load load;
+      uint64_t room = most;
+      while (next < runs.size() && room > 0 && load.pieces.size() < kMostPieces) {
+        const Run& run = runs[next];
+        Run piece{run.address + done_of_next, std::min(run.size - done_of_next, room),
+                  run.offset + done_of_next};
+        load.pieces.push_back(piece);
+        room -= piece.size;
+        done_of_next += piece.size;
+        if (done_of_next == run.size) {
+          ++next;
+          done_of_next = 0;
+        }
+      }
+      bytes += most - room;
+      if (pipe_.capacity != 0) add_load(step, number, load);
+      loads.push_back(std::move(load));
+    }
+    bool piped = pipe_.capacity != 0;
+    if (piped) STASIS_CHECK(run(step));
+    for (const Load& load : loads) {
+      // What is left in the pipe after a failure goes to wherever the next load belongs, and is replaced with
+      // it.
+      piped = piped && is_done(step, load);
+      for (const Run& piece : load.pieces) {
+        if (!piped) STASIS_CHECK(write_for_it(fd, piece));
+        written(piece);
       }
     }
-    STASIS_CHECK(run(step));
-    for (const auto& [index, piece] : pieces) {
-      int64_t result = step.result(index);
-      if (result == static_cast<int64_t>(piece.size)) continue;
-      // The limit is met by a short write, or by the first that has no room at all. (The signal that comes
-      // with it is blocked, as all are.)
-      if (result > 0 || result == -EFBIG) {
-        STASIS_CHECK(write_for_it(fd, piece));
-        continue;
-      }
-      int error = result < 0 ? static_cast<int>(-result) : ENOSPC;
-      return errno_error("write pages", fmt::format("memory at {:#x}", piece.address), error,
-                         error == ENOSPC ? kNoRoomHint : "");
-    }
-    for (const auto& entry : pieces) written(entry.second);
+    if (!piped) pipe_.capacity = 0;
   }
   return {};
 }

@@ -38,13 +38,28 @@ class SnapshotChild {
   Result<int> pass(int fd);
   // Lets the child write runs to its descriptor `number`; `written` is told of each piece. The data do not
   // pass through us, unless the child may not write them: its limits are those of the program (RLIMIT_FSIZE),
-  // ours are not. `fd` is the same file here.
+  // ours are not. `fd` is the same file here. The child lends its pages to a pipe and has the kernel copy
+  // them to the file from there (vmsplice, splice): in a fresh fork, write() would meet every page for the
+  // first time, and where page tables are virtual that costs more than the copy (docs/decisions/0005).
   Result<void> write(int number, int fd, const std::vector<Run>& runs,
                      const std::function<void(const Run&)>& written);
   Result<void> run(remote::Batch& batch);
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
 
  private:
+  // What goes through the pipe at once.
+  struct Load {
+    std::vector<Run> pieces;
+    size_t first_call = 0;
+  };
+  // In the child. Without a capacity there is none.
+  struct Pipe {
+    uint64_t read_end = 0, write_end = 0, capacity = 0;
+  };
+
+  Result<void> open_pipe();
+  void add_load(remote::Batch& batch, int number, Load& load) const;
+  static bool is_done(const remote::Batch& batch, const Load& load);
   Result<void> write_for_it(int fd, const Run& piece) const;
   SnapshotChild(HostTid pid, const remote::Foothold& foothold);
   Result<void> take_over();
@@ -53,6 +68,7 @@ class SnapshotChild {
   remote::Executor executor_;
   remote::TaskContext context_;
   std::string affinity_;
+  Pipe pipe_;
 };
 
 }  // namespace stasis::checkpoint

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <string_view>
 
+#include "base/prefault.h"
 #include "cli/command_line.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -55,6 +56,7 @@ void occupy_standard_streams() {
 
 int main(int argc, char** argv) {
   using namespace stasis;
+  prefault(kHeap);
   occupy_standard_streams();
   kernel::host_proc();  // while /proc is the host's
 

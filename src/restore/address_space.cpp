@@ -8,6 +8,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
+#include <utility>
 
 #include "restore/mapped_pages.h"
 
@@ -107,9 +109,16 @@ class Builder {
     pass_ = area.guard_pass();
     STASIS_CHECK(place_kernel_mappings(area));
     int next_run = 0;
+
     for (const auto& mapping : memory_.mappings()) {
       if (mapping.kind() == Mapping::VDSO || mapping.kind() == Mapping::VVAR) continue;
       STASIS_CHECK(map(mapping, next_run));
+    }
+    STASIS_CHECK(flush());
+    STASIS_CHECK(fill());
+    for (const auto& mapping : memory_.mappings()) {
+      if (mapping.kind() == Mapping::VDSO || mapping.kind() == Mapping::VVAR) continue;
+      STASIS_CHECK(finish(mapping));
     }
     STASIS_CHECK(set_memory_map());
     return flush();
@@ -122,7 +131,9 @@ class Builder {
   }
   Result<void> flush() {
     if (batch_.empty()) return {};
+
     STASIS_CHECK(skeleton_.run(batch_));
+
     for (size_t i = 0; i < batch_.size(); ++i) {
       int64_t result = batch_.result(i);
       if (result < 0 && result > -4096 && !is_optional(i)) {
@@ -130,25 +141,16 @@ class Builder {
                            fmt::format("system call {} at {:#x}", batch_.number(i), batch_.argument(i, 0)),
                            static_cast<int>(-result));
       }
-      auto wanted = std::find_if(expected_.begin(), expected_.end(),
-                                 [&](const auto& entry) { return entry.first == i; });
-      if (wanted != expected_.end() && static_cast<uint64_t>(result) != wanted->second) {
-        return Error{fmt::format("restart: build the memory of task {}", skeleton_.ns_pid()), "page file",
-                     "it is shorter than recorded", "`stasis verify` tells more", ErrorCode::kDamaged};
-      }
     }
-    uint64_t bytes = 0;
-    for (const auto& entry : expected_) bytes += entry.second;
-    if (bytes > 0 && read_) read_(bytes);
     batch_.clear();
     optional_.clear();
-    expected_.clear();
-    unread_ = 0;
     return {};
   }
   bool is_optional(size_t index) const {
     return std::find(optional_.begin(), optional_.end(), index) != optional_.end();
   }
+  // Of which size the pages are is decided when they come.
+  static bool is_about_size(int advice) { return advice == MADV_HUGEPAGE || advice == MADV_NOHUGEPAGE; }
   // Advice is advice: a kernel without the feature lacks it for the program, too.
   void optional(size_t index) { optional_.push_back(index); }
 
@@ -227,26 +229,58 @@ class Builder {
       uint64_t address = batch_.put({name.c_str(), name.size() + 1});
       optional(batch_.call(SYS_prctl, {kSetVma, 0, mapping.start(), size, address}));
     }
+    for (int advice : mapping.advice()) {
+      if (!is_about_size(advice)) continue;
+      STASIS_CHECK(room());
+      optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice), 0, 0, pass_}));
+    }
     auto pages = static_cast<uint64_t>(files_.page_file(index_));
     for (const auto& piece : mapped) {
       STASIS_CHECK(room());
       uint64_t private_flags = MAP_FIXED | MAP_PRIVATE | (flags & MAP_NORESERVE);
       batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, pages, piece.offset});
     }
-    for (const auto* run : runs) {
-      // In pieces: one call gives 2 GiB at most, and somebody may be watching.
-      constexpr uint64_t kPiece = 32 << 20;
-      for (uint64_t done = 0; done < run->size(); done += kPiece) {
-        const uint64_t bytes = std::min(kPiece, run->size() - done);
-        if (unread_ >= 2 * kPiece) STASIS_CHECK(flush());
-        STASIS_CHECK(room());
-        expected_.emplace_back(
-            batch_.call(SYS_pread64, {pages, run->address() + done, bytes, run->offset() + done}), bytes);
-        unread_ += bytes;
+    if (fill_protection != protection) unprotected_.insert(mapping.start());
+    to_read_.insert(to_read_.end(), runs.begin(), runs.end());
+    return {};
+  }
+
+  // We read, and the kernel copies: a read() by the process itself would meet each page for the first time,
+  // which costs more than a second copy of what is in the cache of the processor.
+  Result<void> fill() {
+    constexpr uint64_t kPiece = 64 << 10;  // of which each page is new to us, too
+    constexpr uint64_t kTold = 32 << 20;
+    std::string buffer;
+    uint64_t untold = 0;
+    for (const auto* run : to_read_) {
+      for (uint64_t done = 0; done < run->size(); done += buffer.size()) {
+        buffer.resize(std::min(kPiece, run->size() - done));
+        auto got = pread_all(files_.page_file(index_), buffer, static_cast<off_t>(run->offset() + done));
+        if (!got.ok()) {
+          Error error = std::move(got).error().within(
+              fmt::format("restart: read the memory of task {}", skeleton_.ns_pid()));
+          error.hint = "`stasis verify` tells more";
+          error.code = ErrorCode::kDamaged;
+          return error;
+        }
+        auto written = remote::write_memory(skeleton_.pid(), RemotePtr{run->address() + done}, buffer);
+        if (!written.ok()) return std::move(written).error().within("restart");
+        untold += buffer.size();
+        if (untold >= kTold && read_) read_(std::exchange(untold, 0));
       }
     }
-    if (fill_protection != protection) batch_.call(SYS_mprotect, {mapping.start(), size, protection});
+    if (untold > 0 && read_) read_(untold);
+    return {};
+  }
+
+  // What would be in the way of filling it.
+  Result<void> finish(const Mapping& mapping) {
+    STASIS_CHECK(room());
+    uint64_t size = mapping.end() - mapping.start();
+    if (unprotected_.contains(mapping.start()))
+      batch_.call(SYS_mprotect, {mapping.start(), size, mapping.protection()});
     for (int advice : mapping.advice()) {
+      if (is_about_size(advice)) continue;
       STASIS_CHECK(room());
       optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice), 0, 0, pass_}));
     }
@@ -287,11 +321,11 @@ class Builder {
   DescriptorTable& table_;
   MemoryMode mode_;
   const std::function<void(uint64_t bytes)>& read_;
-  uint64_t unread_ = 0;  // bytes that the batch is going to read
   uint64_t pass_ = 0;
   Batch batch_;
   std::vector<size_t> optional_;
-  std::vector<std::pair<size_t, uint64_t>> expected_;
+  std::vector<const schema::PageRun*> to_read_;
+  std::set<uint64_t> unprotected_;  // by the start: writable until they are filled
 };
 
 }  // namespace

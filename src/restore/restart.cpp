@@ -317,9 +317,13 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(table_->place(task, process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
+
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
+
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
+
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
+
   remote::Deadlines deadlines(deadlines_file);
   for (auto& builder : builders_) STASIS_CHECK(builder.arm(deadlines));
   deadlines.save();

@@ -89,7 +89,7 @@ Result<int> launch(const LaunchRequest& request) {
     claimed.lock.release();
     return session;
   };
-  return run_session(request.ground, record.name, start_it);
+  return run_session(request.ground, request.interval_ns > 0, record.name, start_it);
 }
 
 }  // namespace stasis::session

@@ -104,6 +104,7 @@ Result<int> restart(const RestartRequest& request) {
     if (request.progress) request.progress(done, total);
   };
   plan.release = [engine] { return engine->release(); };
+  const bool supervised = record.interval_ns > 0;
   auto start_it = [&plan, &claimed, &engine, &request]() -> Result<RunningSession> {
     // As late as possible, so that the clocks lose nothing of what the program did before it was saved, nor
     // gain much.
@@ -115,7 +116,7 @@ Result<int> restart(const RestartRequest& request) {
     engine.reset();
     return session;
   };
-  return run_session(request.ground, record.name, start_it);
+  return run_session(request.ground, supervised, record.name, start_it);
 }
 
 }  // namespace stasis::session

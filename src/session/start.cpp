@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "base/prefault.h"
 #include "session/init.h"
 #include "session/signals.h"
 #include "session/terminal_server.h"
@@ -47,10 +48,11 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
     init_plan.terminal = InitPlan::Terminal{std::move(plan.terminal->master), std::move(plan.terminal->slave),
                                             std::move(parts.listener), std::move(parts.client)};
   STASIS_TRY(Init init, Init::start(std::move(init_plan)));
+  STASIS_CHECK(parts.channel.send('I', std::to_string(init.tid().value)));
   // Who only wants to know how far we are may be gone.
   const auto told = [&parts](uint64_t bytes) { (void)parts.channel.send('P', std::to_string(bytes)).ok(); };
   if (plan.build) STASIS_CHECK(plan.build(init.tid(), told));
-  STASIS_CHECK(parts.channel.send('B', std::to_string(init.tid().value)));
+  STASIS_CHECK(parts.channel.send('B'));
   STASIS_TRY(std::string go, parts.channel.expect('G'));
   // From here on the program belongs to its init; the supervisor may die at any time.
   ::prctl(PR_SET_PDEATHSIG, 0);
@@ -70,6 +72,9 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
                                pid_t supervisor) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != supervisor) ::_exit(1);  // it died before that
+  prefault_code();
+  // What is in the background belongs to no terminal.
+  if (plan.ground == Ground::kBackground) ::setsid();
   if (auto built = build(plan, parts, streams); !built.ok()) {
     parts.channel.send_error(built.error());
     ::_exit(1);
@@ -120,6 +125,8 @@ class BuilderProcess {
     if (pid_ > 0) ::kill(pid_, SIGKILL);
     wait();
   }
+  // It has done its work, and ends by itself.
+  void leave() { pid_ = 0; }
   BuilderProcess(const BuilderProcess&) = delete;
   BuilderProcess& operator=(const BuilderProcess&) = delete;
   void wait() {
@@ -211,22 +218,29 @@ Result<RunningSession> start(StartPlan plan) {
   const auto told = [&plan](const std::string& bytes) {
     if (plan.read) plan.read(std::stoull(bytes));
   };
-  STASIS_TRY(std::string init_number, channels.first.expect('B', 'P', told));
+  STASIS_TRY(std::string init_number, channels.first.expect('I'));
   session.record = plan.record;
   STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
   STASIS_CHECK(record.write(session.record));
+  STASIS_TRY(std::string built, channels.first.expect('B', 'P', told));
   block_forwarded_signals();
   ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of the end of the session
   if (plan.ground == Ground::kBackground)
     ::prctl(PR_SET_PDEATHSIG, 0);  // the command that wants us may go now
   STASIS_CHECK(channels.first.send('G'));
   auto released = channels.first.expect('R');
-  builder.wait();
   Result<void> confirmed;
   if (released.ok() && plan.confirm) confirmed = plan.confirm();
   if (!released.ok() || !confirmed.ok()) {
+    builder.wait();
     end_session(session.record.init);
     return released.ok() ? std::move(confirmed).error() : std::move(released).error();
+  }
+  // A supervisor wants to be the parent of init, which the end of the builder makes him.
+  if (plan.ground == Ground::kBackground) {
+    builder.leave();
+  } else {
+    builder.wait();
   }
   record.accept();
   return session;

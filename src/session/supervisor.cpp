@@ -231,8 +231,7 @@ void leave_caller() {
   }
   leave_caller();
   let_go_of_inherited_descriptors();
-  bool needed = session->record.interval_ns > 0;
-  if (!caller.send('R').ok() || !needed) ::_exit(0);
+  if (!caller.send('R').ok()) ::_exit(0);
   caller.close();
   ::_exit(supervise(std::move(session).value()));
 }
@@ -253,8 +252,13 @@ void let_go_of_inherited_descriptors() {
 
 int supervise(RunningSession session) { return Supervisor(std::move(session)).run(); }
 
-Result<int> run_session(Ground ground, const std::string& name,
+Result<int> run_session(Ground ground, bool supervised, const std::string& name,
                         std::function<Result<RunningSession>()> start_it) {
+  if (ground == Ground::kBackground && !supervised) {
+    STASIS_TRY(RunningSession session, start_it());
+    fmt::print("{}\n", name);
+    return 0;
+  }
   if (ground == Ground::kForeground) {
     STASIS_TRY(RunningSession session, start_it());
     start_it = nullptr;

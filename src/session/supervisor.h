@@ -15,9 +15,10 @@ int supervise(RunningSession session);
 // closes it.
 void let_go_of_inherited_descriptors();
 
-// Runs `start_it` and then supervises, in the foreground; or, in the background, in a new process that leaves
-// our terminal, while this one returns 0 as soon as the session runs. `name` is printed then.
-Result<int> run_session(Ground ground, const std::string& name,
+// Runs `start_it` and then supervises in the foreground. In the background returns 0 as soon as the session
+// runs, and prints its `name`; when it is to be `supervised` all the same, by a new process that has left our
+// terminal.
+Result<int> run_session(Ground ground, bool supervised, const std::string& name,
                         std::function<Result<RunningSession>()> start_it);
 
 }  // namespace stasis::session
