@@ -252,7 +252,7 @@ void let_go_of_inherited_descriptors() {
 
 int supervise(RunningSession session) { return Supervisor(std::move(session)).run(); }
 
-Result<int> run_session(Ground ground, bool supervised, const std::string& name,
+Result<int> run_session(Ground ground, bool supervised, std::string name,
                         std::function<Result<RunningSession>()> start_it) {
   if (ground == Ground::kBackground && !supervised) {
     STASIS_TRY(RunningSession session, start_it());

@@ -18,7 +18,7 @@ void let_go_of_inherited_descriptors();
 // Runs `start_it` and then supervises in the foreground. In the background returns 0 as soon as the session
 // runs, and prints its `name`; when it is to be `supervised` all the same, by a new process that has left our
 // terminal.
-Result<int> run_session(Ground ground, bool supervised, const std::string& name,
+Result<int> run_session(Ground ground, bool supervised, std::string name,
                         std::function<Result<RunningSession>()> start_it);
 
 }  // namespace stasis::session
