@@ -140,27 +140,37 @@ Result<Record> load_record(const std::string& name) {
   }
 }
 
-Result<void> save_record(const Record& record) {
+Result<RecordDraft> RecordDraft::write(const Record& record) {
   STASIS_TRY(std::string directory, session_directory(record.name));
   STASIS_CHECK(make_directories(directory));
-  std::string path = directory + "/session.json";
-  std::string draft = fmt::format("{}.{}", path, ::getpid());
-  {
-    STASIS_TRY(Fd file, open_file(draft, O_WRONLY | O_CREAT | O_TRUNC, 0600));
-    // Arguments are any bytes, JSON is UTF-8: what is not is shown replaced, since it is for people only.
-    auto written =
-        write_all(file.get(), to_json(record).dump(2, ' ', false, json::error_handler_t::replace) + "\n");
-    if (!written.ok()) {
-      ::unlink(draft.c_str());
-      return std::move(written).error().within("write " + draft);
-    }
-  }
-  if (::rename(draft.c_str(), path.c_str()) < 0) {
-    Error error = errno_error("replace", path);
-    ::unlink(draft.c_str());
-    return error;
-  }
+  RecordDraft draft(directory + "/session.json");
+  STASIS_TRY(Fd file, open_file(draft.draft_, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  // Arguments are any bytes, JSON is UTF-8: what is not is shown replaced, since it is for people only.
+  auto written =
+      write_all(file.get(), to_json(record).dump(2, ' ', false, json::error_handler_t::replace) + "\n");
+  if (!written.ok()) return std::move(written).error().within("write " + draft.draft_);
+  return draft;
+}
+
+RecordDraft::RecordDraft(std::string path)
+    : path_(std::move(path)), draft_(fmt::format("{}.{}", path_, ::getpid())) {}
+
+RecordDraft::RecordDraft(RecordDraft&& other) noexcept
+    : path_(std::move(other.path_)), draft_(std::exchange(other.draft_, {})) {}
+
+RecordDraft::~RecordDraft() {
+  if (!draft_.empty()) ::unlink(draft_.c_str());
+}
+
+Result<void> RecordDraft::publish() {
+  if (::rename(draft_.c_str(), path_.c_str()) < 0) return errno_error("replace", path_);
+  draft_.clear();
   return {};
+}
+
+Result<void> save_record(const Record& record) {
+  STASIS_TRY(RecordDraft draft, RecordDraft::write(record));
+  return draft.publish();
 }
 
 Result<std::vector<Record>> all_records() {

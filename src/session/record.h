@@ -58,6 +58,21 @@ Result<std::string> session_directory(const std::string& name);
 // kNotFound when there is no such session.
 Result<Record> load_record(const std::string& name);
 Result<void> save_record(const Record& record);
+
+// A record that is on disk but not yet the session's; gone unless published.
+class RecordDraft {
+ public:
+  static Result<RecordDraft> write(const Record& record);
+  RecordDraft(RecordDraft&& other) noexcept;
+  RecordDraft& operator=(RecordDraft&&) = delete;
+  ~RecordDraft();
+  Result<void> publish();
+
+ private:
+  explicit RecordDraft(std::string path);
+  std::string path_, draft_;
+};
+
 // All that have a record, sorted by name, also those that have ended. Unreadable ones are left out.
 Result<std::vector<Record>> all_records();
 

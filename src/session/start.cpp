@@ -104,9 +104,9 @@ class RecordOnTrial {
   RecordOnTrial(const RecordOnTrial&) = delete;
   RecordOnTrial& operator=(const RecordOnTrial&) = delete;
 
-  Result<void> write(const Record& record) {
+  Result<void> publish(RecordDraft& draft) {
     written_ = true;
-    return save_record(record);
+    return draft.publish();
   }
   void accept() { accepted_ = true; }
 
@@ -221,8 +221,9 @@ Result<RunningSession> start(StartPlan plan) {
   STASIS_TRY(std::string init_number, channels.first.expect('I'));
   session.record = plan.record;
   STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
-  STASIS_CHECK(record.write(session.record));
+  STASIS_TRY(RecordDraft draft, RecordDraft::write(session.record));
   STASIS_TRY(std::string built, channels.first.expect('B', 'P', told));
+  STASIS_CHECK(record.publish(draft));
   block_forwarded_signals();
   ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of the end of the session
   if (plan.ground == Ground::kBackground)
