@@ -284,6 +284,16 @@ class FrozenTree::Freezer {
     return !stat.ok() || stat->state == 'Z' || stat->state == 'X';
   }
 
+  // True when it has stopped, and was detached, or has ended.
+  static bool let_go(const remote::Tracee& task) {
+    auto stop = task.wait(monotonic_ns() + kMillisecond);
+    if (!stop.ok()) return true;
+    if (!*stop) return false;
+    using Kind = remote::Stop::Kind;
+    if ((*stop)->kind != Kind::kExited) task.detach((*stop)->kind == Kind::kSignal ? (*stop)->signal : 0);
+    return true;
+  }
+
   void thaw() {
     for (int tid : seized_) {
       if (ended_.contains(tid)) continue;
@@ -299,13 +309,10 @@ class FrozenTree::Freezer {
     seized_.clear();
     stopped_.clear();
     ended_.clear();
-    // A parent in vfork() comes back as soon as its child, which runs again, has called exec.
-    for (int tid : late_) {
-      remote::Tracee task(HostTid{tid});
-      auto stop = task.wait(monotonic_ns() + 2000 * kMillisecond);
-      if (stop.ok() && *stop && (*stop)->kind != remote::Stop::Kind::kExited) {
-        task.detach((*stop)->kind == remote::Stop::Kind::kSignal ? (*stop)->signal : 0);
-      }
+    // A parent in vfork() comes back as soon as its child, which may be one of these, too, has called exec.
+    int64_t limit = monotonic_ns() + 2000 * kMillisecond;
+    while (!late_.empty() && monotonic_ns() < limit) {
+      std::erase_if(late_, [](int tid) { return let_go(remote::Tracee(HostTid{tid})); });
     }
     late_.clear();
   }
