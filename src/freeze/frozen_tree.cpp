@@ -76,12 +76,16 @@ class FrozenTree::Freezer {
  public:
   Freezer(HostTid init, NamespaceScanner& scanner, const Sleepers& sleepers, remote::Deadlines& deadlines)
       : init_(init), scanner_(scanner), sleepers_(sleepers), deadlines_(deadlines) {}
-  ~Freezer() { thaw(); }
+  ~Freezer() {
+    constexpr int64_t kLonger = 2000 * kMillisecond;
+    thaw(kLonger);
+  }
 
   enum class Outcome { kFrozen, kRetry };
 
   // One attempt. kRetry: some task sleeps so deeply that it cannot stop now (vfork); everything was let go.
   Result<Outcome> attempt(int64_t limit_ns) {
+    for (int tid : std::exchange(late_, {})) seized_.insert(tid);  // and still on its way to the stop
     // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows
     // nothing new.
     //    A stopped task makes no children, so the loop ends, and what it ends with is complete.
@@ -89,7 +93,7 @@ class FrozenTree::Freezer {
       STASIS_TRY(bool new_tasks, seize_all());
       STASIS_TRY(bool all_stopped, wait_all(limit_ns));
       if (!all_stopped) {
-        thaw();
+        thaw(limit_ns);
         return Outcome::kRetry;
       }
       if (!new_tasks) return Outcome::kFrozen;
@@ -294,7 +298,8 @@ class FrozenTree::Freezer {
     return true;
   }
 
-  void thaw() {
+  // Those that do not stop within the limit stay attached, for the next attempt.
+  void thaw(int64_t limit_ns) {
     for (int tid : seized_) {
       if (ended_.contains(tid)) continue;
       remote::Tracee task(HostTid{tid});
@@ -310,11 +315,10 @@ class FrozenTree::Freezer {
     stopped_.clear();
     ended_.clear();
     // A parent in vfork() comes back as soon as its child, which may be one of these, too, has called exec.
-    int64_t limit = monotonic_ns() + 2000 * kMillisecond;
-    while (!late_.empty() && monotonic_ns() < limit) {
+    int64_t deadline = monotonic_ns() + limit_ns;
+    while (!late_.empty() && monotonic_ns() < deadline) {
       std::erase_if(late_, [](int tid) { return let_go(remote::Tracee(HostTid{tid})); });
     }
-    late_.clear();
   }
 
   struct StoppedTask {
@@ -337,7 +341,7 @@ class FrozenTree::Freezer {
 };
 
 Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::string& deadlines_file) {
-  constexpr int kAttempts = 200;
+  constexpr int64_t kPatience = 10'000 * kMillisecond;
   ::signal(SIGCHLD, SIG_DFL);  // whoever started us may have ignored it; see Tracee::wait()
   std::string unstoppable;
   NamespaceScanner scanner(init);
@@ -350,12 +354,14 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::
     if (!tids.ok()) continue;
     for (int tid : *tids) sleepers.look(HostTid{tid});
   }
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+  Freezer freezer(init, scanner, sleepers, deadlines);
+  const int64_t begun = monotonic_ns();
+  for (int attempt = 0; monotonic_ns() < begun + kPatience; ++attempt) {
     int64_t since = monotonic_ns();
-    Freezer freezer(init, scanner, sleepers, deadlines);
     // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under
     // load.
-    auto outcome = freezer.attempt(std::min(20 + attempt * 5, 500) * kMillisecond);
+    const int64_t limit = std::min(20 + attempt * 5, 500) * kMillisecond;
+    auto outcome = freezer.attempt(limit);
     if (outcome.ok() && *outcome == Freezer::Outcome::kFrozen) {
       STASIS_TRY(auto tree, freezer.hand_over(since));
       tree->deadlines_ = std::move(deadlines);
@@ -368,7 +374,7 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::
     ::nanosleep(&pause, nullptr);
   }
   return Error{"freeze", unstoppable, "it sleeps uninterruptibly (in vfork, or waiting for a device)",
-               "try again when it has gone on", ErrorCode::kBusy};
+               "try again when it has gone on", ErrorCode::kRefused};
 }
 
 FrozenTree::~FrozenTree() { thaw(); }

@@ -114,6 +114,22 @@ CASE_WITH(vfork_storm, subject::kBusy | subject::kMayRefuse) {
   JOIN(pid);
 }
 
+CASE_WITH(vfork_for_a_while, subject::kBusy) {
+  pid_t pid = subject::child([] {
+    pid_t below = vfork();
+    if (below == 0) {
+      subject::mark("in-vfork");
+      for (int i = 0; i < 60; ++i) subject::pass(5);
+      _exit(0);
+    }
+    JOIN(below);
+    while (!subject::told_to_go()) subject::pass(5);
+  });
+  subject::await("in-vfork");
+  subject::hold();
+  JOIN(pid);
+}
+
 CASE_WITH(vfork_for_long, subject::kBusy | subject::kMayRefuse) {
   static int result = 0;
   pid_t pid = subject::child([] {
