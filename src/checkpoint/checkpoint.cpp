@@ -77,6 +77,7 @@ class Attempt {
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(fork_snapshots(writer));
 
+    for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
     standing_ = false;
@@ -101,6 +102,7 @@ class Attempt {
     STASIS_CHECK(files_.classify());
 
     const auto& processes = tree_->processes();
+    std::vector<size_t> living;
     for (size_t i = 0; i < processes.size(); ++i) {
       auto* out = manifest_.add_processes();
       inspect::observe_identity(processes[i], *tree_, *out);
@@ -108,14 +110,19 @@ class Attempt {
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
       for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
-      auto* memory = manifest_.add_memories();
+      manifest_.add_memories();
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
-
-      STASIS_CHECK(savers_.back()->observe(*out, *memory));
-
-      STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_, *memory));
-      observe_terminal(processes[i], *out);
+      living.push_back(i);
+    }
+    auto out = [&](size_t saver) { return manifest_.mutable_processes(static_cast<int>(living[saver])); };
+    auto memory = [&](size_t saver) { return manifest_.mutable_memories(static_cast<int>(saver)); };
+    for (size_t i = 0; i < savers_.size(); ++i)
+      STASIS_CHECK(savers_[i]->begin_observation(*out(i), *memory(i)));
+    for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->observe(*out(i), *memory(i)));
+    for (size_t i = 0; i < savers_.size(); ++i) {
+      STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
+      observe_terminal(processes[living[i]], *out(i));
     }
     observe_clocks();
     observe_session_terminal();

@@ -9,7 +9,6 @@
 #include <iterator>
 
 #include "checkpoint/page_layout.h"
-#include "inspect/process.h"
 #include "kernel/pagemap.h"
 
 namespace stasis::checkpoint {
@@ -28,13 +27,18 @@ Result<void> ProcessSaver::enter() {
     contexts_.push_back(context);
   }
   STASIS_TRY(maps_, kernel::read_maps(process_.pid));
-  STASIS_TRY(foothold_,
-             remote::Foothold::establish(process_.pid, contexts_.front(), maps_, contexts_.size() > 1));
+  STASIS_TRY(foothold_, remote::Foothold::begin(process_.pid, contexts_.front(), maps_));
+  return {};
+}
+
+Result<void> ProcessSaver::begin_observation(schema::Process& out, schema::Memory& memory) {
+  STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
+  STASIS_TRY(inspection_, inspect::begin_inspection(process_, contexts_, *foothold_, out, memory));
   return {};
 }
 
 Result<void> ProcessSaver::observe(schema::Process& out, schema::Memory& memory) {
-  return inspect::observe_process(process_, contexts_, *foothold_, out, memory);
+  return inspection_->finish(out, memory);
 }
 
 Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
@@ -274,8 +278,13 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
   return {};
 }
 
-void ProcessSaver::leave() {
+void ProcessSaver::begin_to_leave() {
   (void)resume_reaping().ok();
+  if (foothold_) foothold_->begin_release();
+}
+
+void ProcessSaver::leave() {
+  begin_to_leave();
   foothold_.reset();
 }
 

@@ -10,6 +10,7 @@
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "inspect/memory.h"
+#include "inspect/process.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
 
@@ -22,8 +23,10 @@ class ProcessSaver {
   ProcessSaver(const ProcessSaver&) = delete;
   ProcessSaver& operator=(const ProcessSaver&) = delete;
 
-  // While frozen, in this order. enter() is the first thing that happens in the process.
+  // While frozen, in this order; each for all processes before the next, so that they work at the same time.
+  // enter() is the first thing that happens in the process.
   Result<void> enter();
+  Result<void> begin_observation(schema::Process& out, schema::Memory& memory);
   Result<void> observe(schema::Process& out, schema::Memory& memory);
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
@@ -37,6 +40,7 @@ class ProcessSaver {
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
                                   std::vector<uint64_t>& covered);
   // Gives the process its own context back. Before the tree is thawed.
+  void begin_to_leave();
   void leave();
 
   // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is
@@ -55,6 +59,7 @@ class ProcessSaver {
   std::vector<remote::TaskContext> contexts_;
   std::vector<kernel::MapsEntry> maps_;
   std::unique_ptr<remote::Foothold> foothold_;
+  std::unique_ptr<inspect::Inspection> inspection_;
   std::vector<inspect::MappingFacts> mappings_;
   std::unique_ptr<SnapshotChild> child_;
   std::vector<Run> runs_;

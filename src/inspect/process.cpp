@@ -234,40 +234,70 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
   return context;
 }
 
-Result<void> observe_process(const freeze::FrozenProcess& process,
-                             const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
-                             schema::Process& out, schema::Memory& memory) {
+namespace {
+
+class ProcessInspection final : public Inspection {
+ public:
+  ProcessInspection(const freeze::FrozenProcess& process, const std::vector<remote::TaskContext>& contexts,
+                    remote::Foothold& foothold, std::vector<schema::PosixTimer> timers)
+      : process_(process),
+        contexts_(contexts),
+        foothold_(foothold),
+        questions_(process, std::move(timers)),
+        batch_(foothold.scratch()) {}
+
+  Result<void> begin() {
+    questions_.add(batch_);
+    leader_questions_.add(batch_);
+    return foothold_.start(batch_);
+  }
+
+  Result<void> finish(schema::Process& out, schema::Memory& memory) override {
+    STASIS_CHECK(foothold_.finish(batch_));
+    STASIS_CHECK(questions_.take(batch_, out, memory));
+    for (size_t i = 0; i < process_.threads.size(); ++i)
+      STASIS_CHECK(observe_thread(process_.threads[i], contexts_[i], *out.add_threads()));
+    auto* leader = out.mutable_threads(0);
+    leader_questions_.take(batch_, *leader);
+    if (!foothold_.affinity().empty()) leader->set_affinity(foothold_.affinity());
+
+    std::vector<ThreadQuestions> questions(process_.threads.size());
+    std::vector<remote::Foothold::ThreadJob> jobs;
+    for (size_t i = 1; i < process_.threads.size(); ++i) {
+      auto* thread = out.mutable_threads(static_cast<int>(i));
+      jobs.push_back(
+          {.thread = remote::Tracee(process_.threads[i].tid),
+           .context = contexts_[i],
+           .affinity = thread->affinity(),
+           .ask = [&questions, i](Batch& batch) { questions[i].add(batch); },
+           .take = [&questions, i, thread](const Batch& batch) { questions[i].take(batch, *thread); }});
+    }
+    return foothold_.run_in_threads(jobs);
+  }
+
+ private:
+  const freeze::FrozenProcess& process_;
+  const std::vector<remote::TaskContext>& contexts_;
+  remote::Foothold& foothold_;
+  ProcessQuestions questions_;
+  ThreadQuestions leader_questions_;
+  Batch batch_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
+                                                     const std::vector<remote::TaskContext>& contexts,
+                                                     remote::Foothold& foothold, schema::Process& out,
+                                                     schema::Memory& memory) {
   STASIS_CHECK(observe_files_of_process(process, out, memory));
   STASIS_TRY(auto timers, read_posix_timers(process));
   out.set_umask(process.status.umask);
   STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
   for (auto& info : shared_pending) out.add_shared_pending()->set_info(std::move(info));
-
-  ProcessQuestions questions(process, std::move(timers));
-  Batch batch(foothold.scratch());
-  questions.add(batch);
-  std::vector<ThreadQuestions> thread_questions;
-  thread_questions.reserve(process.threads.size());
-  thread_questions.emplace_back().add(batch);
-  STASIS_CHECK(foothold.run(batch));
-  STASIS_CHECK(questions.take(batch, out, memory));
-  Batch thread_batch(foothold.thread_scratch());
-  for (size_t i = 0; i < process.threads.size(); ++i) {
-    auto* thread = out.add_threads();
-    STASIS_CHECK(observe_thread(process.threads[i], contexts[i], *thread));
-    if (i == 0) {
-      thread_questions[0].take(batch, *thread);
-      if (!foothold.affinity().empty()) thread->set_affinity(foothold.affinity());
-    } else {
-      thread_batch.clear();
-      ThreadQuestions mine;
-      mine.add(thread_batch);
-      STASIS_CHECK(foothold.run_in(remote::Tracee(process.threads[i].tid), contexts[i], thread->affinity(),
-                                   thread_batch));
-      mine.take(thread_batch, *thread);
-    }
-  }
-  return {};
+  auto inspection = std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(timers));
+  STASIS_CHECK(inspection->begin());
+  return std::unique_ptr<Inspection>(std::move(inspection));
 }
 
 void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,

@@ -18,9 +18,16 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 
 // Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
 // those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
-Result<void> observe_process(const freeze::FrozenProcess& process,
-                             const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
-                             schema::Process& out, schema::Memory& memory);
+// While the process works on its half, others can be begun.
+class Inspection {
+ public:
+  virtual ~Inspection() = default;
+  virtual Result<void> finish(schema::Process& out, schema::Memory& memory) = 0;
+};
+Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
+                                                     const std::vector<remote::TaskContext>& contexts,
+                                                     remote::Foothold& foothold, schema::Process& out,
+                                                     schema::Memory& memory);
 
 // Pid, parent, group, session, state: all there is of a zombie. `to_ns` maps host pids to the session's.
 void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,

@@ -15,21 +15,23 @@
 namespace stasis::remote {
 
 // Where batches live in the address space of the task.
+// Calls first, then their data.
 struct Scratch {
+  static constexpr uint64_t kCallSize = 64;
   RemotePtr address;
   uint64_t size = 0;
+  size_t max_calls = 512;
+  uint64_t data_offset() const { return max_calls * kCallSize; }
 };
 
 // Collects calls and their data for a given scratch area. Results and output data are there after it ran.
 class Batch {
  public:
-  static constexpr size_t kMaxCalls = 512;
-  static constexpr uint64_t kCallSize = 64;
-  static constexpr uint64_t kDataOffset = kMaxCalls * kCallSize;
+  static constexpr uint64_t kCallSize = Scratch::kCallSize;
 
   explicit Batch(Scratch scratch) : scratch_(scratch) {}
 
-  // Adds a call; the index is for result(). At most kMaxCalls.
+  // Adds a call; the index is for result(). At most as many as the area holds.
   size_t call(long number, std::initializer_list<uint64_t> arguments) {
     std::array<uint64_t, 8> call = {static_cast<uint64_t>(number)};
     size_t position = 1;
@@ -49,7 +51,8 @@ class Batch {
   uint64_t put(std::string_view bytes) {
     uint64_t address = reserve(bytes.size());
     has_input_ = true;
-    std::memcpy(data_.data() + (address - scratch_.address.value - kDataOffset), bytes.data(), bytes.size());
+    std::memcpy(data_.data() + (address - scratch_.address.value - scratch_.data_offset()), bytes.data(),
+                bytes.size());
     return address;
   }
   template <typename T>
@@ -60,12 +63,12 @@ class Batch {
   uint64_t reserve(size_t size) {
     size_t offset = (data_.size() + 15) & ~size_t{15};
     data_.resize(offset + size);
-    return scratch_.address.value + kDataOffset + offset;
+    return scratch_.address.value + scratch_.data_offset() + offset;
   }
 
   bool fits(size_t more_calls, size_t more_data) const {
-    return calls_.size() + more_calls <= kMaxCalls &&
-           data_.size() + more_data + 64 <= scratch_.size - kDataOffset;
+    return calls_.size() + more_calls <= scratch_.max_calls &&
+           data_.size() + more_data + 64 <= scratch_.size - scratch_.data_offset();
   }
   bool empty() const { return calls_.empty(); }
   size_t size() const { return calls_.size(); }
@@ -84,7 +87,8 @@ class Batch {
   template <typename T>
   T output(uint64_t address) const {
     T object;
-    std::memcpy(&object, data_.data() + (address - scratch_.address.value - kDataOffset), sizeof object);
+    std::memcpy(&object, data_.data() + (address - scratch_.address.value - scratch_.data_offset()),
+                sizeof object);
     return object;
   }
 

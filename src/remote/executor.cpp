@@ -79,6 +79,7 @@ Registers restarted(Registers registers) {
 }
 
 Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_view bytes) const {
+  if (code_is_writable_) return write_memory(task, address, bytes);
   if (!memory_ || memory_->task != task) {
     STASIS_TRY(Fd opened, kernel::open_proc(task, "mem", O_RDWR));
     memory_ = std::make_shared<OpenMemory>(OpenMemory{task, std::move(opened)});
@@ -151,7 +152,8 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
 
 Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch,
                              const std::string& processor) const {
-  if (batch.calls_.size() > Batch::kMaxCalls || Batch::kDataOffset + batch.data_.size() > scratch_.size) {
+  if (batch.calls_.size() > scratch_.max_calls ||
+      scratch_.data_offset() + batch.data_.size() > scratch_.size) {
     return Error{
         "run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
   }
@@ -159,7 +161,7 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
       task.tid(), scratch_.address,
       {reinterpret_cast<const char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
   if (batch.has_input_) {
-    STASIS_CHECK(write_memory(task.tid(), scratch_.address + Batch::kDataOffset,
+    STASIS_CHECK(write_memory(task.tid(), scratch_.address + scratch_.data_offset(),
                               {batch.data_.data(), batch.data_.size()}));
   }
   return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored, processor);
@@ -176,15 +178,9 @@ Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context,
   }
   if (stop.signal != context.report_signal) return false;
   // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen
-  // to it.
-  STASIS_TRY(std::string raw, task.signal_info());
-  siginfo_t info;
-  std::memcpy(&info, raw.data(), sizeof info);
-  if (info.si_code != SI_TKILL) return false;
-  if (info.si_pid == context.tgid.value) return true;
-  // Our own reports show the sender as the reader's namespace sees it; the program counter settles it.
+  // to it. It could come anywhere; ours comes behind the call that sends it.
   STASIS_TRY(Registers now, task.registers());
-  return now.rip >= code_.value && now.rip < code_.value + stub_size();
+  return now.rip == code_.value + static_cast<uint64_t>(stasis_stub_reported - stasis_stub_begin);
 }
 
 Result<bool> Executor::advance(const Tracee& task, const TaskContext& context, const Stop& stop) const {
@@ -223,7 +219,7 @@ Result<void> Executor::fetch(HostTid task, Batch& batch) const {
       {{batch.calls_.data(), calls_size}, {batch.data_.data(), batch.data_.size()}}};
   std::array<iovec, 2> remote = {
       {{reinterpret_cast<void*>(scratch_.address.value), calls_size},
-       {reinterpret_cast<void*>(scratch_.address.value + Batch::kDataOffset), batch.data_.size()}}};
+       {reinterpret_cast<void*>(scratch_.address.value + scratch_.data_offset()), batch.data_.size()}}};
   ssize_t count = ::process_vm_readv(task.value, local.data(), local.size(), remote.data(), remote.size(), 0);
   if (count != static_cast<ssize_t>(calls_size + batch.data_.size()))
     return errno_error("read results", fmt::format("task {}", task), count < 0 ? errno : EFAULT);
@@ -241,8 +237,8 @@ Result<void> Executor::run(const Tracee& task, const TaskContext& context, Batch
   return finish(task, context, batch);
 }
 
-Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
-                                     long number, std::initializer_list<uint64_t> arguments) const {
+Result<void> Executor::start_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
+                                    long number, std::initializer_list<uint64_t> arguments) const {
   STASIS_CHECK(install(task.tid(), context, unwind));
   std::array<uint64_t, 8> call = {static_cast<uint64_t>(number)};
   size_t position = 1;
@@ -250,10 +246,19 @@ Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& cont
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
   STASIS_CHECK(write_stub(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
-  STASIS_CHECK(enter(task, context, slot.value, 1, Results::kInRegister, {}));
+  return enter(task, context, slot.value, 1, Results::kInRegister, {});
+}
+
+Result<int64_t> Executor::finish_single(const Tracee& task, const TaskContext& context) const {
   STASIS_CHECK(await_report(task, context));
   STASIS_TRY(Registers after, task.registers());
   return static_cast<int64_t>(after.r14);
+}
+
+Result<int64_t> Executor::run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
+                                     long number, std::initializer_list<uint64_t> arguments) const {
+  STASIS_CHECK(start_single(task, context, unwind, number, arguments));
+  return finish_single(task, context);
 }
 
 }  // namespace stasis::remote

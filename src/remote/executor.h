@@ -37,7 +37,9 @@ Registers restarted(Registers registers);
 class Executor {
  public:
   Executor() = default;
-  Executor(RemotePtr code, Scratch scratch) : code_(code), scratch_(scratch) {}
+  // `code_is_writable`: also for the task itself; then its memory is enough to put the stub there.
+  Executor(RemotePtr code, Scratch scratch, bool code_is_writable = false)
+      : code_(code), scratch_(scratch), code_is_writable_(code_is_writable) {}
 
   RemotePtr code() const { return code_; }
   Scratch scratch() const { return scratch_; }
@@ -67,6 +69,9 @@ class Executor {
   // start() and finish().
   Result<void> run(const Tracee& task, const TaskContext& context, Batch& batch) const;
   // A single call without a scratch area; its arguments and result are registers only.
+  Result<void> start_single(const Tracee& task, const TaskContext& context, const Unwind& unwind, long number,
+                            std::initializer_list<uint64_t> arguments) const;
+  Result<int64_t> finish_single(const Tracee& task, const TaskContext& context) const;
   Result<int64_t> run_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
                              long number, std::initializer_list<uint64_t> arguments) const;
 
@@ -81,6 +86,7 @@ class Executor {
 
   RemotePtr code_;
   Scratch scratch_;
+  bool code_is_writable_ = false;
   // /proc/PID/mem of the task that was written to last; copies of an executor are for other tasks.
   struct OpenMemory {
     HostTid task;

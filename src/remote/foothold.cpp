@@ -67,9 +67,23 @@ Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> map
   return refuse(task, "no room for a few hundred bytes of code in its executable mappings", {});
 }
 
-Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const TaskContext& context,
-                                                      std::span<const kernel::MapsEntry> maps,
-                                                      bool many_threads) {
+namespace {
+
+constexpr uint64_t kAreaProtection = PROT_READ | PROT_WRITE;
+// Shared, so that it never merges with memory of the program; a snapshot child may use the same pages, since
+// the program itself has let go of them by then. Fetched at once: page by page costs more.
+constexpr uint64_t kAreaFlags = MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE;
+
+// A thread's page: the stub, then its batch.
+constexpr uint64_t kStationStub = 1024;
+constexpr size_t kStationCalls = 16;
+constexpr size_t kMostStations = 32;
+static_assert(kMostStations * kPageSize < kMagicOffset);
+
+}  // namespace
+
+Result<std::unique_ptr<Foothold>> Foothold::begin(HostTid leader, const TaskContext& context,
+                                                  std::span<const kernel::MapsEntry> maps) {
   std::unique_ptr<Foothold> foothold(new Foothold(leader, context));
   uint64_t size = stub_size();
   STASIS_TRY(RemotePtr cave, find_cave(leader, maps, 2 * size));
@@ -80,39 +94,36 @@ Result<std::unique_ptr<Foothold>> Foothold::establish(HostTid leader, const Task
   }
   foothold->leader_executor_ = Executor(cave, {{0}, kScratchSize});
   foothold->thread_executor_ = Executor(cave + size, {});
-  STASIS_CHECK(foothold->map_leader_area());
-  STASIS_CHECK(foothold->share_processor());
-  if (many_threads) STASIS_CHECK(foothold->map_thread_area());
+  foothold->state_ = State::kEntering;
+  STASIS_CHECK(foothold->leader_executor_.start_single(
+      foothold->leader_, context, {}, SYS_mmap,
+      {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0}));
+  return foothold;
+}
+
+Result<void> Foothold::complete(std::span<const kernel::MapsEntry> maps, bool many_threads) {
+  STASIS_CHECK(take_leader_area());
+  STASIS_CHECK(share_processor());
+  if (many_threads) STASIS_CHECK(map_thread_area());
 
   // Areas that somebody left behind who was killed between two steps.
-  Batch batch(foothold->scratch());
+  Batch batch(scratch());
   for (const auto& entry : maps) {
     if (!entry.shared || entry.end - entry.start != kScratchSize || !entry.name.starts_with("/dev/zero"))
       continue;
     std::string magic(kMagic.size(), '\0');
-    if (read_memory(leader, RemotePtr{entry.start + kMagicOffset}, magic).ok() && magic == kMagic) {
+    if (read_memory(leader_.tid(), RemotePtr{entry.start + kMagicOffset}, magic).ok() && magic == kMagic) {
       batch.call(SYS_munmap, {entry.start, kScratchSize});
-      foothold->cleared_.insert(entry.start);
+      cleared_.insert(entry.start);
     }
   }
-  STASIS_CHECK(foothold->run(batch));
-  return foothold;
+  return run(batch);
 }
 
-namespace {
-
-constexpr uint64_t kAreaProtection = PROT_READ | PROT_WRITE;
-// Shared, so that it never merges with memory of the program; a snapshot child may use the same pages, since
-// the program itself has let go of them by then.
-constexpr uint64_t kAreaFlags = MAP_SHARED | MAP_ANONYMOUS;
-
-}  // namespace
-
-Result<void> Foothold::map_leader_area() {
-  parked_ = true;
-  STASIS_TRY(int64_t address,
-             leader_executor_.run_single(leader_, context_, {}, SYS_mmap,
-                                         {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0}));
+Result<void> Foothold::take_leader_area() {
+  auto mapped = leader_executor_.finish_single(leader_, context_);
+  state_ = State::kParked;
+  STASIS_TRY(int64_t address, std::move(mapped));
   if (address < 0 && address > -4096) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()),
                  fmt::format("no memory for a scratch area: {}", std::strerror(static_cast<int>(-address))),
@@ -130,15 +141,31 @@ Result<void> Foothold::map_leader_area() {
 
 Result<void> Foothold::map_thread_area() {
   Batch batch(scratch());
-  size_t mapped = batch.call(SYS_mmap, {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0});
+  constexpr uint64_t kWithCode = kAreaProtection | PROT_EXEC;
+  size_t mapped = batch.call(SYS_mmap, {0, kScratchSize, kWithCode, kAreaFlags, ~uint64_t{0}, 0});
   STASIS_CHECK(run(batch));
+  bool with_code = batch.result(mapped) >= 0;
+  if (!with_code) {
+    batch.clear();
+    mapped = batch.call(SYS_mmap, {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0});
+    STASIS_CHECK(run(batch));
+  }
   if (batch.result(mapped) < 0) {
     return errno_error("map a scratch area", fmt::format("task {}", leader_.tid()),
                        static_cast<int>(-batch.result(mapped)));
   }
-  RemotePtr second{static_cast<uint64_t>(batch.result(mapped))};
-  STASIS_CHECK(write_memory(leader_.tid(), second + kMagicOffset, kMagic));
-  thread_executor_.set_scratch({second, kUsable});
+  thread_area_ = static_cast<uint64_t>(batch.result(mapped));
+  RemotePtr area{thread_area_};
+  STASIS_CHECK(write_memory(leader_.tid(), area + kMagicOffset, kMagic));
+  if (!with_code) {
+    thread_executor_.set_scratch({area, kUsable});
+    return {};
+  }
+  for (size_t i = 0; i < kMostStations; ++i) {
+    RemotePtr page = area + i * kPageSize;
+    Scratch scratch{page + kStationStub, kPageSize - kStationStub, kStationCalls};
+    stations_.emplace_back(page, scratch, true);
+  }
   return {};
 }
 
@@ -161,33 +188,72 @@ Result<void> Foothold::run(Batch& batch) { return leader_executor_.run(leader_, 
 Result<void> Foothold::start(const Batch& batch) { return leader_executor_.start(leader_, context_, batch); }
 Result<void> Foothold::finish(Batch& batch) { return leader_executor_.finish(leader_, context_, batch); }
 
-Result<void> Foothold::run_in(const Tracee& thread, const TaskContext& context, const std::string& affinity,
-                              Batch& batch) {
+Result<void> Foothold::run_in_threads(const std::vector<ThreadJob>& jobs) {
+  if (stations_.empty()) {
+    for (const ThreadJob& job : jobs) STASIS_CHECK(run_in(job));
+    return {};
+  }
+  const size_t window = stations_.size();
+  std::vector<Batch> batches;
+  for (const Executor& station : stations_) batches.emplace_back(station.scratch());
+  // If we die now, each thread finishes its batch in its own page, which nobody else touches, and goes back.
+  auto start = [&](size_t i) -> Result<void> {
+    const Executor& station = stations_[i % window];
+    Batch& batch = batches[i % window];
+    batch.clear();
+    jobs[i].ask(batch);
+    STASIS_CHECK(station.install(leader_.tid(), jobs[i].context, {.unmap_scratch = false}));
+    return station.start(jobs[i].thread, jobs[i].context, batch);
+  };
+  auto finish = [&](size_t i) -> Result<void> {
+    const ThreadJob& job = jobs[i];
+    STASIS_CHECK(stations_[i % window].finish(job.thread, job.context, batches[i % window]));
+    job.take(batches[i % window]);
+    STASIS_CHECK(job.thread.set_signal_mask(job.context.mask));
+    return job.thread.set_registers(job.context.registers);
+  };
+  Result<void> result;
+  size_t started = 0;
+  for (size_t finished = 0; finished < jobs.size(); ++finished) {
+    for (; result.ok() && started < jobs.size() && started - finished < window; ++started)
+      result = start(started);
+    if (finished == started) break;
+    // Also after a failure: a thread that runs cannot be let go.
+    auto done = finish(finished);
+    if (result.ok()) result = std::move(done);
+  }
+  return result;
+}
+
+Result<void> Foothold::run_in(const ThreadJob& job) {
+  Batch batch(thread_executor_.scratch());
+  job.ask(batch);
   // If we die now the thread finishes its batch in its own area, which nobody else touches, and goes back to
   // its processors.
   Executor::Unwind unwind{.unmap_scratch = false};
   const std::string& ours = kernel::OneProcessor::mask();
-  bool moves = !ours.empty() && !affinity.empty() && affinity != ours && affinity.size() <= kAffinitySize;
+  bool moves =
+      !ours.empty() && !job.affinity.empty() && job.affinity != ours && job.affinity.size() <= kAffinitySize;
   if (moves) {
     RemotePtr area = leader_executor_.scratch().address;
-    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, affinity.size(),
+    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, job.affinity.size(),
                                     (area + kThreadMaskOffset).value};
     std::string bytes(reinterpret_cast<const char*>(back.data()), sizeof back);
-    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + affinity));
+    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + job.affinity));
     unwind.undo_calls = area + kThreadUndoOffset;
     unwind.undo_count = 1;
   }
-  STASIS_CHECK(thread_executor_.install(leader_.tid(), context, unwind));
-  STASIS_CHECK(thread_executor_.start(thread, context, batch, moves ? ours : std::string()));
-  STASIS_CHECK(thread_executor_.finish(thread, context, batch));
-  if (moves) kernel::set_affinity(thread.tid(), affinity);
-  STASIS_CHECK(thread.set_signal_mask(context.mask));
-  return thread.set_registers(context.registers);
+  STASIS_CHECK(thread_executor_.install(leader_.tid(), job.context, unwind));
+  STASIS_CHECK(thread_executor_.start(job.thread, job.context, batch, moves ? ours : std::string()));
+  STASIS_CHECK(thread_executor_.finish(job.thread, job.context, batch));
+  if (moves) kernel::set_affinity(job.thread.tid(), job.affinity);
+  job.take(batch);
+  STASIS_CHECK(job.thread.set_signal_mask(job.context.mask));
+  return job.thread.set_registers(job.context.registers);
 }
 
 bool Foothold::is_ours(uint64_t address) const {
-  for (const Executor* executor : {&leader_executor_, &thread_executor_}) {
-    uint64_t start = executor->scratch().address.value;
+  for (uint64_t start : {leader_executor_.scratch().address.value, thread_area_}) {
     if (start != 0 && address >= start && address < start + kScratchSize) return true;
   }
   return cleared_.contains(address);
@@ -221,9 +287,13 @@ Result<void> Foothold::install_undo() {
   return leader_executor_.install(leader_.tid(), context_, {.undo_calls = place, .undo_count = all.size()});
 }
 
-void Foothold::release() {
-  if (!parked_) return;
-  parked_ = false;
+// Every step is tried: the task may have been killed meanwhile, and then nothing of this matters.
+void Foothold::begin_release() {
+  if (state_ == State::kEntering) {
+    (void)take_leader_area().ok();
+    state_ = State::kParked;
+  }
+  if (state_ != State::kParked) return;
   // Whoever armed something beyond that did not come to undo it himself.
   while (undo_.size() > (affinity_.empty() ? 0U : 1U)) {
     Batch batch(scratch());
@@ -232,20 +302,26 @@ void Foothold::release() {
     (void)run(batch).ok();
     (void)disarm_undo().ok();
   }
-  // Every step is tried: the task may have been killed meanwhile, and then nothing of this matters.
-  if (thread_executor_.scratch().address.value != 0) {
+  if (thread_area_ != 0) {
     Batch batch(scratch());
-    batch.call(SYS_munmap, {thread_executor_.scratch().address.value, kScratchSize});
+    batch.call(SYS_munmap, {thread_area_, kScratchSize});
     (void)run(batch).ok();
   }
   kernel::set_affinity(leader_.tid(), affinity_);
+  state_ = State::kLeaving;
   uint64_t area = leader_executor_.scratch().address.value;
-  if (area != 0) {
-    // The stub must not unmap it a second time by itself: another thread may have got the addresses by then.
-    (void)leader_executor_
-        .run_single(leader_, context_, {.unmap_scratch = false}, SYS_munmap, {area, kScratchSize})
-        .ok();
-  }
+  if (area == 0) return;
+  // The stub must not unmap it a second time by itself: another thread may have got the addresses by then.
+  left_ = leader_executor_
+              .start_single(leader_, context_, {.unmap_scratch = false}, SYS_munmap, {area, kScratchSize})
+              .ok();
+}
+
+void Foothold::release() {
+  begin_release();
+  if (state_ != State::kLeaving) return;
+  state_ = State::kOut;
+  if (left_) (void)leader_executor_.finish_single(leader_, context_).ok();
   (void)leader_.set_signal_mask(context_.mask).ok();
   (void)leader_.set_registers(context_.registers).ok();
   std::string zeros(2 * stub_size(), '\0');

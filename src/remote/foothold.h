@@ -2,6 +2,7 @@
 // batches.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -23,10 +24,11 @@ Result<RemotePtr> find_cave(HostTid task, std::span<const kernel::MapsEntry> map
 class Foothold {
  public:
   // `leader` is stopped with `context`. kBusy: a task is still leaving the stub of somebody who died; thaw
-  // and retry.
-  static Result<std::unique_ptr<Foothold>> establish(HostTid leader, const TaskContext& context,
-                                                     std::span<const kernel::MapsEntry> maps,
-                                                     bool many_threads);
+  // and retry. In two halves, like everything that a process does for us, so that many can work at once: who
+  // waits for each of a thousand tasks waits a thousand times for a processor.
+  static Result<std::unique_ptr<Foothold>> begin(HostTid leader, const TaskContext& context,
+                                                 std::span<const kernel::MapsEntry> maps);
+  Result<void> complete(std::span<const kernel::MapsEntry> maps, bool many_threads);
   ~Foothold();
   Foothold(const Foothold&) = delete;
   Foothold& operator=(const Foothold&) = delete;
@@ -34,15 +36,19 @@ class Foothold {
   // Batches for the leader are built for this area.
   Scratch scratch() const { return leader_executor_.scratch(); }
   Result<void> run(Batch& batch);
-  // In two halves, so that many processes can work at once.
   Result<void> start(const Batch& batch);
   Result<void> finish(Batch& batch);
 
-  // For another thread of the process: a batch in thread_scratch(). Its context is put back at once.
-  Scratch thread_scratch() const { return thread_executor_.scratch(); }
-  // `affinity` is the thread's, as the kernel has it; meanwhile it is on our processor.
-  Result<void> run_in(const Tracee& thread, const TaskContext& context, const std::string& affinity,
-                      Batch& batch);
+  // A batch of a few calls for each of the other threads; many run at once. `ask` fills it, `take` gets it
+  // back with the results. The thread's context is put back at once.
+  struct ThreadJob {
+    Tracee thread;
+    const TaskContext& context;
+    const std::string& affinity;  // as the kernel has it
+    std::function<void(Batch&)> ask;
+    std::function<void(const Batch&)> take;
+  };
+  Result<void> run_in_threads(const std::vector<ThreadJob>& jobs);
 
   // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses
   // there.
@@ -63,11 +69,14 @@ class Foothold {
   Result<void> disarm_undo();
   static constexpr size_t kMaxUndoCalls = 240;
 
+  // In two halves as well; the destructor does what is missing.
+  void begin_release();
   void release();
 
  private:
   Foothold(HostTid leader, TaskContext context) : leader_(leader), context_(context) {}
-  Result<void> map_leader_area();
+  Result<void> run_in(const ThreadJob& job);
+  Result<void> take_leader_area();
   Result<void> map_thread_area();
   Result<void> share_processor();
   Result<void> install_undo();
@@ -75,8 +84,14 @@ class Foothold {
   Tracee leader_;
   TaskContext context_;
   Executor leader_executor_;
+  // Threads have stubs of their own: in the thread area, which only they and we know, a page for each of
+  // those that run at once; or, where the program may have no memory that is both writable and executable,
+  // one behind the leader's, and then one thread runs at a time.
+  std::vector<Executor> stations_;
   Executor thread_executor_;
-  bool parked_ = false;
+  uint64_t thread_area_ = 0;
+  enum class State { kOut, kEntering, kParked, kLeaving } state_ = State::kOut;
+  bool left_ = false;           // on its way out of the stub
   std::set<uint64_t> cleared_;  // areas of somebody who was killed
   std::vector<UndoCalls> undo_;
   std::string affinity_;  // of the leader, which is on our processor meanwhile; empty: where it likes
