@@ -66,6 +66,9 @@ class Attempt {
   Result<Report> execute() {
     kernel::OneProcessor together;
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
+    // Many work side by side, on all processors.
+    constexpr size_t kFew = 2;
+    if (tree_->processes().size() > kFew) together.release();
     if (tree_->processes().empty()) {
       return Error{"checkpoint", request_.session, "no process of it is left", {}, ErrorCode::kNotFound};
     }
@@ -135,9 +138,9 @@ class Attempt {
     for (const auto& process : manifest_.processes()) {
       if (process.state() != schema::Process::ZOMBIE) STASIS_CHECK(savers_[next++]->suspend_reaping(process));
     }
-    for (auto& saver : savers_) {
-      STASIS_CHECK(saver->fork_snapshot());
+    STASIS_CHECK(ProcessSaver::fork_snapshots(savers_));
 
+    for (auto& saver : savers_) {
       STASIS_CHECK(saver->save_wiped_memory(writer));
 
       STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));

@@ -73,8 +73,16 @@ Result<void> ProcessSaver::resume_reaping() {
   return foothold_->disarm_undo();
 }
 
-Result<void> ProcessSaver::fork_snapshot() {
-  STASIS_TRY(child_, SnapshotChild::fork(*foothold_));
+Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers) {
+  std::vector<remote::Foothold*> footholds;
+  for (const auto& saver : savers) footholds.push_back(saver->foothold_.get());
+  STASIS_TRY(auto children, SnapshotChild::fork(footholds));
+  for (size_t i = 0; i < savers.size(); ++i) savers[i]->child_ = std::move(children[i]);
+  for (const auto& saver : savers) STASIS_CHECK(saver->complete_snapshot());
+  return {};
+}
+
+Result<void> ProcessSaver::complete_snapshot() {
   // Ranges with MADV_DONTFORK are missing in the child, which shows in its size.
   STASIS_TRY(uint64_t size_of_original, kernel::mapped_pages(process_.pid));
   STASIS_TRY(uint64_t size_of_copy, kernel::mapped_pages(child_->pid()));
@@ -115,10 +123,12 @@ Result<void> ProcessSaver::fork_snapshot() {
   }
   STASIS_CHECK(foothold_->arm_undo(undo));
   STASIS_CHECK(foothold_->run(allow));
-  auto forked = SnapshotChild::fork(*foothold_);
+  remote::Foothold* own = foothold_.get();
+  auto forked = SnapshotChild::fork({&own, 1});
   STASIS_CHECK(foothold_->run(forbid));
   STASIS_CHECK(foothold_->disarm_undo());
-  STASIS_TRY(child_, std::move(forked));
+  STASIS_TRY(auto children, std::move(forked));
+  child_ = std::move(children.front());
   return {};
 }
 

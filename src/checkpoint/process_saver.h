@@ -30,7 +30,7 @@ class ProcessSaver {
   Result<void> observe(schema::Process& out, schema::Memory& memory);
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
-  Result<void> fork_snapshot();
+  static Result<void> fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers);
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
@@ -51,6 +51,8 @@ class ProcessSaver {
 
  private:
   std::string describe() const;
+  // With the ranges that a fork leaves out.
+  Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;
   Result<void> make_readable(const std::vector<Run>& runs);
   Result<Fd> page_file(image::Writer& writer);

@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <deque>
+#include <utility>
 
 #include "base/clock.h"
 #include "kernel/affinity.h"
@@ -31,74 +33,141 @@ SnapshotChild::SnapshotChild(HostTid pid, const remote::Foothold& foothold)
       context_(foothold.context()),
       affinity_(foothold.affinity()) {}
 
-Result<std::unique_ptr<SnapshotChild>> SnapshotChild::fork(remote::Foothold& foothold) {
-  HostTid leader = foothold.leader().tid();
-  Batch batch(foothold.scratch());
+// The forks of many processes at once.
+class SnapshotChild::Forks {
+ public:
+  explicit Forks(std::span<remote::Foothold* const> footholds) {
+    for (remote::Foothold* foothold : footholds) forks_.emplace_back(*foothold);
+  }
+
+  Result<std::vector<std::unique_ptr<SnapshotChild>>> run() {
+    for (Fork& fork : forks_) start(fork);
+    // Each helper stops first; then come, in any order, the first stop of the child, and the helper's end
+    // followed by the leader's report. The helper's exit status says whether there is a child to wait for.
+    // All are waited for, also when one of them fails: what runs cannot be let go.
+    while (!std::all_of(forks_.begin(), forks_.end(), [](const Fork& fork) { return fork.is_settled(); })) {
+      int status = 0;
+      pid_t pid = ::waitpid(-1, &status, __WALL);
+      if (pid < 0 && errno == EINTR) continue;
+      if (pid < 0) return errno_error("fork", {});
+      handle(remote::decode_stop(pid, status));
+    }
+    std::vector<std::unique_ptr<SnapshotChild>> children;
+    for (Fork& fork : forks_) {
+      STASIS_CHECK(complete(fork));
+      children.push_back(std::move(fork.child));
+    }
+    return children;
+  }
+
+ private:
+  struct Fork {
+    explicit Fork(remote::Foothold& process) : foothold(process), batch(process.scratch()) {}
+    HostTid leader() const { return foothold.leader().tid(); }
+    bool is_settled() const { return !failure.ok() || (leader_reported && !(expects_child && !child)); }
+    Error error(std::string cause, std::string hint) const {
+      return Error{"fork", fmt::format("task {}", leader()), std::move(cause), std::move(hint)};
+    }
+
+    remote::Foothold& foothold;
+    Batch batch;
+    size_t cloned = 0;
+    HostTid helper;
+    std::unique_ptr<SnapshotChild> child;
+    bool leader_reported = false;
+    bool expects_child = false;
+    Result<void> failure;
+  };
+
   // The helper shares the memory and has no exit signal; in the stub it closes its copy of the descriptors,
   // forks the snapshot child, and leaves. Both are traced from birth. Then the leader reaps it, so that
   // nothing is left of it.
-  size_t cloned = batch.call(SYS_clone, {CLONE_VM | CLONE_PTRACE, 0, 0, 0, 0});
-  size_t reaped = batch.call_with_last(SYS_wait4, {0, __WALL, 0});
-  STASIS_CHECK(foothold.start(batch));
+  static void start(Fork& fork) {
+    fork.cloned = fork.batch.call(SYS_clone, {CLONE_VM | CLONE_PTRACE, 0, 0, 0, 0});
+    fork.batch.call_with_last(SYS_wait4, {0, __WALL, 0});
+    fork.failure = fork.foothold.start(fork.batch);
+  }
 
-  // The helper stops first; then come, in any order, the first stop of the child, and the helper's end
-  // followed by the leader's report. The helper's exit status says whether there is a child to wait for.
-  HostTid helper;
-  std::unique_ptr<SnapshotChild> child;
-  bool leader_reported = false;
-  bool expect_child = false;
-  while (!leader_reported || (expect_child && !child)) {
-    int status = 0;
-    pid_t pid = ::waitpid(-1, &status, __WALL);
-    if (pid < 0 && errno == EINTR) continue;
-    if (pid < 0) return errno_error("fork", fmt::format("task {}", leader));
-    Stop stop = remote::decode_stop(pid, status);
-    if (stop.task == leader) {
-      STASIS_TRY(leader_reported, foothold.executor().advance(Tracee(leader), foothold.context(), stop));
-      continue;
-    }
-    if (stop.kind == Stop::Kind::kExited) {
-      if (stop.task == helper && status != 0) expect_child = false;
-      if (child && stop.task == child->pid_) {
-        return Error{"fork", fmt::format("task {}", leader), "the copy of the process was killed",
-                     "try again"};
+  template <typename Predicate>
+  Fork* find(Predicate&& predicate) {
+    auto found = std::find_if(forks_.begin(), forks_.end(), predicate);
+    return found == forks_.end() ? nullptr : &*found;
+  }
+
+  void handle(const Stop& stop) {
+    if (Fork* fork = find([&](const Fork& one) { return one.leader() == stop.task; })) {
+      auto reported = fork->foothold.executor().advance(Tracee(stop.task), fork->foothold.context(), stop);
+      if (reported.ok()) {
+        fork->leader_reported = *reported;
+      } else {
+        fork->failure = std::move(reported).error();
       }
-      continue;
+    } else if (stop.kind == Stop::Kind::kExited) {
+      handle_end(stop);
+    } else if (stop.kind == Stop::Kind::kInterrupt) {
+      handle_birth(stop.task);
+    } else {
+      (void)Tracee(stop.task).resume(stop.kind == Stop::Kind::kSignal ? stop.signal : 0).ok();
     }
-    if (stop.kind == Stop::Kind::kInterrupt) {
-      // From now on they die with us; before, they leave by themselves (see stub.S).
-      (void)Tracee(stop.task).set_options(PTRACE_O_EXITKILL).ok();
-      if (helper.value == 0) {
-        auto descent = kernel::read_stat(stop.task);
-        bool is_helper = descent.ok() && descent->parent == leader;
-        if (is_helper) {
-          helper = stop.task;
-          expect_child = true;
-          STASIS_CHECK(Tracee(helper).resume());
-          continue;
-        }
-      }
-      child.reset(new SnapshotChild(stop.task, foothold));
-      continue;
+  }
+
+  void handle_end(const Stop& stop) {
+    if (Fork* fork = find([&](const Fork& one) { return one.helper == stop.task; })) {
+      if (stop.status != 0) fork->expects_child = false;
+    } else if (Fork* process =
+                   find([&](const Fork& one) { return one.child && one.child->pid_ == stop.task; })) {
+      process->failure = process->error("the copy of the process was killed", "try again");
     }
-    STASIS_CHECK(Tracee(stop.task).resume(stop.kind == Stop::Kind::kSignal ? stop.signal : 0));
   }
-  STASIS_CHECK(foothold.executor().fetch(leader, batch));
-  if (batch.result(cloned) < 0) {
-    return errno_error("fork", fmt::format("task {}", leader), static_cast<int>(-batch.result(cloned)),
-                       "a checkpoint needs room for one more process and a copy of what changes meanwhile");
+
+  void handle_birth(HostTid task) {
+    // From now on they die with us; before, they leave by themselves (see stub.S).
+    (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
+    auto stat = kernel::read_stat(task);
+    Fork* fork = find(
+        [&](const Fork& one) { return one.helper.value == 0 && stat.ok() && stat->parent == one.leader(); });
+    if (fork != nullptr) {
+      fork->helper = task;
+      fork->expects_child = true;
+      (void)Tracee(task).resume().ok();
+      return;
+    }
+    // Its father may be gone already, but in its memory it has his stub, with the number of the process.
+    fork = find([&](const Fork& one) {
+      return one.expects_child && !one.child &&
+             one.foothold.executor().is_installed_for(task, one.foothold.context());
+    });
+    if (fork != nullptr) {
+      fork->child.reset(new SnapshotChild(task, fork->foothold));
+    } else {
+      ::kill(task.value, SIGKILL);  // a copy whose process has failed meanwhile
+    }
   }
-  (void)reaped;
-  if (child) STASIS_CHECK(child->take_over());
-  if (!child) {
-    return Error{"fork", fmt::format("task {}", leader),
-                 "no memory for a copy of the process, or no room for a process",
-                 "see ulimit -u, the pids cgroup, and vm.overcommit_memory"};
+
+  static Result<void> complete(Fork& fork) {
+    STASIS_CHECK(std::move(fork.failure));
+    STASIS_CHECK(fork.foothold.executor().fetch(fork.leader(), fork.batch));
+    if (int64_t result = fork.batch.result(fork.cloned); result < 0) {
+      return errno_error("fork", fmt::format("task {}", fork.leader()), static_cast<int>(-result),
+                         "a checkpoint needs room for one more process and a copy of what changes meanwhile");
+    }
+    if (!fork.child) {
+      return fork.error("no memory for a copy of the process, or no room for a process",
+                        "see ulimit -u, the pids cgroup, and vm.overcommit_memory");
+    }
+    return {};
   }
-  return child;
+
+  std::deque<Fork> forks_;
+};
+
+Result<std::vector<std::unique_ptr<SnapshotChild>>> SnapshotChild::fork(
+    std::span<remote::Foothold* const> footholds) {
+  return Forks(footholds).run();
 }
 
-// In the copy of the memory that the child has, the stub still reports as the leader.
+// In the copy of the memory that the child has, the stub still reports as the leader. That can wait until the
+// program goes on.
 Result<void> SnapshotChild::take_over() {
   STASIS_TRY(auto status, kernel::read_status(pid_));
   context_.tgid = status.ns_tgid;
@@ -115,7 +184,10 @@ SnapshotChild::~SnapshotChild() {
   }
 }
 
-Result<void> SnapshotChild::run(Batch& batch) { return executor_.run(Tracee(pid_), context_, batch); }
+Result<void> SnapshotChild::run(Batch& batch) {
+  if (!std::exchange(is_ours_, true)) STASIS_CHECK(take_over());
+  return executor_.run(Tracee(pid_), context_, batch);
+}
 
 Result<int> SnapshotChild::pass(int fd) {
   // The child makes a socket pair, we borrow one end of it (pidfd_getfd) and send the descriptor to the

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,9 @@ struct Run {
 // it is a grandchild without an exit signal, and the child between the two is reaped on the spot.
 class SnapshotChild {
  public:
-  // Forks the process in which `foothold` stands.
-  static Result<std::unique_ptr<SnapshotChild>> fork(remote::Foothold& foothold);
+  // Forks the processes in which the footholds stand, all at the same time; the children are in their order.
+  static Result<std::vector<std::unique_ptr<SnapshotChild>>> fork(
+      std::span<remote::Foothold* const> footholds);
   ~SnapshotChild();
   SnapshotChild(const SnapshotChild&) = delete;
   SnapshotChild& operator=(const SnapshotChild&) = delete;
@@ -47,6 +49,7 @@ class SnapshotChild {
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
 
  private:
+  class Forks;
   // What goes through the pipe at once.
   struct Load {
     std::vector<Run> pieces;
@@ -68,6 +71,7 @@ class SnapshotChild {
   remote::Executor executor_;
   remote::TaskContext context_;
   std::string affinity_;
+  bool is_ours_ = false;
   Pipe pipe_;
 };
 

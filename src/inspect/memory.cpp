@@ -85,6 +85,18 @@ class Classifier {
         std::move(cause), std::move(hint), ErrorCode::kRefused};
   }
 
+  // A library is four or five mappings in a row.
+  bool still_named(const kernel::MapsEntry& entry, struct stat& status) {
+    if (entry.name != last_name_ || entry.device != last_device_ || entry.inode != last_inode_) {
+      last_is_named_ = path_still_names(process_.pid, entry, last_status_);
+      last_name_ = entry.name;
+      last_device_ = entry.device;
+      last_inode_ = entry.inode;
+    }
+    status = last_status_;
+    return last_is_named_;
+  }
+
   Result<void> classify_private_file(MappingFacts& facts) {
     const auto& entry = facts.entry;
     if (entry.name.starts_with("/dev/zero") || entry.name.starts_with("/anon_hugepage")) {
@@ -96,7 +108,7 @@ class Classifier {
     if (entry.name.starts_with("anon_inode:"))
       return refuse(entry, "this kind of memory cannot be saved", {});
     struct stat status = {};
-    if (!entry.name.ends_with(kDeleted) && path_still_names(process_.pid, entry, status)) {
+    if (!entry.name.ends_with(kDeleted) && still_named(entry, status)) {
       if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) {
         return refuse(entry, "it is memory of a device", "only a plugin that knows the device could save it");
       }
@@ -130,7 +142,7 @@ class Classifier {
       return refuse(entry, "this kind of memory cannot be saved", {});
     bool anonymous = entry.name.starts_with("/dev/zero");
     struct stat status = {};
-    if (!anonymous && !entry.name.ends_with(kDeleted) && path_still_names(process_.pid, entry, status)) {
+    if (!anonymous && !entry.name.ends_with(kDeleted) && still_named(entry, status)) {
       if (S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode)) {
         return refuse(entry, "it is memory of a device", "only a plugin that knows the device could save it");
       }
@@ -164,6 +176,10 @@ class Classifier {
   const DescriptorGraph& files_;
   SharedMemoryTable& shared_;
   schema::Manifest& manifest_;
+  std::string last_name_;
+  uint64_t last_device_ = 0, last_inode_ = 0;
+  struct stat last_status_ = {};
+  bool last_is_named_ = false;
 };
 
 // VmFlags and the madvise() that sets each.

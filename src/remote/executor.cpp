@@ -131,6 +131,16 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
   return write_stub(task, code_, stub);
 }
 
+bool Executor::is_installed_for(HostTid task, const TaskContext& context) const {
+  std::string stub(stub_size(), '\0');
+  size_t code = static_cast<size_t>(stasis_stub_context - stasis_stub_begin);
+  if (!read_memory(task, code_, stub).ok() || !stub.starts_with(std::string_view(stasis_stub_begin, code)))
+    return false;
+  StubContext data;
+  std::memcpy(&data, stub.data() + code, sizeof data);
+  return data.tgid == static_cast<uint32_t>(context.tgid.value);
+}
+
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
                              Results results, const std::string& processor) const {
   Registers registers = context.registers;

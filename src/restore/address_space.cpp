@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -38,12 +39,7 @@ Error changed(const Mapping& mapping, std::string cause) {
                "the program needs the very file that it had mapped; put it back", ErrorCode::kRefused};
 }
 
-Result<void> check_identity(const Mapping& mapping) {
-  struct stat status = {};
-  if (::stat(mapping.path().c_str(), &status) != 0) {
-    return errno_error("restart: map a file", mapping.path(), errno,
-                       "the program needs the file that it had mapped; put it back");
-  }
+Result<void> check_identity(const Mapping& mapping, const struct stat& status) {
   const auto& identity = mapping.identity();
   int64_t modified = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
   // A shared mapping shows what is in the file now, as it did before; only code and data that the program
@@ -331,10 +327,17 @@ class Builder {
 }  // namespace
 
 Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
+  std::map<std::string, struct stat> seen;  // a library is four or five mappings in each process
   for (const auto& memory : manifest.memories()) {
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (named && !mapping.path().empty()) STASIS_CHECK(check_identity(mapping));
+      if (!named || mapping.path().empty()) continue;
+      auto [status, is_new] = seen.try_emplace(mapping.path());
+      if (is_new && ::stat(mapping.path().c_str(), &status->second) != 0) {
+        return errno_error("restart: map a file", mapping.path(), errno,
+                           "the program needs the file that it had mapped; put it back");
+      }
+      STASIS_CHECK(check_identity(mapping, status->second));
     }
   }
   return {};
