@@ -85,6 +85,7 @@ class Attempt {
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
+    STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
@@ -123,6 +124,14 @@ class Attempt {
     observe_clocks();
     observe_session_terminal();
     return {};
+  }
+
+  Result<void> capture_written_files(image::Writer& writer) {
+    std::vector<MappedFiles> mapped;
+    mapped.reserve(savers_.size());
+    for (const auto& saver : savers_)
+      mapped.push_back({saver->process().pid, saver->process().status.ns_tgid, &saver->mappings()});
+    return capture_files(files_, mapped, request_.files, request_.stop, writer, manifest_);
   }
 
   Result<void> fork_snapshots(image::Writer& writer) {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 #include "restore/mapped_pages.h"
 
@@ -297,10 +298,18 @@ class Builder {
 }  // namespace
 
 Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
+  // What is going to be put back need not be there yet.
+  std::set<std::string_view> captured;
+  for (const auto& file : manifest.captured_files()) {
+    if (file.method() != schema::CapturedFile::CONTENT) continue;
+    captured.insert(file.path());
+    captured.insert(file.other_paths().begin(), file.other_paths().end());
+  }
   for (const auto& memory : manifest.memories()) {
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (named && !mapping.path().empty()) STASIS_CHECK(check_identity(mapping));
+      if (named && !mapping.path().empty() && !captured.contains(mapping.path()))
+        STASIS_CHECK(check_identity(mapping));
     }
   }
   return {};
