@@ -281,15 +281,16 @@ Result<void> CapturedFiles::replace(const CapturedFile& file, const struct stat&
   return rewrite(file);
 }
 
-// A new file takes the place of the old one in one step, so that the name always leads to one of them, and
-// the old one, which others may have open, becomes what is kept. False when the directory does not allow
-// that.
+// The file is made under the name of what is kept, and then the two names are exchanged in one step: the name
+// always leads to one of them, others may have the newer one open, and being killed at any moment loses
+// nothing. False when the directory does not allow that.
 Result<bool> CapturedFiles::replace_by_exchange(const CapturedFile& file, const struct stat& present) {
   const std::string& path = file.path();
-  const std::string draft = fmt::format("{}/.{}.restart-{}", directory_of(path), base_of(path), ::getpid());
-  auto made = open_file(draft, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+  STASIS_TRY(const std::string aside, fresh_aside(path));
+  if (directory_of(aside) != directory_of(path)) return false;
+  auto made = open_file(aside, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
   if (!made.ok()) return false;
-  const auto give_up = [&draft] { ::unlink(draft.c_str()); };
+  const auto give_up = [&aside] { ::unlink(aside.c_str()); };
   auto content = image_.open_file(file.content());
   auto copied = content.ok() ? resource::copy_content(content->get(), made->get())
                              : Result<void>(std::move(content).error());
@@ -309,15 +310,12 @@ Result<bool> CapturedFiles::replace_by_exchange(const CapturedFile& file, const 
     return false;
   }
   set_modified(made->get(), file.modified_ns());
-  auto aside = fresh_aside(path);
-  if (!aside.ok() || directory_of(*aside) != directory_of(path) ||
-      ::renameat2(AT_FDCWD, draft.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {
+  if (::renameat2(AT_FDCWD, aside.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {
     give_up();
     return false;
   }
-  if (::renameat2(AT_FDCWD, draft.c_str(), AT_FDCWD, aside->c_str(), RENAME_NOREPLACE) != 0) *aside = draft;
-  undo_.push_back({Undo::What::kExchange, path, *aside, 0});
-  notes_.push_back(fmt::format("{} is as of the checkpoint again; what it was is in {}", path, *aside));
+  undo_.push_back({Undo::What::kExchange, path, aside, 0});
+  notes_.push_back(fmt::format("{} is as of the checkpoint again; what it was is in {}", path, aside));
   return true;
 }
 

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import time
 import unittest
 
 from harness import ProgramTest, wait_for
@@ -118,11 +119,14 @@ class FileTest(ProgramTest):
 
     def end_all(self):
         import outside
-        for pid in outside.having_in_environment(f"STASIS_HOME={self.box.home}"):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        # What is being born in one look is found by the next.
+        while left := outside.having_in_environment(f"STASIS_HOME={self.box.home}"):
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.01)
 
     # --- steps
 
@@ -506,6 +510,64 @@ class Limits(FileTest):
         wait_for("it prints", lambda: len(self.lines(output)) > whole + 10)
         numbers = [int(line) for line in self.lines(output) if line != "printer"]
         self.assertEqual(numbers, list(range(1, len(numbers) + 1)))
+
+
+class Killed(FileTest):
+    def test_a_killed_restart_loses_nothing(self):
+        """Whenever it is killed: what the file had is in the file, or in one that was kept."""
+        import random
+        dice = random.Random(4)
+        self.count(4 << 20)
+        self.box.stasis("checkpoint", "counter")
+        self.kill()
+        moments = {"before": 0, "after": 0}
+        for attempt in range(30):
+            newer = b"newer %d " % attempt * 1000
+            (self.work / "data").write_bytes(newer)
+            (self.work / "log").write_bytes((self.work / "log").read_bytes() + newer)
+            restart = subprocess.Popen(self.box.line([self.box.binary, "restart", "counter", "--background"]),
+                                       env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                restart.wait(dice.uniform(0, 0.08))
+            except subprocess.TimeoutExpired:
+                pass
+            restart.kill()  # while it executes it has no environment to be found by
+            self.end_all()
+            restart.wait()
+            self.box.assert_gone("counter")
+            data = (self.work / "data").read_bytes()
+            moments["before" if data == newer else "after"] += 1
+            asides = [path.read_bytes() for path in self.work.glob("*.before-restart-*")]
+            self.assertTrue(data == newer or newer in asides, attempt)
+            self.assertTrue(newer in (self.work / "log").read_bytes() or any(newer in a for a in asides), attempt)
+        self.assertTrue(all(moments.values()), f"all at one moment: {moments}")
+        self.restart()
+        self.go_on()
+
+
+class FullDisk(FileTest):
+    FILE_SYSTEM, SIZE = "ext4", 100
+
+    def test_a_restart_without_room_changes_nothing(self):
+        self.count(20 << 20)
+        self.box.stasis("checkpoint", "counter")
+        self.go_on()
+        self.kill()
+        before = {name: (self.work / name).read_bytes() for name in os.listdir(self.work)}
+        ballast = self.place / "ballast"
+        with open(ballast, "wb") as file:
+            free = os.statvfs(self.place).f_bavail * os.statvfs(self.place).f_frsize
+            os.posix_fallocate(file.fileno(), 0, free - (3 << 20))
+        for flags in ((), ("--name", "copy")):
+            done = self.restart("counter", *flags, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("No space", done.said)
+            self.assertEqual({name: (self.work / name).read_bytes() for name in os.listdir(self.work)}, before)
+            self.assertEqual(list(self.store.glob("*/files-*")), [])
+        ballast.unlink()
+        self.restart()
+        self.go_on()
 
 
 class FullStore(FileTest):

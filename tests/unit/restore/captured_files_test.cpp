@@ -1,4 +1,5 @@
-// What becomes of the files of a checkpoint: put back or copied, the newer kept, everything undone on failure.
+// What becomes of the files of a checkpoint: put back or copied, the newer kept, everything undone on
+// failure.
 #include "restore/captured_files.h"
 
 #include <fcntl.h>
