@@ -16,6 +16,7 @@
 #include <set>
 
 #include "base/clock.h"
+#include "checkpoint/file_flush.h"
 #include "checkpoint/process_saver.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
@@ -291,6 +292,7 @@ void end_strays(const std::set<int>& program) {
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   warm_up();
+  if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
   for (int attempt = 1;; ++attempt) {
     std::optional<Attempt> trial(std::in_place, request);
     auto report = trial->execute();

@@ -14,7 +14,7 @@ from harness import ProgramTest, wait_for
 
 # Writes a number to a file, to a mapped file and to a log, and looks before whether the last one is there.
 COUNTER = """
-import mmap, os, sys, time
+import ctypes, mmap, os, sys, time
 directory = sys.argv[1]
 pad = int(sys.argv[2]) if len(sys.argv) > 2 else 0
 os.chdir(directory)
@@ -24,8 +24,12 @@ for at in range(4096, 4096 + pad, 1 << 20):
     os.pwrite(data, b"x" * (1 << 20), at)
 mapped_fd = os.open("mapped", os.O_RDWR | os.O_CREAT, 0o600)
 os.ftruncate(mapped_fd, 8192)
-mapped = mmap.mmap(mapped_fd, 8192)
-os.close(mapped_fd)  # the mapping has to do
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+address = libc.mmap(None, 8192, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, mapped_fd, 0)
+mapped = (ctypes.c_char * 8192).from_address(address)
+os.close(mapped_fd)  # the mapping has to do: Python's own would keep a descriptor
 mapped[4096:4116] = b"%20d" % 0
 itself = open(__file__)  # for reading
 log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
