@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/prefault.h"
+#include "checkpoint/file_flush.h"
 #include "checkpoint/process_saver.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
@@ -78,6 +79,7 @@ class Attempt {
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
+    STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(fork_snapshots(writer));
 
     for (auto& saver : savers_) saver->begin_to_leave();
@@ -130,6 +132,14 @@ class Attempt {
     observe_clocks();
     observe_session_terminal();
     return {};
+  }
+
+  Result<void> capture_written_files(image::Writer& writer) {
+    std::vector<MappedFiles> mapped;
+    mapped.reserve(savers_.size());
+    for (const auto& saver : savers_)
+      mapped.push_back({saver->process().pid, saver->process().status.ns_tgid, &saver->mappings()});
+    return capture_files(files_, mapped, request_.files, request_.stop, writer, manifest_);
   }
 
   Result<void> fork_snapshots(image::Writer& writer) {
@@ -295,6 +305,7 @@ Result<Report> run(const Request& request) {
   // Memory that we need while the program stands still is fetched from the kernel before.
   constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
   prefault(kEnough, kForFewTasks);
+  if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
   for (int attempt = 1;; ++attempt) {
     std::optional<Attempt> trial(std::in_place, request);
     auto report = trial->execute();

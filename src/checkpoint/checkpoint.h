@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "checkpoint/file_capture.h"
 #include "inspect/descriptors.h"
 
 namespace stasis::checkpoint {
@@ -25,6 +26,7 @@ struct Request {
   uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
   std::array<inspect::SessionStdio, 3> stdio;
   bool user_namespace = false;
+  FilePolicy files;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty
 };
 

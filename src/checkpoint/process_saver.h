@@ -30,6 +30,8 @@ class ProcessSaver {
   Result<void> observe(schema::Process& out, schema::Memory& memory);
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
+  const freeze::FrozenProcess& process() const { return process_; }
+  const std::vector<inspect::MappingFacts>& mappings() const { return mappings_; }
   static Result<void> fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers);
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "cli/file_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -13,6 +14,7 @@ using nlohmann::json;
 
 struct CheckpointOptions {
   session::CheckpointRequest request;
+  FileOptions files;
   bool as_json = false;
 };
 
@@ -29,6 +31,10 @@ void print_report(const std::string& name, const checkpoint::Report& report) {
 }
 
 int run_checkpoint(CheckpointOptions& options) {
+  options.request.files = options.files.chosen_mode();
+  auto limit = options.files.chosen_limit();
+  if (!limit.ok()) return report(limit.error());
+  options.request.files_limit = *limit;
   Progress progress("checkpoint " + options.request.name);
   options.request.progress = [&progress](uint64_t done, uint64_t total) { progress.update(done, total); };
   auto result = session::checkpoint_session(options.request);
@@ -54,6 +60,7 @@ CLI::App* add_checkpoint(CLI::App& app, int& status) {
   verb->add_flag("--stop", options->request.stop,
                  "End the session when it is saved; nothing runs in between");
   verb->add_option("--tag", options->request.tag, "A note that 'stasis list' shows");
+  options->files.add_to(*verb, "as launched");
   verb->add_flag("--json", options->as_json, "Print the result as JSON");
   verb->footer(R"(
 A checkpoint that fails or is refused leaves the program running and the earlier checkpoints as they were.
@@ -61,6 +68,7 @@ A checkpoint that fails or is refused leaves the program running and the earlier
 Examples:
   stasis checkpoint db
   stasis checkpoint db --tag before-upgrade
+  stasis checkpoint vm --files=copy            also a disk of many GiB, while it stands still
   stasis checkpoint db --stop && stasis restart db)");
   verb->callback([options, &status] { status = run_checkpoint(*options); });
   return verb;

@@ -45,4 +45,19 @@ Result<int64_t> parse_duration(const std::string& text) {
   return number * seconds * kSecond;
 }
 
+Result<uint64_t> parse_size(const std::string& text) {
+  uint64_t number = 0;
+  auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string unit(end, text.data() + text.size());
+  if (unit.ends_with("iB")) unit.resize(unit.size() - 2);
+  constexpr std::string_view kUnits = "KMGT";
+  const size_t power = unit.size() == 1 ? kUnits.find(unit[0]) : std::string_view::npos;
+  const unsigned shift = power == std::string_view::npos ? 0 : 10 * (static_cast<unsigned>(power) + 1);
+  if (problem != std::errc() || (!unit.empty() && shift == 0) ||
+      number > (std::numeric_limits<uint64_t>::max() >> shift))
+    return Error{"read a size", text, "not a size",
+                 "use a number of bytes, or one with K, M, G or T, such as 64M", ErrorCode::kUsage};
+  return number << shift;
+}
+
 }  // namespace stasis::cli

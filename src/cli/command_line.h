@@ -17,4 +17,7 @@ const std::vector<std::string>& command_after_dashes();
 // "90s", "10m", "2h", "1d"; a number alone is seconds.
 Result<int64_t> parse_duration(const std::string& text);
 
+// "64M", "2G", "1000000": bytes, with K, M, G or T for powers of 1024.
+Result<uint64_t> parse_size(const std::string& text);
+
 }  // namespace stasis::cli

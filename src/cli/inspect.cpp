@@ -113,6 +113,41 @@ json shared_memories_json(const Inspection& inspection) {
   return objects;
 }
 
+// How the content of a captured file was taken.
+const char* method_name(const schema::CapturedFile& file) {
+  switch (file.method()) {
+    case schema::CapturedFile::LENGTH:
+      return "length";
+    case schema::CapturedFile::IDENTITY:
+      return "identity";
+    default:
+      return file.cloned() ? "clone" : "copy";
+  }
+}
+
+json captured_files_json(const schema::Manifest& manifest) {
+  json files = json::array();
+  for (const auto& file : manifest.captured_files()) {
+    files.push_back({{"path", file.path()},
+                     {"how", method_name(file)},
+                     {"bytes", file.size()},
+                     {"append_only", file.appended()},
+                     {"content", file.content()}});
+  }
+  return files;
+}
+
+void print_captured_files(const schema::Manifest& manifest) {
+  if (manifest.captured_files_size() == 0) return;
+  fmt::print("\nFiles as of the checkpoint ({})\n", manifest.captured_files_size());
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& file : manifest.captured_files()) {
+    rows.push_back({"  " + printable(file.path()), human_size(file.size()), method_name(file),
+                    file.appended() ? "append-only" : "", file.content()});
+  }
+  print_table({{"  PATH"}, {"SIZE", Align::kRight}, {"HOW"}, {""}, {"CONTENT"}}, rows);
+}
+
 void print_image_json(const image::Image& image, const Inspection& inspection) {
   const auto& manifest = image.manifest();
   json files = json::array();
@@ -138,6 +173,7 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"memories", memories_json(inspection)},
       {"shared_memories", shared_memories_json(inspection)},
       {"descriptions", descriptions_json(inspection)},
+      {"captured_files", captured_files_json(manifest)},
       {"files", files},
       {"warnings", std::vector<std::string>(manifest.warnings().begin(), manifest.warnings().end())},
   };
@@ -271,6 +307,7 @@ int run_inspect(const InspectOptions& options) {
   print_processes(inspection);
   print_memory(inspection, options.mappings);
   print_descriptors(inspection);
+  print_captured_files(image->manifest());
   return kExitOk;
 }
 

@@ -1,6 +1,7 @@
 #include "session/launch.h"
 
 #include "cli/command_line.h"
+#include "cli/file_options.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
@@ -10,6 +11,7 @@ namespace {
 struct LaunchOptions {
   session::LaunchRequest request;
   std::string interval;
+  FileOptions files;
   bool background = false;
   CLI::App* verb = nullptr;
 };
@@ -40,6 +42,10 @@ int run_launch(LaunchOptions& options) {
     if (!interval.ok()) return report(interval.error());
     request.interval_ns = *interval;
   }
+  if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
+  auto limit = options.files.chosen_limit();
+  if (!limit.ok()) return report(limit.error());
+  if (*limit) request.files.limit = **limit;
   if (options.background) request.ground = session::Ground::kBackground;
   auto status = session::launch(request);
   if (status.ok()) return *status;
@@ -58,6 +64,7 @@ CLI::App* add_launch(CLI::App& app, int& status) {
                    "Directory for its checkpoints (default: <state>/store)");
   verb->add_option("--interval", options->interval, "Save it this often: 90s, 10m, 2h, 1d");
   verb->add_option("--keep", options->request.keep, "How many interval checkpoints to keep (default: all)");
+  options->files.add_to(*verb, "auto");
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");

@@ -10,6 +10,7 @@ namespace {
 struct RestartOptions {
   session::RestartRequest request;
   std::string memory = "mapped";
+  std::string files;
   std::string interval;
   std::optional<uint32_t> keep;
   bool background = false;
@@ -18,6 +19,9 @@ struct RestartOptions {
 int run_restart(RestartOptions& options) {
   session::RestartRequest& request = options.request;
   request.memory = options.memory == "mapped" ? restore::MemoryMode::kMapped : restore::MemoryMode::kEager;
+  if (options.files == "put-back") request.files = restore::FileUse::kPutBack;
+  if (options.files == "copies") request.files = restore::FileUse::kCopies;
+  if (options.files == "keep") request.files = restore::FileUse::kKeep;
   if (options.background) request.ground = session::Ground::kBackground;
   if (!options.interval.empty()) {
     auto interval = parse_duration(options.interval);
@@ -49,6 +53,13 @@ CLI::App* add_restart(CLI::App& app, int& status) {
           "are read before the program goes on")
       ->check(CLI::IsMember({"mapped", "eager"}))
       ->capture_default_str();
+  verb->add_option(
+          "--files", options->files,
+          "Files that the checkpoint captured. put-back: they become what they were, and what is newer is "
+          "kept as NAME.before-restart-ID; copies: the session gets its own in the store; keep: they stay "
+          "as they are. Default: put-back, but copies with another --name")
+      ->check(CLI::IsMember({"put-back", "copies", "keep"}))
+      ->type_name("HOW");
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
   verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
   verb->footer(R"(

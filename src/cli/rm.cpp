@@ -6,6 +6,7 @@
 #include "cli/stores.h"
 #include "cli/verbs.h"
 #include "image/store.h"
+#include "session/record.h"
 
 namespace stasis::cli {
 namespace {
@@ -27,7 +28,14 @@ Result<void> remove_all(const std::string& text, const RmOptions& options) {
   STASIS_TRY(auto store, store_of(reference.session, options.store));
   const std::string directory = store + "/" + reference.session;
   STASIS_TRY(auto entries, image::list(directory));
-  if (entries.empty() && !options.force) {
+  // A session that runs has its files in use.
+  auto record = session::load_record(reference.session);
+  const bool runs = record.ok() && session::is_alive(*record);
+  std::vector<std::string> own;
+  if (!runs) {
+    STASIS_TRY(own, image::remove_own_files(directory));
+  }
+  if (entries.empty() && own.empty() && !options.force) {
     return Error{"remove checkpoints", reference.session, fmt::format("there is none in {}", store),
                  "stasis list shows what there is", ErrorCode::kNotFound};
   }
@@ -76,7 +84,9 @@ CLI::App* add_rm(CLI::App& app, int& status) {
                    "SESSION@ID, a checkpoint's directory, or SESSION when it has only one")
       ->required();
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
-  verb->add_flag("--all", options->all, "All checkpoints of the sessions named");
+  verb->add_flag(
+      "--all", options->all,
+      "All checkpoints of the sessions named, and the files of their own of those that do not run");
   verb->add_flag("--force", options->force,
                  "Nothing to remove is no error; SESSION alone is its newest checkpoint");
   verb->footer(R"(

@@ -21,6 +21,7 @@ struct Verified {
   std::string directory;
   uint64_t bytes = 0;
   int files = 0;
+  uint64_t unsummed = 0;
 };
 
 // Fills in what was found out before an error.
@@ -29,6 +30,7 @@ Result<void> verify(const std::string& reference, const std::string& store, Veri
   STASIS_TRY(auto image, image::Image::open(verified.directory));
   verified.bytes = image.logical_size();
   verified.files = image.manifest().files_size();
+  for (const auto& file : image.manifest().files()) verified.unsummed += file.unsummed() ? file.size() : 0;
   Progress progress("verify " + reference);
   return image.verify([&](uint64_t done, uint64_t total) { progress.update(done, total); });
 }
@@ -47,13 +49,17 @@ int run_verify(const VerifyOptions& options) {
       if (result.ok()) {
         object["bytes"] = verified.bytes;
         object["files"] = verified.files;
+        object["unsummed_bytes"] = verified.unsummed;
       } else {
         object["error"] = result.error().message();
       }
       all.push_back(std::move(object));
     } else if (result.ok()) {
-      fmt::print("{}: good: {} in {} file{}\n", verified.directory, human_size(verified.bytes),
-                 verified.files, verified.files == 1 ? "" : "s");
+      fmt::print("{}: good: {} in {} file{}{}\n", verified.directory, human_size(verified.bytes),
+                 verified.files, verified.files == 1 ? "" : "s",
+                 verified.unsummed == 0 ? ""
+                                        : fmt::format("; {} of them are clones without sums, and can be read",
+                                                      human_size(verified.unsummed)));
     } else {
       report(result.error());
     }

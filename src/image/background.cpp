@@ -25,11 +25,12 @@ constexpr uint64_t kFlushExtent = 16 << 20;
 
 Background::~Background() { stop(); }
 
-void Background::add(std::string name, Fd fd) {
+void Background::add(std::string name, Fd fd, bool summed) {
   std::lock_guard lock(mutex_);
   File& file = files_.emplace_back();
   file.name = std::move(name);
   file.fd = std::move(fd);
+  file.summed = summed;
 }
 
 void Background::written(const std::string& name, uint64_t up_to) {
@@ -72,6 +73,7 @@ void Background::fail(Error error) {
 
 std::optional<Background::Block> Background::claim_block() {
   for (File& file : files_) {
+    if (!file.summed) continue;
     const uint64_t offset = file.claimed * kBlockSize;
     if (offset >= file.ready) continue;
     const uint64_t left = file.ready - offset;
@@ -167,6 +169,11 @@ Result<void> Background::finish() {
     struct stat status;
     if (fstat(file.fd.get(), &status) != 0) return errno_error("write checkpoint", file.name);
     file.size = file.ready = static_cast<uint64_t>(status.st_size);
+    if (!file.summed) {
+      // Blocks that it shares count like its own.
+      file.stored = std::min(file.size, static_cast<uint64_t>(status.st_blocks) * 512);
+      continue;
+    }
     const uint64_t blocks = (file.size + kBlockSize - 1) / kBlockSize;
     if (blocks < file.claimed) {
       return Error{"write checkpoint", file.name, "it has become shorter since it was written", "",

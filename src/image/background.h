@@ -31,6 +31,7 @@ class Background {
     uint64_t size = 0;     // set by finish()
     uint64_t stored = 0;
     std::vector<uint64_t> sums;
+    bool summed = true;  // else it is only synced
   };
 
   Background() = default;
@@ -38,7 +39,7 @@ class Background {
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
 
-  void add(std::string name, Fd fd);
+  void add(std::string name, Fd fd, bool summed = true);
   void written(const std::string& name, uint64_t up_to);
 
   // Sums and syncs everything. Afterwards files() does not change any more.

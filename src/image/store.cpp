@@ -152,6 +152,23 @@ Result<std::string> resolve(const std::string& text, const std::string& store) {
   return resolve(reference, store);
 }
 
+Result<std::vector<std::string>> remove_own_files(const std::string& session_store) {
+  std::vector<std::string> removed;
+  auto directory = open_directory(session_store);
+  if (!directory) {
+    if (directory.error().code == ErrorCode::kNotFound) return removed;
+    return std::move(directory).error();
+  }
+  STASIS_CHECK(check_ours(directory->get(), session_store));
+  STASIS_TRY(auto names, directory_names(directory->get(), session_store));
+  for (const auto& name : names) {
+    if (!name.starts_with(kOwnFilesPrefix)) continue;
+    STASIS_CHECK(remove_directory(directory->get(), name));
+    removed.push_back(name);
+  }
+  return removed;
+}
+
 Result<void> remove(const std::string& directory) {
   std::string bare = directory;
   while (bare.size() > 1 && bare.back() == '/') bare.pop_back();

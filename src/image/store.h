@@ -46,6 +46,11 @@ Result<Reference> parse_reference(const std::string& text);
 Result<std::string> resolve(const Reference& reference, const std::string& store);
 Result<std::string> resolve(const std::string& text, const std::string& store);
 
+// <store>/<SESSION>/files-N: files of a session that runs on copies (session/restart). Not a checkpoint's.
+inline constexpr const char* kOwnFilesPrefix = "files-";
+// Removes those, with all that is in them. The names of the directories that are gone.
+Result<std::vector<std::string>> remove_own_files(const std::string& session_store);
+
 // Removes one checkpoint: it stops being one by a rename, atomically, before its files go. A program that was
 // restarted from it keeps running, since its mappings hold the files. Refuses what does not look like a
 // checkpoint of ours.

@@ -44,7 +44,7 @@ Result<void> check_files(const schema::Manifest& manifest, Known& known) {
     if (block < kPageSize || block > (1 << 30) || (block & (block - 1)) != 0) {
       return bad(where, fmt::format("its block size {} is not a power of two from 4096 to 1 GiB", block));
     }
-    const uint64_t blocks = (file.size() + block - 1) / block;
+    const uint64_t blocks = file.unsummed() ? 0 : (file.size() + block - 1) / block;
     if (blocks != static_cast<uint64_t>(file.sums_size())) {
       return bad(where, fmt::format("it has {} blocks but {} sums", blocks, file.sums_size()));
     }
@@ -74,6 +74,7 @@ Result<void> validate(const schema::Manifest& manifest) {
   STASIS_CHECK(check_head(manifest));
   STASIS_CHECK(check_files(manifest, known));
   STASIS_CHECK(check_descriptions(manifest, known));
+  STASIS_CHECK(check_captured_files(known));
   STASIS_CHECK(check_memories(known));
   STASIS_CHECK(check_processes(known));
   return {};

@@ -46,5 +46,6 @@ struct Known {
 
 Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);
+Result<void> check_captured_files(const Known& known);
 
 }  // namespace stasis::image::validation

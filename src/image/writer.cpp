@@ -1,7 +1,9 @@
 #include "image/writer.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -130,6 +132,26 @@ Result<Fd> Writer::create_file(const std::string& name) {
   return file;
 }
 
+Result<std::optional<Fd>> Writer::clone_file(const std::string& name, int from, Sums sums) {
+  if (!valid_file_name(name)) {
+    return Error{"write checkpoint", name, "this cannot be the name of a file in a checkpoint", "",
+                 ErrorCode::kFailed};
+  }
+  const std::string path = state_->path + "/" + name;
+  Fd file(openat(state_->directory.get(), name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 0600));
+  if (!file) return write_error("write checkpoint", path, errno);
+  if (ioctl(file.get(), FICLONE, from) != 0) {
+    const int error = errno;
+    unlinkat(state_->directory.get(), name.c_str(), 0);
+    if (error == ENOSPC || error == EDQUOT || error == EIO) return write_error("clone into", path, error);
+    return std::optional<Fd>();
+  }
+  STASIS_TRY(Fd own, open_file(state_->directory.get(), name, O_RDONLY | O_NOFOLLOW));
+  state_->background.add(name, std::move(own), sums == Sums::kYes);
+  return std::optional<Fd>(std::move(file));
+}
+
 void Writer::written(const std::string& name, uint64_t up_to) { state_->background.written(name, up_to); }
 
 void Writer::State::describe_files(schema::Manifest& manifest) const {
@@ -141,6 +163,7 @@ void Writer::State::describe_files(schema::Manifest& manifest) const {
     entry->set_block_size(kBlockSize);
     entry->mutable_sums()->Assign(file.sums.begin(), file.sums.end());
     entry->set_stored(file.stored);
+    entry->set_unsummed(!file.summed);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/fd.h"
@@ -28,6 +29,11 @@ class Writer {
   // A new file of the checkpoint, 0600, open for reading and writing. It may be written through this or any
   // passed on descriptor until publish().
   Result<Fd> create_file(const std::string& name);
+
+  // The same with all that is in `from`, sharing its blocks: no time, no space. Nothing, and no file, when
+  // the file system of the store cannot do that. Sums may be left out: they would read all of it.
+  enum class Sums { kYes, kNo };
+  Result<std::optional<Fd>> clone_file(const std::string& name, int from, Sums sums);
 
   // The bytes [0, up_to) of the file will not change any more. They are summed and sent to the disk in the
   // background, so that publish() has little left to do. Cheap; `up_to` may grow in steps of any size.

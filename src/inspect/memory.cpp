@@ -140,6 +140,15 @@ class Classifier {
     }
     if (entry.name.starts_with("anon_inode:"))
       return refuse(entry, "this kind of memory cannot be saved", {});
+    // The ring of io_setup(). It shows what has ended, but nothing shows what is under way.
+    if (entry.name.starts_with("/[aio]")) {
+      return refuse(
+          entry,
+          "it belongs to an asynchronous I/O context (io_setup), and the kernel does not tell whether "
+          "requests are under way in it",
+          "let the program do its I/O in threads instead (aio=threads, "
+          "innodb_use_native_aio=0, or the like)");
+    }
     bool anonymous = entry.name.starts_with("/dev/zero");
     struct stat status = {};
     if (!anonymous && !entry.name.ends_with(kDeleted) && still_named(entry, status)) {

@@ -109,6 +109,9 @@ class Making {
   // own. Kept until the last fill() is done; to be closed before a process of the program exists, else the
   // write end of a pipe that is kept here would hide the end of file from the program.
   virtual std::map<std::string, Fd>& shared_objects() = 0;
+  // The file that stands in for the one with this path at the checkpoint: itself, or a copy of the session's
+  // own.
+  virtual std::string place_of(const std::string& path) const { return path; }
   // A file of the checkpoint's directory.
   virtual Result<Fd> open_image_file(const std::string& name) = 0;
   // The slave side of the new session terminal; empty when the restart has none.

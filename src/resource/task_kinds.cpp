@@ -14,7 +14,7 @@ constexpr KindInfo kRows[] = {
     {"private-file-mapping", "Memory", "private mappings of files: pages that were written, protections",
      kPartial, "unwritten pages come from the file again, which must be unchanged"},
     {"shared-file-mapping", "Memory", "shared mappings of files", kPartial,
-     "the content is that of the file at restart"},
+     "what is mapped for reading only has the content of the file at restart"},
     {"huge-pages", "Memory", "transparent and reserved huge pages", kPartial,
      "reserved ones must be available at restart"},
     {"memory-advice", "Memory",

@@ -327,11 +327,18 @@ class Builder {
 }  // namespace
 
 Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
+  // What is going to be put back need not be there yet.
+  std::set<std::string_view> captured;
+  for (const auto& file : manifest.captured_files()) {
+    if (file.method() != schema::CapturedFile::CONTENT) continue;
+    captured.insert(file.path());
+    captured.insert(file.other_paths().begin(), file.other_paths().end());
+  }
   std::map<std::string, struct stat> seen;  // a library is four or five mappings in each process
   for (const auto& memory : manifest.memories()) {
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (!named || mapping.path().empty()) continue;
+      if (!named || mapping.path().empty() || captured.contains(mapping.path())) continue;
       auto [status, is_new] = seen.try_emplace(mapping.path());
       if (is_new && ::stat(mapping.path().c_str(), &status->second) != 0) {
         return errno_error("restart: map a file", mapping.path(), errno,

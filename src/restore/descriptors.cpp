@@ -92,10 +92,15 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
   return {};
 }
 
+std::string DescriptorTable::place_of(const std::string& path) const {
+  auto copy = copies_.find(path);
+  return copy == copies_.end() ? path : copy->second;
+}
+
 Result<int> DescriptorTable::open_for_mapping(const std::string& path, bool writable) {
   std::string key = (writable ? "w" : "r") + path;
   if (auto found = mapped_files_.find(key); found != mapped_files_.end()) return found->second;
-  STASIS_TRY(Fd fd, open_file(path, writable ? O_RDWR : O_RDONLY));
+  STASIS_TRY(Fd fd, open_file(place_of(path), writable ? O_RDWR : O_RDONLY));
   STASIS_TRY(int number, add(std::move(fd)));
   mapped_files_[key] = number;
   return number;

@@ -24,6 +24,8 @@ class DescriptorTable final : public resource::Making {
 
   // Moves a descriptor up; owned by the table. Returns its number.
   Result<int> add(Fd fd);
+  // By path: files that stand in for those of the checkpoint.
+  void set_copies(std::map<std::string, std::string> copies) { copies_ = std::move(copies); }
   // Makes all descriptions and fills them.
   Result<void> make(const std::string& terminal_path);
   // Opens a file for mappings, or finds it open already.
@@ -49,6 +51,7 @@ class DescriptorTable final : public resource::Making {
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
   Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
+  std::string place_of(const std::string& path) const override;
   std::string terminal_path() const override { return terminal_path_; }
   int stdio(int which) const override { return which; }
 
@@ -63,6 +66,7 @@ class DescriptorTable final : public resource::Making {
   std::set<uint32_t> being_made_;
   std::map<std::string, Fd> shared_objects_;
   std::map<std::string, int> mapped_files_;
+  std::map<std::string, std::string> copies_;
   std::string terminal_path_;
   Result<void> pending_error_;
 };

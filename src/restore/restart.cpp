@@ -44,6 +44,8 @@ class RestartFromImage final : public Restart {
   }
 
   const schema::Manifest& manifest() const override { return image_.manifest(); }
+  const image::Image& image() const override { return image_; }
+  void set_copies(std::map<std::string, std::string> copies) override { copies_ = std::move(copies); }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
   Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
   Result<void> build(HostTid init, const std::string& deadlines_file,
@@ -64,6 +66,7 @@ class RestartFromImage final : public Restart {
   image::Image image_;
   Topology topology_;
   MemoryMode mode_;
+  std::map<std::string, std::string> copies_;
   std::unique_ptr<DescriptorTable> table_;
   MemoryFiles files_;
   WorkArea area_;
@@ -77,6 +80,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   // What is born from now on is born on this processor, until its own are set.
   together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
+  table_->set_copies(copies_);
   STASIS_CHECK(table_->make(terminal_slave_path));
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
   STASIS_TRY(area_, WorkArea::create(manifest()));

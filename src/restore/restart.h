@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
 #include "base/result.h"
 #include "base/types.h"
+#include "image/reader.h"
 #include "restore/memory_guard.h"
 #include "schema/manifest.pb.h"
 
@@ -32,6 +34,9 @@ class Restart {
   virtual ~Restart() = default;
 
   virtual const schema::Manifest& manifest() const = 0;
+  virtual const image::Image& image() const = 0;
+  // Files that stand in for those of the checkpoint, by path (captured_files.h). Before make_descriptions().
+  virtual void set_copies(std::map<std::string, std::string> copies) = 0;
   // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what
   // launch's were.
   virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;

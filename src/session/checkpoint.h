@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -14,6 +15,8 @@ struct CheckpointRequest {
   std::string name;
   std::string tag;
   bool stop = false;
+  std::optional<checkpoint::FileMode> files;  // nothing: as the session was launched
+  std::optional<uint64_t> files_limit;
   std::function<void(uint64_t done, uint64_t total)> progress;
 };
 

@@ -61,6 +61,7 @@ Result<int> launch(const LaunchRequest& request) {
   record.command = request.command;
   record.interval_ns = request.interval_ns;
   record.keep = request.keep;
+  record.files = request.files;
   record.started_ns = clock_ns(CLOCK_REALTIME);
   plan.namespaces.user = needs_user_namespace();
   StandardStreams streams = StandardStreams::plan(request.ground);

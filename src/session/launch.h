@@ -14,6 +14,7 @@ struct LaunchRequest {
   std::string store;  // empty: the default
   int64_t interval_ns = 0;
   uint32_t keep = 0;
+  checkpoint::FilePolicy files;
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
 };

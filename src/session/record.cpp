@@ -50,7 +50,9 @@ json to_json(const Record& record) {
           {"user_namespace", record.user_namespace},
           {"interval_ns", record.interval_ns},
           {"keep", record.keep},
-          {"started_ns", record.started_ns}};
+          {"started_ns", record.started_ns},
+          {"files", checkpoint::file_mode_name(record.files.mode)},
+          {"files_limit", record.files.limit}};
 }
 
 Record from_json(const json& value) {
@@ -75,6 +77,9 @@ Record from_json(const json& value) {
   value.at("interval_ns").get_to(record.interval_ns);
   value.at("keep").get_to(record.keep);
   value.at("started_ns").get_to(record.started_ns);
+  auto mode = checkpoint::parse_file_mode(value.value("files", "auto"));
+  record.files.mode = mode.value_or(checkpoint::FileMode::kAuto);
+  record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
   return record;
 }
 

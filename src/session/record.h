@@ -19,6 +19,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "base/types.h"
+#include "checkpoint/file_capture.h"
 
 namespace stasis::session {
 
@@ -45,6 +46,7 @@ struct Record {
   int64_t interval_ns = 0;  // 0: no interval checkpoints
   uint32_t keep = 0;        // of those made by interval; 0: all
   int64_t started_ns = 0;   // real time
+  checkpoint::FilePolicy files;
 };
 
 // [A-Za-z0-9._-]{1,64}, not starting with '-' or '.'.

@@ -2,7 +2,9 @@
 
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 #include <memory>
 
@@ -54,6 +56,17 @@ Result<std::optional<TerminalPair>> terminal_for(const schema::Manifest& manifes
   return std::optional(std::move(pair));
 }
 
+// Where the session keeps files of its own, one directory for each restart that needs one.
+std::string unused_directory(const std::string& session_store) {
+  constexpr int kMost = 1'000'000;
+  std::string path;
+  for (int number = 1; number < kMost; ++number) {
+    path = fmt::format("{}/{}{}", session_store, image::kOwnFilesPrefix, number);
+    if (::access(path.c_str(), F_OK) != 0) break;
+  }
+  return path;
+}
+
 uint64_t bytes_to_read(const schema::Manifest& manifest) {
   uint64_t bytes = 0;
   for (const auto& memory : manifest.memories())
@@ -89,6 +102,11 @@ Result<int> restart(const RestartRequest& request) {
   }
   record.interval_ns = request.interval_ns.value_or(record.interval_ns);
   record.keep = request.keep.value_or(record.keep);
+  if (earlier) record.files = earlier->files;
+  const bool another = record.name != manifest.session();
+  const restore::FileUse use =
+      request.files.value_or(another ? restore::FileUse::kCopies : restore::FileUse::kPutBack);
+  const std::string own_files = unused_directory(store + "/" + record.name);
   plan.namespaces.user = needs_user_namespace();
   STASIS_TRY(plan.terminal, terminal_for(manifest, request.ground));
   std::string terminal_path = plan.terminal ? plan.terminal->slave_path : std::string();
@@ -105,12 +123,19 @@ Result<int> restart(const RestartRequest& request) {
   };
   plan.release = [engine] { return engine->release(); };
   const bool supervised = record.interval_ns > 0;
-  auto start_it = [&plan, &claimed, &engine, &request]() -> Result<RunningSession> {
+  auto start_it = [&plan, &claimed, &engine, &request, use, &own_files]() -> Result<RunningSession> {
+    restore::CapturedFiles files(engine->image(), use, own_files);
+    STASIS_CHECK(files.apply());
+    engine->set_copies(files.copies());
     // As late as possible, so that the clocks lose nothing of what the program did before it was saved, nor
     // gain much.
     const schema::Clocks& clocks = engine->manifest().clocks();
     plan.namespaces.clocks = offsets_for(clocks.monotonic_ns(), clocks.boottime_ns());
     auto session = start(std::move(plan));
+    if (session.ok()) {
+      files.accept();
+      for (const std::string& note : files.notes()) fmt::print(stderr, "stasis: {}\n", note);
+    }
     if (request.progress) request.progress(1, 1);
     claimed.lock.release();
     engine.reset();

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "restore/captured_files.h"
 #include "restore/restart.h"
 #include "session/start.h"
 
@@ -19,6 +20,8 @@ struct RestartRequest {
   restore::MemoryMode memory = restore::MemoryMode::kEager;
   std::optional<int64_t> interval_ns;  // nothing: as the session had it
   std::optional<uint32_t> keep;
+  // What becomes of captured files; nothing: put back for the session that was saved, copies for another one.
+  std::optional<restore::FileUse> files;
   // While memory is read; done is total when the program is about to run.
   std::function<void(uint64_t done, uint64_t total)> progress;
 };

@@ -125,8 +125,7 @@ class Sandbox:
         self.assert_gone(name)
 
     def assert_gone(self, name):
-        wait_for(f"no process of {name} is left", lambda: not self.session(name) or not self.session(name)["processes"],
-                 5)
+        wait_for(f"no process of {name} is left", lambda: not (self.session(name) or {}).get("processes"), 5)
 
     def restart(self, name, *flags):
         path = self.dir / f"{name}.output"

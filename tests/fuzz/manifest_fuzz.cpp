@@ -23,6 +23,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  const stasis::schema::Manifest manifest = stasis::image::sample_manifest();
+  stasis::schema::Manifest manifest = stasis::image::sample_manifest();
+  auto& captured = *manifest.add_captured_files();
+  captured.set_path("/data/file");
+  captured.add_other_paths("/data/link");
+  captured.set_mode(0100600);
+  captured.set_method(stasis::schema::CapturedFile::IDENTITY);
   return {manifest.SerializeAsString(), stasis::image::encode_manifest(manifest)};
 }

@@ -10,8 +10,8 @@
 namespace stasis::resource {
 
 KindInfo RegularFileKind::info() const {
-  return {"file", "Descriptors", "regular file: path, flags, position", Support::kPartial,
-          "the content is that of the file at restart"};
+  return {"file", "Descriptors", "regular file: path, flags, position; content of what is open for writing",
+          Support::kPartial, "one that is open for reading only has the content of the file at restart"};
 }
 
 bool RegularFileKind::recognises(const OpenFile& file, const Observation&) const {
@@ -23,10 +23,11 @@ Result<std::string> RegularFileKind::observe(const OpenFile& file, Observation&)
   return pack(message);
 }
 
-// A file that has grown or changed since is what the program would have found after a pause, too; a position
-// behind the end is allowed by the kernel.
-Result<Fd> RegularFileKind::make(const Record& record, Making&) const {
+// A file that nobody has put back and that has changed since is what the program would have found after a
+// pause, too; a position behind the end is allowed by the kernel.
+Result<Fd> RegularFileKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::File>(record));
+  message.set_path(context.place_of(message.path()));
   STASIS_TRY(Fd fd, open_by_name(record, message));
   if (lseek(fd.get(), record.position, SEEK_SET) < 0 && errno != ESPIPE) return cannot_make(record, "lseek");
   return fd;

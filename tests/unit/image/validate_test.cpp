@@ -50,6 +50,26 @@ TEST(Validate, RunsMayCrossMappingsThatTouch) {
   EXPECT_TRUE(result.ok()) << result.error().message();
 }
 
+TEST(Validate, CapturedFilesMayHaveNoContentAndNoSums) {
+  Manifest manifest = good_manifest();
+  auto add = [&manifest](schema::CapturedFile::Method method) {
+    auto& file = *manifest.add_captured_files();
+    file.set_path(fmt::format("/data/{}", manifest.captured_files_size()));
+    file.set_mode(0100600);
+    file.set_size(0x2000);
+    file.set_method(method);
+    file.set_appended(true);
+    return &file;
+  };
+  add(schema::CapturedFile::LENGTH);
+  add(schema::CapturedFile::IDENTITY);
+  add(schema::CapturedFile::CONTENT)->set_content("shared");
+  manifest.mutable_files(1)->set_unsummed(true);
+  manifest.mutable_files(1)->clear_sums();
+  auto result = validate(manifest);
+  EXPECT_TRUE(result.ok()) << result.error().message();
+}
+
 // One wrong thing each, and words that the message must have.
 struct Mistake {
   const char* words;
@@ -60,6 +80,15 @@ schema::Process& process(Manifest& m, int i = 0) { return *m.mutable_processes(i
 schema::Mapping& mapping(Manifest& m, int i = 0) { return *m.mutable_memories(0)->mutable_mappings(i); }
 schema::PageRun& run(Manifest& m) { return *m.mutable_memories(0)->mutable_runs(0); }
 schema::ImageFile& file(Manifest& m) { return *m.mutable_files(0); }
+// A file of the program whose content is the image's "shared".
+schema::CapturedFile& captured(Manifest& m) {
+  auto& added = *m.add_captured_files();
+  added.set_path("/data/file");
+  added.set_mode(0100640);
+  added.set_size(0x2000);
+  added.set_content("shared");
+  return added;
+}
 
 const Mistake kMistakes[] = {
     {"no process", [](Manifest& m) { m.clear_processes(); }},
@@ -147,6 +176,32 @@ const Mistake kMistakes[] = {
     {"sums", [](Manifest& m) { file(m).add_sums(3); }},
     {"more than a file", [](Manifest& m) { file(m).set_size(~uint64_t{0}); }},
     {"more of it is stored", [](Manifest& m) { file(m).set_stored(0x5000); }},
+    {"sums", [](Manifest& m) { file(m).set_unsummed(true); }},
+
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path(""); }},
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path("data/file"); }},
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path("/data/../etc/passwd"); }},
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path("/data/.."); }},
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path("/data/"); }},
+    {"captured file 0: its path", [](Manifest& m) { captured(m).set_path(std::string("/data/\0file", 11)); }},
+    {"captured file 1: its path is there twice", [](Manifest& m) { captured(m), captured(m); }},
+    {"one of its paths is no", [](Manifest& m) { captured(m).add_other_paths("here"); }},
+    {"one of its paths is there twice", [](Manifest& m) { captured(m).add_other_paths("/data/file"); }},
+    {"no regular file", [](Manifest& m) { captured(m).set_mode(0020666); }},
+    {"no regular file", [](Manifest& m) { captured(m).set_mode(0640); }},
+    {"bytes are impossible", [](Manifest& m) { captured(m).set_size(uint64_t{1} << 60); }},
+    {"unknown method",
+     [](Manifest& m) { captured(m).set_method(static_cast<schema::CapturedFile::Method>(9)); }},
+    {"its content is not in the image", [](Manifest& m) { captured(m).set_content("manifest"); }},
+    {"its content is not in the image", [](Manifest& m) { captured(m).set_content("../shared"); }},
+    {"another size", [](Manifest& m) { captured(m).set_size(0x1fff); }},
+    {"also another file's", [](Manifest& m) { captured(m).set_path("/data/a"), captured(m); }},
+    {"should have none", [](Manifest& m) { captured(m).set_method(schema::CapturedFile::IDENTITY); }},
+    {"but it was written to",
+     [](Manifest& m) {
+       captured(m).clear_content();
+       m.mutable_captured_files(0)->set_method(schema::CapturedFile::LENGTH);
+     }},
 };
 
 TEST(Validate, EveryMistakeIsFoundAndNamed) {

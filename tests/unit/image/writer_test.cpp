@@ -55,6 +55,39 @@ TEST(Writer, TextNeedNotBeUtf8) {
   EXPECT_EQ(image->manifest().SerializeAsString(), manifest.SerializeAsString());
 }
 
+// Where files can be cloned the content is there, else there is no file; either way the checkpoint is whole.
+TEST(Writer, ClonesAreWholeOrNotThere) {
+  TemporaryDirectory store;
+  auto writer = Writer::create(store.path() + "/sample");
+  ASSERT_TRUE(writer.ok());
+  for (auto [name, size] : {std::pair("pages", 0x4000), std::pair("shared", 0x2000)}) {
+    auto file = writer->create_file(name);
+    ASSERT_EQ(ftruncate(file->get(), size), 0);
+  }
+  auto source = open_file(store.path() + "/source", O_RDWR | O_CREAT);
+  ASSERT_TRUE(source.ok() && write_all(source->get(), pattern(3 << 20, 5)).ok());
+  auto summed = writer->clone_file("summed", source->get(), Writer::Sums::kYes);
+  auto unsummed = writer->clone_file("unsummed", source->get(), Writer::Sums::kNo);
+  ASSERT_TRUE(summed.ok() && unsummed.ok());
+  EXPECT_EQ(summed->has_value(), unsummed->has_value());
+  EXPECT_FALSE(writer->clone_file("../up", source->get(), Writer::Sums::kYes).ok());
+  const size_t clones = summed->has_value() ? 2 : 0;
+  EXPECT_EQ(names_in(writer->directory()).size(), 2 + clones);
+  auto manifest = sample_manifest();
+  auto published = writer->publish(manifest);
+  ASSERT_TRUE(published.ok()) << published.error().message();
+  ASSERT_EQ(manifest.files_size(), static_cast<int>(2 + clones));
+  auto image = Image::open(published->directory);
+  ASSERT_TRUE(image.ok()) << image.error().message();
+  EXPECT_TRUE(image->verify().ok());
+  if (clones == 0) return;
+  EXPECT_EQ(manifest.files(2).sums_size(), 3);
+  EXPECT_EQ(manifest.files(3).sums_size(), 0);
+  for (const char* name : {"summed", "unsummed"}) {
+    EXPECT_EQ(read_all(image->open_file(name)->get()).value(), pattern(3 << 20, 5));
+  }
+}
+
 TEST(Writer, NobodyElseMayRead) {
   TemporaryDirectory store;
   const mode_t old = umask(0);

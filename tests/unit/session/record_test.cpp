@@ -40,6 +40,7 @@ TEST_F(RecordTest, comes_back_as_it_was_saved) {
   record.stdio[1] = {true, 13, 4711, "pipe"};
   record.user_namespace = true;
   record.interval_ns = 600'000'000'000;
+  record.files = {checkpoint::FileMode::kReflink, 12345};
   record.keep = 3;
   record.started_ns = 1'700'000'000'000'000'001;
   ASSERT_TRUE(save_record(record).ok());
@@ -60,6 +61,8 @@ TEST_F(RecordTest, comes_back_as_it_was_saved) {
   EXPECT_FALSE(loaded->stdio[0].outside);
   EXPECT_TRUE(loaded->user_namespace);
   EXPECT_EQ(loaded->interval_ns, record.interval_ns);
+  EXPECT_EQ(loaded->files.mode, checkpoint::FileMode::kReflink);
+  EXPECT_EQ(loaded->files.limit, 12345u);
   EXPECT_EQ(loaded->keep, 3U);
   EXPECT_EQ(loaded->started_ns, record.started_ns);
 }

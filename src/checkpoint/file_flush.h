@@ -1,0 +1,15 @@
+// What makes clones quick before the program is stopped.
+#pragma once
+
+#include <string>
+
+#include "base/types.h"
+
+namespace stasis::checkpoint {
+
+// A clone waits until all that was written to a file is on the disk. So that the program does not stand still
+// meanwhile, most of it is sent there before. Does nothing where `store` cannot have clones, and fails
+// silently.
+void flush_for_clones(HostTid init, const std::string& store);
+
+}  // namespace stasis::checkpoint
