@@ -177,8 +177,9 @@ class Stasis(Tool):
 
     def start(self, row, state):
         session = self.fresh_name()
-        # The program keeps this file as its standard error, so it is of no other command.
-        self.command("launch", "--name", session, "--background", "--", self.workload, *row.arguments(state.path),
+        # The program keeps this file as its standard error, so it is of no other command. The file of ticks is how
+        # we watch it, not what it works on: a restart must not put it back.
+        self.command("launch", "--name", session, "--files=none", "--background", "--", self.workload, *row.arguments(state.path),
                      log_path=self.host.images / f"{session}.log", keep_output=False)
         return session
 

@@ -81,7 +81,6 @@ class Attempt {
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(fork_snapshots(writer));
-
     for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
@@ -91,10 +90,9 @@ class Attempt {
       pause_ns = monotonic_ns() - started_ns_;
     }
     together.release();
+    STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
-
     STASIS_TRY(Report report, publish(writer, pause_ns));
-
     if (request_.stop) STASIS_CHECK(end_session());
     return report;
   }
@@ -139,7 +137,8 @@ class Attempt {
     mapped.reserve(savers_.size());
     for (const auto& saver : savers_)
       mapped.push_back({saver->process().pid, saver->process().status.ns_tgid, &saver->mappings()});
-    return capture_files(files_, mapped, request_.files, request_.stop, writer, manifest_);
+    STASIS_TRY(held_files_, capture_files(files_, mapped, request_.files, request_.stop, writer, manifest_));
+    return {};
   }
 
   Result<void> fork_snapshots(image::Writer& writer) {
@@ -149,10 +148,8 @@ class Attempt {
       if (process.state() != schema::Process::ZOMBIE) STASIS_CHECK(savers_[next++]->suspend_reaping(process));
     }
     STASIS_CHECK(ProcessSaver::fork_snapshots(savers_));
-
     for (auto& saver : savers_) {
       STASIS_CHECK(saver->save_wiped_memory(writer));
-
       STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));
     }
     return {};
@@ -280,6 +277,7 @@ class Attempt {
   inspect::SharedMemoryTable shared_;
   schema::Manifest manifest_;
   std::vector<std::unique_ptr<ProcessSaver>> savers_;
+  std::vector<HeldFile> held_files_;
 };
 
 // A process that was killed in the middle of its fork leaves a helper or a copy behind, which nobody knows

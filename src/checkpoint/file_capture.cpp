@@ -110,6 +110,8 @@ class Capture {
       Candidate& candidate = entry.second;
       STASIS_CHECK(take_unreadable(candidate));
       if (!candidate.source) continue;
+      STASIS_CHECK(hold(candidate));
+      if (candidate.saved) continue;
       STASIS_CHECK(clone(candidate));
       if (!candidate.saved) left.push_back(&candidate);
     }
@@ -121,6 +123,8 @@ class Capture {
     for (Candidate* candidate : left) STASIS_CHECK(copy(*candidate));
     return {};
   }
+
+  std::vector<HeldFile> held() { return std::move(held_); }
 
   void describe(schema::Manifest& manifest) const {
     for (const auto& entry : candidates_) {
@@ -217,6 +221,21 @@ class Capture {
     return {};
   }
 
+  // A small file is read faster than a new one is made for it in the store.
+  Result<void> hold(Candidate& candidate) {
+    constexpr uint64_t kSmall = 256 << 10, kTogether = 1 << 20;
+    const uint64_t room = std::min(kTogether, policy_.limit) - std::min(held_bytes_, policy_.limit);
+    if (policy_.mode == FileMode::kReflink || candidate.size() > std::min(kSmall, room)) return {};
+    HeldFile file{candidate.name(), std::string(candidate.size(), '\0')};
+    auto got = pread_all(candidate.source.get(), file.content, 0);
+    if (!got.ok()) return std::move(got).error().within("save the content of " + candidate.shown);
+    held_bytes_ += file.content.size();
+    copied_ += file.content.size();
+    held_.push_back(std::move(file));
+    candidate.saved = true;
+    return {};
+  }
+
   Result<void> clone(Candidate& candidate) {
     const bool summed = candidate.data() <= policy_.limit - std::min(policy_.limit, summed_);
     STASIS_TRY(auto file, writer_.clone_file(candidate.name(), candidate.source.get(),
@@ -284,6 +303,8 @@ class Capture {
   const bool ends_;
   image::Writer& writer_;
   std::map<std::pair<dev_t, ino_t>, Candidate> candidates_;
+  std::vector<HeldFile> held_;
+  uint64_t held_bytes_ = 0;
   uint64_t copied_ = 0;
   uint64_t summed_ = 0;
 };
@@ -304,14 +325,22 @@ std::optional<FileMode> parse_file_mode(std::string_view name) {
   return std::nullopt;
 }
 
-Result<void> capture_files(inspect::DescriptorGraph& files, std::span<const MappedFiles> mapped,
-                           const FilePolicy& policy, bool ends, image::Writer& writer,
-                           schema::Manifest& manifest) {
-  if (policy.mode == FileMode::kNone) return {};
+Result<std::vector<HeldFile>> capture_files(inspect::DescriptorGraph& files,
+                                            std::span<const MappedFiles> mapped, const FilePolicy& policy,
+                                            bool ends, image::Writer& writer, schema::Manifest& manifest) {
+  if (policy.mode == FileMode::kNone) return std::vector<HeldFile>();
   Capture capture(files, policy, ends, writer);
   STASIS_CHECK(capture.find(mapped, manifest));
   STASIS_CHECK(capture.take());
   capture.describe(manifest);
+  return capture.held();
+}
+
+Result<void> write_held_files(const std::vector<HeldFile>& files, image::Writer& writer) {
+  for (const HeldFile& file : files) {
+    STASIS_TRY(Fd target, writer.create_file(file.name));
+    STASIS_CHECK(pwrite_all(target.get(), file.content, 0));
+  }
   return {};
 }
 

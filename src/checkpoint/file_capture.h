@@ -42,12 +42,19 @@ struct MappedFiles {
   const std::vector<inspect::MappingFacts>* mappings;
 };
 
+// What was read while the program stood still, and can be written when it runs again.
+struct HeldFile {
+  std::string name;
+  std::string content;
+};
+
 // Puts regular files with a name that are open for writing, or mapped shared and writable, into the image.
 // `files` has been observed into `manifest`. `ends`: the program does not run on after this checkpoint, so
 // what it leaves behind stays as it is. An Error refuses the checkpoint. Descriptors that are in flight in
 // sockets are not looked at.
-Result<void> capture_files(inspect::DescriptorGraph& files, std::span<const MappedFiles> mapped,
-                           const FilePolicy& policy, bool ends, image::Writer& writer,
-                           schema::Manifest& manifest);
+Result<std::vector<HeldFile>> capture_files(inspect::DescriptorGraph& files,
+                                            std::span<const MappedFiles> mapped, const FilePolicy& policy,
+                                            bool ends, image::Writer& writer, schema::Manifest& manifest);
+Result<void> write_held_files(const std::vector<HeldFile>& files, image::Writer& writer);
 
 }  // namespace stasis::checkpoint
