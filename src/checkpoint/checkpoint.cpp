@@ -10,6 +10,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <map>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/process.h"
+#include "inspect/system_v.h"
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
@@ -120,8 +122,27 @@ class Attempt {
       STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_, *memory));
       observe_terminal(processes[i], *out);
     }
+    STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
+    return {};
+  }
+
+  Result<void> observe_system_v() {
+    if (std::none_of(savers_.begin(), savers_.end(),
+                     [](const auto& saver) { return saver->sees_system_v(); }))
+      return {};
+    STASIS_TRY(auto objects, inspect::read_system_v(*tree_));
+    const inspect::SystemVCounts counts = {objects.semaphore_sets_size(), objects.queues_size(),
+                                           objects.segments_size()};
+    size_t next = 0;
+    std::vector<std::string> warnings;
+    for (auto& process : *manifest_.mutable_processes()) {
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      STASIS_CHECK(savers_[next++]->observe_system_v(counts, objects, process, warnings));
+    }
+    for (auto& warning : warnings) files_.warn(std::move(warning));
+    *manifest_.mutable_system_v() = std::move(objects);
     return {};
   }
 
@@ -135,7 +156,10 @@ class Attempt {
       STASIS_CHECK(saver->fork_snapshot());
       STASIS_CHECK(saver->save_wiped_memory(writer));
       STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));
+      STASIS_CHECK(saver->detach_segments());
     }
+    if (manifest_.has_system_v())
+      STASIS_CHECK(inspect::save_segments(*tree_, writer, *manifest_.mutable_system_v()));
     return {};
   }
 

@@ -10,6 +10,7 @@
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "inspect/memory.h"
+#include "inspect/system_v.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
 
@@ -25,9 +26,15 @@ class ProcessSaver {
   // While frozen, in this order. enter() is the first thing that happens in the process.
   Result<void> enter();
   Result<void> observe(schema::Process& out, schema::Memory& memory);
+  // The same for System V objects, when any process sees one; `session`: how many there are.
+  Result<void> observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
+                                schema::Process& out, std::vector<std::string>& warnings);
+  bool sees_system_v() const { return system_v_.any(); }
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
   Result<void> fork_snapshot();
+  // A fork counts as a user of the segments that the process has attached, which the program would see.
+  Result<void> detach_segments();
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
@@ -56,6 +63,7 @@ class ProcessSaver {
   std::vector<kernel::MapsEntry> maps_;
   std::unique_ptr<remote::Foothold> foothold_;
   std::vector<inspect::MappingFacts> mappings_;
+  inspect::SystemVCounts system_v_;
   std::unique_ptr<SnapshotChild> child_;
   std::vector<Run> runs_;
   std::vector<Run> wiped_runs_;  // already in the page file

@@ -99,6 +99,24 @@ Result<void> check_signals_and_timers(const schema::Process& process, const std:
   return {};
 }
 
+Result<void> check_adjustments(const schema::Process& process, const std::string& where, const Known& known) {
+  std::unordered_set<uint64_t> semaphores;
+  for (const auto& adjustment : process.adjustments()) {
+    auto set = known.semaphore_sets.find(adjustment.set());
+    if (set == known.semaphore_sets.end() || adjustment.number() >= set->second) {
+      return bad(where,
+                 fmt::format("it has something to undo in semaphore {} of set {}, which does not exist",
+                             adjustment.number(), adjustment.set()));
+    }
+    if (adjustment.value() < -32768 || adjustment.value() > 32767 || adjustment.value() == 0)
+      return bad(where, fmt::format("{} is impossible to undo in a semaphore", adjustment.value()));
+    if (!semaphores.insert(uint64_t{static_cast<uint32_t>(adjustment.set())} << 32 | adjustment.number())
+             .second)
+      return bad(where, "it has two notes for one semaphore");
+  }
+  return {};
+}
+
 Result<void> check_process(const schema::Process& process, const std::string& where, const Known& known) {
   if (!schema::Process::State_IsValid(process.state()))
     return bad(where, fmt::format("unknown state {}", process.state()));
@@ -133,6 +151,7 @@ Result<void> check_process(const schema::Process& process, const std::string& wh
     STASIS_CHECK(check_thread(thread, alive, fmt::format("{}: thread {}", where, thread.tid())));
   }
   STASIS_CHECK(check_descriptors(process, where, known));
+  STASIS_CHECK(check_adjustments(process, where, known));
   return check_signals_and_timers(process, where);
 }
 

@@ -76,7 +76,7 @@ class ProcessQuestions {
     thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
     personality_ = batch.call(SYS_personality, {0xffffffff});
     brk_ = batch.call(SYS_brk, {0});
-    // How many System V objects there are in the session's namespace.
+    // How many System V objects there are in its namespace.
     semaphores_ = batch.put_object(seminfo{});  // zeros, where the kernel has no System V IPC
     batch.call(SYS_semctl, {0, 0, SEM_INFO, semaphores_});
     queues_ = batch.put_object(msginfo{});
@@ -85,16 +85,12 @@ class ProcessQuestions {
     batch.call(SYS_shmctl, {0, SHM_INFO, segments_});
   }
 
+  SystemVCounts system_v(const Batch& batch) const {
+    return {batch.output<seminfo>(semaphores_).semusz, batch.output<msginfo>(queues_).msgpool,
+            batch.output<shm_info>(segments_).used_ids};
+  }
+
   Result<void> take(const Batch& batch, schema::Process& out, schema::Memory& memory) const {
-    const std::pair<int, const char*> objects[] = {
-        {batch.output<seminfo>(semaphores_).semusz, "semaphore sets"},
-        {batch.output<msginfo>(queues_).msgpool, "message queues"},
-        {batch.output<shm_info>(segments_).used_ids, "memory segments"}};
-    for (const auto& [count, what] : objects) {
-      if (count == 0) continue;
-      return Error{"save", describe(process_), fmt::format("the session has {} System V {}", count, what),
-                   "they are not supported yet; ipcrm removes one that is not needed", ErrorCode::kRefused};
-    }
     for (const auto& [signal, address] : actions_) {
       auto action = batch.output<KernelSigaction>(address);
       if (action.handler == 0 && action.flags == 0 && action.mask == 0) continue;
@@ -236,7 +232,7 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 
 Result<void> observe_process(const freeze::FrozenProcess& process,
                              const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
-                             schema::Process& out, schema::Memory& memory) {
+                             schema::Process& out, schema::Memory& memory, SystemVCounts& system_v) {
   STASIS_CHECK(observe_files_of_process(process, out, memory));
   STASIS_TRY(auto timers, read_posix_timers(process));
   out.set_umask(process.status.umask);
@@ -251,6 +247,7 @@ Result<void> observe_process(const freeze::FrozenProcess& process,
   thread_questions.emplace_back().add(batch);
   STASIS_CHECK(foothold.run(batch));
   STASIS_CHECK(questions.take(batch, out, memory));
+  system_v = questions.system_v(batch);
   Batch thread_batch(foothold.thread_scratch());
   for (size_t i = 0; i < process.threads.size(); ++i) {
     auto* thread = out.add_threads();

@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "freeze/frozen_tree.h"
+#include "inspect/system_v.h"
 #include "kernel/proc.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
@@ -18,9 +19,10 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 
 // Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
 // those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
+// `system_v`: what it sees of its IPC namespace.
 Result<void> observe_process(const freeze::FrozenProcess& process,
                              const std::vector<remote::TaskContext>& contexts, remote::Foothold& foothold,
-                             schema::Process& out, schema::Memory& memory);
+                             schema::Process& out, schema::Memory& memory, SystemVCounts& system_v);
 
 // Pid, parent, group, session, state: all there is of a zombie. `to_ns` maps host pids to the session's.
 void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,

@@ -22,8 +22,12 @@ constexpr KindInfo kRows[] = {
      ""},
     {"guard-pages", "Memory", "inaccessible areas, guard pages", kFull, ""},
     {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
-    {"sysv-ipc", "Memory", "System V shared memory, semaphores, message queues", kRefused,
-     "not supported yet"},
+    {"sysv-ipc", "Memory",
+     "System V shared memory, semaphores with what is to be undone, message queues: ids, keys, owners, "
+     "content",
+     kPartial,
+     "the times that ipcs shows, and who made or used a segment or queue last, are those of the restart; "
+     "reserved huge pages are refused"},
     {"device-mapping", "Memory", "mappings of devices", kRefused,
      "the memory belongs to the hardware; see the plugins"},
 

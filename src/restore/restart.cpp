@@ -23,6 +23,7 @@
 #include "restore/clone.h"
 #include "restore/descriptors.h"
 #include "restore/mapped_pages.h"
+#include "restore/system_v.h"
 #include "restore/tasks.h"
 #include "restore/topology.h"
 #include "restore/work_area.h"
@@ -35,7 +36,8 @@ using remote::Batch;
 
 class RestartFromImage final : public Restart {
  public:
-  RestartFromImage(image::Image image, MemoryMode mode) : image_(std::move(image)), mode_(mode) {}
+  RestartFromImage(image::Image image, MemoryMode mode)
+      : image_(std::move(image)), mode_(mode), system_v_(image_) {}
 
   // The plan points into the manifest, so it is made where the image stays.
   Result<void> plan() {
@@ -66,6 +68,7 @@ class RestartFromImage final : public Restart {
   MemoryMode mode_;
   std::unique_ptr<DescriptorTable> table_;
   MemoryFiles files_;
+  SystemV system_v_;
   WorkArea area_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
   std::deque<TaskBuilder> builders_;
@@ -79,6 +82,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   table_ = std::make_unique<DescriptorTable>(image_);
   STASIS_CHECK(table_->make(terminal_slave_path));
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
+  STASIS_CHECK(system_v_.make());
   STASIS_TRY(area_, WorkArea::create(manifest()));
   return {};
 }
@@ -128,6 +132,7 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
     }
   }
   together_.reset();
+  system_v_.detach();
   // init must hold nothing of the program: an end of a pipe here would keep it open for ever.
   ::syscall(SYS_close_range, table_->base(), ~0U, 0);
   return guard;
@@ -317,6 +322,8 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(table_->place(task, process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
+  system_v_.detach();
+  STASIS_CHECK(system_v_.restore_semaphores(skeletons_));
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
