@@ -4,8 +4,8 @@ namespace stasis::image::validation {
 namespace {
 
 // The kernel's bounds; what a sysctl may lower is not of interest here.
-constexpr int kSemaphoresLimit = 32000;   // SEMMSL
-constexpr uint32_t kValueLimit = 32767;   // SEMVMX
+constexpr int kSemaphoresLimit = 32000;  // SEMMSL
+constexpr uint32_t kValueLimit = 32767;  // SEMVMX
 constexpr uint64_t kQueueLimit = 1 << 30;
 
 // Ids and keys name one object each, of a kind.
@@ -55,7 +55,8 @@ Result<void> check_system_v(Known& known) {
   for (const auto& queue : objects.queues()) {
     STASIS_CHECK(queues.check(queue.object()));
     const std::string where = fmt::format("message queue {}", queue.object().id());
-    if (queue.max_bytes() > kQueueLimit) return bad(where, fmt::format("{} bytes at most", queue.max_bytes()));
+    if (queue.max_bytes() > kQueueLimit)
+      return bad(where, fmt::format("{} bytes at most", queue.max_bytes()));
     for (const auto& message : queue.messages()) {
       if (message.type() < 1) return bad(where, fmt::format("a message of type {}", message.type()));
       if (message.text().size() > kQueueLimit) return bad(where, "a message is too long");

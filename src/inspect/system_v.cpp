@@ -40,7 +40,8 @@ Result<void> enter_session(HostTid init) {
   int kinds = CLONE_NEWIPC | (ours != theirs ? CLONE_NEWUSER : 0);
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, init.value, 0)));
   if (!pidfd || ::setns(pidfd.get(), kinds) != 0)
-    return errno_error("save", "System V objects", errno, "look at them by ipcs; " + std::string(kRemoveHint));
+    return errno_error("save", "System V objects", errno,
+                       "look at them by ipcs; " + std::string(kRemoveHint));
   return {};
 }
 
@@ -347,12 +348,12 @@ class AdjustmentSearch {
 
 Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree) {
   STASIS_TRY(auto objects, ask_helper(tree.init(), []() -> Result<schema::SystemV> {
-    schema::SystemV found;
-    STASIS_CHECK(read_segments(found));
-    STASIS_CHECK(read_semaphores(found));
-    STASIS_CHECK(read_queues(found));
-    return found;
-  }));
+               schema::SystemV found;
+               STASIS_CHECK(read_segments(found));
+               STASIS_CHECK(read_semaphores(found));
+               STASIS_CHECK(read_queues(found));
+               return found;
+             }));
   std::map<int, int> numbers;
   for (const auto& process : tree.processes()) numbers[process.pid.value] = process.status.ns_tgid.value;
   for (auto& set : *objects.mutable_semaphore_sets()) {
@@ -376,7 +377,8 @@ Result<void> match_segment(const MappingFacts& facts, const std::string& task, s
                                              : "it is larger than its System V segment",
                   {});
   }
-  // A segment that is removed has no key any more, but its mappings have a name, /SYSV and the key that it had.
+  // A segment that is removed has no key any more, but its mappings have a name, /SYSV and the key that it
+  // had.
   if (segment->removed()) {
     auto key = static_cast<uint32_t>(std::strtoul(facts.entry.name.c_str() + 5, nullptr, 16));
     segment->mutable_object()->set_key(static_cast<int32_t>(key));
@@ -393,14 +395,14 @@ Result<void> save_segments(const freeze::FrozenTree& tree, image::Writer& writer
   }
   if (files.empty()) return {};
   STASIS_TRY(auto saved, ask_helper(tree.init(), [&]() -> Result<schema::SystemV> {
-    schema::SystemV runs;
-    for (size_t i = 0; i < files.size(); ++i) {
-      auto* segment = runs.add_segments();
-      *segment = objects.segments(static_cast<int>(i));
-      STASIS_CHECK(write_segment(files[i].get(), *segment));
-    }
-    return runs;
-  }));
+               schema::SystemV runs;
+               for (size_t i = 0; i < files.size(); ++i) {
+                 auto* segment = runs.add_segments();
+                 *segment = objects.segments(static_cast<int>(i));
+                 STASIS_CHECK(write_segment(files[i].get(), *segment));
+               }
+               return runs;
+             }));
   objects.mutable_segments()->Swap(saved.mutable_segments());
   return {};
 }
@@ -415,8 +417,9 @@ Result<void> observe_adjustments(remote::Foothold& foothold, const schema::Syste
       size_t last = std::min(first + AdjustmentSearch::kMostAtOnce, count);
       STASIS_TRY(Answer some, search.any(first, last));
       if (some == Answer::kCannotTell) {
-        warnings.push_back(fmt::format("whether task {} has something to undo in semaphore set {} cannot be seen",
-                                       out.pid(), set.object().id()));
+        warnings.push_back(
+            fmt::format("whether task {} has something to undo in semaphore set {} cannot be seen", out.pid(),
+                        set.object().id()));
       }
       for (size_t i = first; i < last && some == Answer::kYes; ++i) {
         STASIS_TRY(Answer this_one, search.any(i, i + 1));

@@ -51,8 +51,8 @@ class Creator {
   gid_t group_;
 };
 
-// An object with the id that it had. The owner of a namespace may tell it the next id; where /proc/sys cannot be
-// written, ids come in a fixed order, and one that is not far is waited for.
+// An object with the id that it had. The owner of a namespace may tell it the next id; where /proc/sys cannot
+// be written, ids come in a fixed order, and one that is not far is waited for.
 Result<void> make_with_id(const std::string& what, const char* next_id, const schema::IpcObject& object,
                           const std::function<int()>& get, const std::function<void(int)>& remove) {
   constexpr int kAttempts = 50'000;
@@ -146,7 +146,9 @@ Result<void> SystemV::make_segment(const schema::IpcSegment& segment) {
   const std::string what = fmt::format("segment {}", object.id());
   STASIS_CHECK(make_with_id(
       what, "shm_next_id", object,
-      [&] { return ::shmget(object.key(), segment.size(), IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode())); },
+      [&] {
+        return ::shmget(object.key(), segment.size(), IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode()));
+      },
       [](int id) { ::shmctl(id, IPC_RMID, nullptr); }));
   if (segment.runs_size() > 0 || segment.removed()) {
     void* memory = ::shmat(object.id(), nullptr, 0);
@@ -179,7 +181,10 @@ Result<void> SystemV::make_set(const schema::SemaphoreSet& set) {
   const std::string what = fmt::format("semaphore set {}", object.id());
   STASIS_CHECK(make_with_id(
       what, "sem_next_id", object,
-      [&] { return ::semget(object.key(), set.values_size(), IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode())); },
+      [&] {
+        return ::semget(object.key(), set.values_size(),
+                        IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode()));
+      },
       [](int id) { ::semctl(id, 0, IPC_RMID); }));
   std::vector<uint16_t> values;
   for (uint32_t value : set.values()) values.push_back(static_cast<uint16_t>(value));
@@ -264,7 +269,8 @@ Result<void> SystemV::restore_semaphores(std::map<int, Skeleton>& skeletons) con
       for (size_t first = 0; first < operations.size(); first += kAtOnce) {
         Batch batch = task.batch();
         size_t last = std::min(first + kAtOnce, operations.size());
-        call(batch, id, {operations.begin() + static_cast<long>(first), operations.begin() + static_cast<long>(last)});
+        call(batch, id,
+             {operations.begin() + static_cast<long>(first), operations.begin() + static_cast<long>(last)});
         STASIS_CHECK(task.run_checked(batch, "remember who changed a semaphore"));
       }
     }

@@ -58,7 +58,8 @@ void send(int queue, long type, const char* text) {
 }
 void receive(int queue, long wanted, long type, const char* text) {
   Message message = {};
-  CHECK_EQ(msgrcv(queue, &message, sizeof message.text, wanted, IPC_NOWAIT), static_cast<ssize_t>(strlen(text)));
+  CHECK_EQ(msgrcv(queue, &message, sizeof message.text, wanted, IPC_NOWAIT),
+           static_cast<ssize_t>(strlen(text)));
   CHECK_EQ(message.type, type);
   if (strcmp(message.text, text) != 0) subject::say("got \"%s\", expected \"%s\"", message.text, text);
   CHECK_EQ(strcmp(message.text, text), 0);
@@ -194,8 +195,8 @@ CASE(parts_of_a_segment) {
   MUST(munmap(memory + 4 * kPage, 2 * kPage) == 0);
   MUST(mprotect(memory + 8 * kPage, kPage, PROT_READ) == 0);
   auto* room = subject::map(4 * kPage, PROT_NONE);
-  auto* moved = static_cast<uint8_t*>(mremap(memory + 20 * kPage, 2 * kPage, 2 * kPage,
-                                             MREMAP_MAYMOVE | MREMAP_FIXED, room + kPage));
+  auto* moved = static_cast<uint8_t*>(
+      mremap(memory + 20 * kPage, 2 * kPage, 2 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, room + kPage));
   MUST(moved == room + kPage);
   auto attached = state_of_segment(id).shm_nattch;
   subject::hold();
