@@ -36,6 +36,11 @@ std::string describe(const freeze::FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
 }
 
+// Whether both are one, as clone() can make it.
+bool is_shared(const freeze::FrozenProcess& one, const freeze::FrozenProcess& other, int what) {
+  return ::syscall(SYS_kcmp, one.pid.value, other.pid.value, what, 0, 0) == 0;
+}
+
 int64_t nanoseconds(const timeval& value) {
   return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_usec * 1000;
 }
@@ -277,7 +282,12 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
   out.set_exit_signal(process.stat.exit_signal);
   out.set_parent(1);
   for (const auto& other : tree.processes()) {
-    if (other.pid == process.stat.parent) out.set_parent(other.status.ns_tgid.value);
+    if (other.pid != process.stat.parent) continue;
+    const int parent = other.status.ns_tgid.value;
+    out.set_parent(parent);
+    if (process.zombie || other.zombie) continue;
+    if (is_shared(process, other, KCMP_FILES)) out.set_descriptors_of(parent);
+    if (is_shared(process, other, KCMP_FS)) out.set_directories_of(parent);
   }
   if (process.zombie) {
     out.set_state(schema::Process::ZOMBIE);
@@ -314,12 +324,9 @@ Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
       struct {
         int type;
         const char* what;
-      } const shares[] = {{KCMP_VM, "memory"},
-                          {KCMP_FILES, "descriptor table"},
-                          {KCMP_FS, "working directory"},
-                          {KCMP_SIGHAND, "signal handlers"}};
+      } const shares[] = {{KCMP_VM, "memory"}, {KCMP_SIGHAND, "signal handlers"}};
       for (const auto& share : shares) {
-        if (::syscall(SYS_kcmp, process.pid.value, parent.pid.value, share.type, 0, 0) == 0) {
+        if (is_shared(process, parent, share.type)) {
           return refuse(fmt::format("it shares its {} with its parent, task {}, without being a thread of it",
                                     share.what, parent.status.ns_tgid),
                         "this is not supported yet; try again when it has called exec()");

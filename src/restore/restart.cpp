@@ -208,6 +208,8 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
       const Birth& child = topology_.births()[children[i]];
       CloneRequest request;
       request.flags = CLONE_PTRACE;
+      if (child.process != nullptr && child.process->descriptors_of() != 0) request.flags |= CLONE_FILES;
+      if (child.process != nullptr && child.process->directories_of() != 0) request.flags |= CLONE_FS;
       request.exit_signal =
           child.process != nullptr ? static_cast<uint64_t>(child.process->exit_signal()) : SIGCHLD;
       add_clone(batch, request, child.pid);
@@ -319,7 +321,11 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
     STASIS_CHECK(builders_.back().set_process());
-    STASIS_CHECK(table_->place(task, process));
+  }
+  // Only now: who shares the table of another finds everything in it until then.
+  for (const auto& process : manifest().processes()) {
+    if (process.state() == schema::Process::ZOMBIE || process.descriptors_of() != 0) continue;
+    STASIS_CHECK(table_->place(skeletons_.at(process.pid()), process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   system_v_.detach();

@@ -55,8 +55,8 @@ bool ends_line(const termios2& attributes, char last) {
 // Attributes under which bytes go through as they are.
 struct Plain {
   termios2 raw, canonical;
-  // Characters that are not in the input, with these meanings in canonical mode. stop is 0 for a master in packet
-  // mode, which is told of a change of flow control.
+  // Characters that are not in the input, with these meanings in canonical mode. stop is 0 for a master in
+  // packet mode, which is told of a change of flow control.
   unsigned char literal = 0, end_of_file = 0, stop = 0, start = 0;
 
   Plain(const termios2& now, const schema::TerminalInput& input, bool packet) : raw(now), canonical(now) {
@@ -84,8 +84,8 @@ struct Plain {
     if ((now.c_lflag & ICANON) == 0 && (in_rest(now.c_cc[VSTART]) || in_rest(now.c_cc[VSTOP])))
       raw.c_iflag &= ~static_cast<tcflag_t>(IXON);
     raw.c_oflag &= ~static_cast<tcflag_t>(OPOST);
-    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | ECHOE | ECHOK | ECHONL | ECHOCTL | ECHOPRT | ECHOKE |
-                                          ISIG | IEXTEN | XCASE);
+    raw.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO | ECHOE | ECHOK | ECHONL | ECHOCTL | ECHOPRT |
+                                          ECHOKE | ISIG | IEXTEN | XCASE);
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     canonical = raw;
@@ -107,8 +107,9 @@ struct Plain {
     std::string text;
     for (char c : bytes) {
       auto byte = static_cast<unsigned char>(c);
-      bool special = ends_line(canonical, c) || ((canonical.c_iflag & IXON) != 0 && byte != 0 &&
-                                                 (byte == canonical.c_cc[VSTART] || byte == canonical.c_cc[VSTOP]));
+      bool special =
+          ends_line(canonical, c) || ((canonical.c_iflag & IXON) != 0 && byte != 0 &&
+                                      (byte == canonical.c_cc[VSTART] || byte == canonical.c_cc[VSTOP]));
       if (special) text += static_cast<char>(literal);
       text += c;
     }
@@ -164,7 +165,9 @@ bool type_lines(int master, int slave, const Plain& plain, const schema::Termina
          await([&] { return is_ready(slave, POLLOUT); });
 }
 
-bool set_attributes(int slave, const termios2& attributes) { return ::ioctl(slave, TCSETS2, &attributes) == 0; }
+bool set_attributes(int slave, const termios2& attributes) {
+  return ::ioctl(slave, TCSETS2, &attributes) == 0;
+}
 
 // So that a write which does not fit fails instead of waiting for ever. The flag is the program's.
 class NotBlocking {

@@ -185,6 +185,19 @@ const Mistake kMistakes[] = {
     {"semaphore 1 of set 3", [](Manifest& m) { adjustment(m).set_number(1); }},
     {"semaphore 0 of set 9", [](Manifest& m) { adjustment(m).set_set(9); }},
     {"impossible to undo", [](Manifest& m) { adjustment(m).set_value(-32769); }},
+    {"which is not its parent", [](Manifest& m) { process(m, 1).set_descriptors_of(99); }},
+    {"which is not its parent", [](Manifest& m) { process(m).set_directories_of(51); }},
+    {"does not live",
+     [](Manifest& m) {
+       process(m, 1).set_directories_of(42);
+       process(m).set_state(schema::Process::ZOMBIE);
+       m.mutable_processes(0)->clear_adjustments();
+     }},
+    {"its descriptors are not those",
+     [](Manifest& m) {
+       process(m, 1).set_descriptors_of(42);
+       process(m, 1).clear_descriptors();
+     }},
     {"two notes", [](Manifest& m) { *process(m).add_adjustments() = adjustment(m); }},
     {"of type 0", [](Manifest& m) { queue(m).mutable_messages(0)->set_type(0); }},
     {"bytes at most", [](Manifest& m) { queue(m).set_max_bytes(uint64_t{1} << 40); }},
