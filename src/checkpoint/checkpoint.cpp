@@ -119,6 +119,7 @@ class Attempt {
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
       STASIS_CHECK(savers_.back()->observe(*out, *memory));
+      STASIS_CHECK(savers_.back()->ask_for_peers(files_));
       STASIS_CHECK(savers_.back()->classify(files_, shared_, manifest_, *memory));
       observe_terminal(processes[i], *out);
     }

@@ -29,6 +29,9 @@ class ProcessSaver {
   // The same for System V objects, when any process sees one; `session`: how many there are.
   Result<void> observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
                                 schema::Process& out, std::vector<std::string>& warnings);
+  Result<void> ask_for_peers(inspect::DescriptorGraph& files) {
+    return files.ask_for_peers(process_.pid, *foothold_);
+  }
   bool sees_system_v() const { return system_v_.any(); }
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "image/reader.h"
 #include "resource/descriptor.h"
+#include "restore/actors.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
 
@@ -26,6 +27,8 @@ class DescriptorTable final : public resource::Making {
   Result<int> add(Fd fd);
   // Makes all descriptions and fills them.
   Result<void> make(const std::string& terminal_path);
+  // In init, before it has children: what is to be done by processes with certain numbers.
+  Result<void> settle();
   // Opens a file for mappings, or finds it open already.
   Result<int> open_for_mapping(const std::string& path, bool writable);
   int number_of(uint32_t description) const { return made_.at(description); }
@@ -48,6 +51,9 @@ class DescriptorTable final : public resource::Making {
   void provide(uint32_t id, Fd fd) override;
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
+  void as(const resource::Actor& actor, std::function<Result<void>()> act) override {
+    deeds_.push_back({actor, std::move(act)});
+  }
   Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
   std::string terminal_path() const override { return terminal_path_; }
   int stdio(int which) const override { return which; }
@@ -65,6 +71,7 @@ class DescriptorTable final : public resource::Making {
   std::map<std::string, int> mapped_files_;
   std::string terminal_path_;
   Result<void> pending_error_;
+  std::vector<Deed> deeds_;
 };
 
 }  // namespace stasis::restore

@@ -109,6 +109,7 @@ GuardPlan RestartFromImage::plan_guard() const {
 }
 
 Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
+  STASIS_CHECK(table_->settle());
   std::unique_ptr<MemoryGuard> guard;
   if (mode_ == MemoryMode::kMapped) {
     STASIS_TRY(guard, MemoryGuard::install(plan_guard()));
