@@ -76,7 +76,8 @@ Result<void> perform_as(NsTid number, NsTid nobody, std::span<const Deed> deeds)
   STASIS_TRY(std::string text, read_all(from.get()));
   if (!text.empty()) return unpacked(text);
   if (status != 0) {
-    return Error{"restart: make descriptors", fmt::format("task {}", number), "a helper was killed", "try again"};
+    return Error{"restart: make descriptors", fmt::format("task {}", number), "a helper was killed",
+                 "try again"};
   }
   return {};
 }

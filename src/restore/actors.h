@@ -1,5 +1,5 @@
-// Lets things be done by processes that have certain numbers: where the kernel notes who did something, and shows it for
-// ever.
+// Lets things be done by processes that have certain numbers: where the kernel notes who did something, and
+// shows it for ever.
 #pragma once
 
 #include <functional>
@@ -16,8 +16,8 @@ struct Deed {
   std::function<Result<void>()> act;
 };
 
-// In init, while it has no children. Neighbours with one actor are done by one process, which shares our descriptors and
-// ends. `nobody` is the number of actors that are gone.
+// In init, while it has no children. Neighbours with one actor are done by one process, which shares our
+// descriptors and ends. `nobody` is the number of actors that are gone.
 Result<void> perform(const std::vector<Deed>& deeds, NsTid nobody);
 
 // A number that no task, group or session of the image has.
