@@ -9,6 +9,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <map>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/process.h"
+#include "inspect/system_v.h"
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
@@ -124,9 +126,11 @@ class Attempt {
       STASIS_CHECK(savers_[i]->begin_observation(*out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->observe(*out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) {
+      STASIS_CHECK(savers_[i]->ask_for_peers(files_));
       STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
       observe_terminal(processes[living[i]], *out(i));
     }
+    STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
     return {};
@@ -141,6 +145,24 @@ class Attempt {
     return {};
   }
 
+  Result<void> observe_system_v() {
+    if (std::none_of(savers_.begin(), savers_.end(),
+                     [](const auto& saver) { return saver->sees_system_v(); }))
+      return {};
+    STASIS_TRY(auto objects, inspect::read_system_v(*tree_));
+    const inspect::SystemVCounts counts = {objects.semaphore_sets_size(), objects.queues_size(),
+                                           objects.segments_size()};
+    size_t next = 0;
+    std::vector<std::string> warnings;
+    for (auto& process : *manifest_.mutable_processes()) {
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      STASIS_CHECK(savers_[next++]->observe_system_v(counts, objects, process, warnings));
+    }
+    for (auto& warning : warnings) files_.warn(std::move(warning));
+    *manifest_.mutable_system_v() = std::move(objects);
+    return {};
+  }
+
   Result<void> fork_snapshots(image::Writer& writer) {
     std::vector<uint64_t> covered;
     size_t next = 0;
@@ -151,7 +173,10 @@ class Attempt {
     for (auto& saver : savers_) {
       STASIS_CHECK(saver->save_wiped_memory(writer));
       STASIS_CHECK(saver->save_shared_memory(writer, manifest_, covered));
+      STASIS_CHECK(saver->detach_segments());
     }
+    if (manifest_.has_system_v())
+      STASIS_CHECK(inspect::save_segments(*tree_, writer, *manifest_.mutable_system_v()));
     return {};
   }
 

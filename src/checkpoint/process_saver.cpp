@@ -38,7 +38,20 @@ Result<void> ProcessSaver::begin_observation(schema::Process& out, schema::Memor
 }
 
 Result<void> ProcessSaver::observe(schema::Process& out, schema::Memory& memory) {
-  return inspection_->finish(out, memory);
+  return inspection_->finish(out, memory, system_v_);
+}
+
+Result<void> ProcessSaver::observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
+                                            schema::Process& out, std::vector<std::string>& warnings) {
+  if (system_v_ != session) {
+    return Error{"save", describe(), "it has an IPC namespace of its own, with System V objects in it",
+                 "nested namespaces are not supported yet", ErrorCode::kRefused};
+  }
+  for (const auto& facts : mappings_) {
+    if (facts.mapping.kind() == Mapping::SYSTEM_V)
+      STASIS_CHECK(inspect::match_segment(facts, describe(), objects));
+  }
+  return inspect::observe_adjustments(*foothold_, objects, out, warnings);
 }
 
 Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
@@ -130,6 +143,24 @@ Result<void> ProcessSaver::complete_snapshot() {
   STASIS_TRY(auto children, std::move(forked));
   child_ = std::move(children.front());
   return {};
+}
+
+Result<void> ProcessSaver::detach_segments() {
+  Batch batch = child_->batch();
+  for (const auto& facts : mappings_) {
+    if (facts.mapping.kind() != Mapping::SYSTEM_V) continue;
+    if (batch.empty()) {
+      // What it says of them is asked now. A fork has no page tables for shared memory, so this is quick.
+      STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
+      inspect::add_flags(mappings_, flags);
+    }
+    if (!batch.fits(1, 0)) {
+      STASIS_CHECK(child_->run(batch));
+      batch.clear();
+    }
+    batch.call(SYS_munmap, {facts.entry.start, facts.entry.end - facts.entry.start});
+  }
+  return batch.empty() ? Result<void>() : child_->run(batch);
 }
 
 // MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of

@@ -11,6 +11,7 @@
 #include "inspect/descriptors.h"
 #include "inspect/memory.h"
 #include "inspect/process.h"
+#include "inspect/system_v.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
 
@@ -28,11 +29,20 @@ class ProcessSaver {
   Result<void> enter();
   Result<void> begin_observation(schema::Process& out, schema::Memory& memory);
   Result<void> observe(schema::Process& out, schema::Memory& memory);
+  // The same for System V objects, when any process sees one; `session`: how many there are.
+  Result<void> observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
+                                schema::Process& out, std::vector<std::string>& warnings);
+  Result<void> ask_for_peers(inspect::DescriptorGraph& files) {
+    return files.ask_for_peers(process_.pid, *foothold_);
+  }
+  bool sees_system_v() const { return system_v_.any(); }
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
   const freeze::FrozenProcess& process() const { return process_; }
   const std::vector<inspect::MappingFacts>& mappings() const { return mappings_; }
   static Result<void> fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers);
+  // A fork counts as a user of the segments that the process has attached, which the program would see.
+  Result<void> detach_segments();
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
@@ -65,6 +75,7 @@ class ProcessSaver {
   std::unique_ptr<remote::Foothold> foothold_;
   std::unique_ptr<inspect::Inspection> inspection_;
   std::vector<inspect::MappingFacts> mappings_;
+  inspect::SystemVCounts system_v_;
   std::unique_ptr<SnapshotChild> child_;
   std::vector<Run> runs_;
   std::vector<Run> wiped_runs_;  // already in the page file

@@ -41,6 +41,7 @@ json mapping_json(const schema::Mapping& mapping) {
   if (!mapping.path().empty()) object["path"] = mapping.path();
   if (mapping.file_offset() != 0) object["offset"] = mapping.file_offset();
   if (mapping.kind() == schema::Mapping::SHARED_MEMORY) object["shared_memory"] = mapping.shared_memory();
+  if (mapping.kind() == schema::Mapping::SYSTEM_V) object["segment"] = mapping.segment();
   if (mapping.huge_page_shift() != 0) object["huge_page_bytes"] = uint64_t{1} << mapping.huge_page_shift();
   return object;
 }
@@ -148,6 +149,30 @@ void print_captured_files(const schema::Manifest& manifest) {
   print_table({{"  PATH"}, {"SIZE", Align::kRight}, {"HOW"}, {""}, {"CONTENT"}}, rows);
 }
 
+json system_v_json(const schema::SystemV& objects) {
+  const auto common = [](const schema::IpcObject& object) {
+    return json{{"id", object.id()},
+                {"key", static_cast<uint32_t>(object.key())},
+                {"user", object.user()},
+                {"mode", fmt::format("{:o}", object.mode())}};
+  };
+  json segments = json::array(), sets = json::array(), queues = json::array();
+  for (const auto& segment : objects.segments()) {
+    segments.push_back(common(segment.object()));
+    segments.back()["bytes"] = segment.size();
+    segments.back()["removed"] = segment.removed();
+  }
+  for (const auto& set : objects.semaphore_sets()) {
+    sets.push_back(common(set.object()));
+    sets.back()["values"] = std::vector<uint32_t>(set.values().begin(), set.values().end());
+  }
+  for (const auto& queue : objects.queues()) {
+    queues.push_back(common(queue.object()));
+    queues.back()["messages"] = queue.messages_size();
+  }
+  return {{"segments", segments}, {"semaphore_sets", sets}, {"queues", queues}};
+}
+
 void print_image_json(const image::Image& image, const Inspection& inspection) {
   const auto& manifest = image.manifest();
   json files = json::array();
@@ -172,6 +197,7 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"processes", processes_json(inspection)},
       {"memories", memories_json(inspection)},
       {"shared_memories", shared_memories_json(inspection)},
+      {"system_v", system_v_json(manifest.system_v())},
       {"descriptions", descriptions_json(inspection)},
       {"captured_files", captured_files_json(manifest)},
       {"files", files},
@@ -265,6 +291,7 @@ void print_memory(const Inspection& inspection, bool mappings) {
       std::string what = printable(mapping.path());
       if (mapping.kind() == schema::Mapping::SHARED_MEMORY)
         what = fmt::format("object {}", mapping.shared_memory());
+      if (mapping.kind() == schema::Mapping::SYSTEM_V) what = fmt::format("segment {}", mapping.segment());
       if (mapping.stack()) what = "stack";
       rows.push_back({fmt::format("  {:012x}-{:012x}", mapping.start(), mapping.end()),
                       protection_text(mapping.protection()), human_size(mapping.end() - mapping.start()),
@@ -272,6 +299,23 @@ void print_memory(const Inspection& inspection, bool mappings) {
     }
     print_table({{"  ADDRESSES"}, {"MAY"}, {"SIZE", Align::kRight}, {"KIND"}, {"OF"}}, rows);
   }
+}
+
+void print_system_v(const schema::SystemV& objects) {
+  std::vector<std::vector<std::string>> rows;
+  const auto add = [&rows](const char* kind, const schema::IpcObject& object, std::string content) {
+    rows.push_back(
+        {fmt::format("  {}", object.id()), kind, fmt::format("{:#010x}", static_cast<uint32_t>(object.key())),
+         fmt::format("{}", object.user()), fmt::format("{:o}", object.mode()), std::move(content)});
+  };
+  for (const auto& segment : objects.segments())
+    add("segment", segment.object(), human_size(segment.size()) + (segment.removed() ? ", removed" : ""));
+  for (const auto& set : objects.semaphore_sets()) add("semaphores", set.object(), joined(set.values()));
+  for (const auto& queue : objects.queues())
+    add("message queue", queue.object(), fmt::format("{} messages", queue.messages_size()));
+  if (rows.empty()) return;
+  fmt::print("\nSystem V objects\n");
+  print_table({{"  ID"}, {"KIND"}, {"KEY"}, {"USER"}, {"MODE"}, {"CONTENT"}}, rows);
 }
 
 void print_descriptors(const Inspection& inspection) {
@@ -306,6 +350,7 @@ int run_inspect(const InspectOptions& options) {
   print_head(*image);
   print_processes(inspection);
   print_memory(inspection, options.mappings);
+  print_system_v(image->manifest().system_v());
   print_descriptors(inspection);
   print_captured_files(image->manifest());
   return kExitOk;
@@ -319,9 +364,9 @@ CLI::App* add_inspect(CLI::App& app, int& status) {
   verb->add_option("CHECKPOINT", options->reference, kReferenceHelp)->required();
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
   verb->add_flag("--mappings", options->mappings, "Also every mapping of each memory (always in JSON)");
-  verb->add_flag(
-      "--json", options->as_json,
-      "One object: session, id, processes, memories, shared_memories, descriptions, files, sizes, ...");
+  verb->add_flag("--json", options->as_json,
+                 "One object: session, id, processes, memories, shared_memories, system_v, descriptions, "
+                 "files, sizes, ...");
   verb->footer(R"(
 Processes with the same MEMORY share it; open files marked shared are one object in several processes.
 

@@ -133,6 +133,8 @@ const char* mapping_kind_name(schema::Mapping::Kind kind) {
       return "vdso";
     case schema::Mapping::VVAR:
       return "vvar";
+    case schema::Mapping::SYSTEM_V:
+      return "system v";
     default:
       return "unknown";
   }

@@ -40,10 +40,17 @@ struct Known {
   const schema::Manifest* manifest = nullptr;
   std::unordered_set<uint32_t> descriptions;
   std::unordered_map<std::string, uint64_t> file_sizes;
+  std::unordered_map<int32_t, uint64_t> segments;        // System V: bytes, by id
+  std::unordered_map<int32_t, uint32_t> semaphore_sets;  // how many are in it, by id
 
   bool description_or_none(uint32_t id) const { return id == 0 || descriptions.contains(id); }
 };
 
+// In one walk: where pages of an object of `limit` bytes are, in a file of the image.
+Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun>& runs, uint64_t limit,
+                        const std::string& page_file, const std::string& where, const Known& known);
+
+Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);

@@ -46,6 +46,15 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
                                       mapping.shared_memory()));
       }
       break;
+    case schema::Mapping::SYSTEM_V: {
+      auto segment = known.segments.find(mapping.segment());
+      if (segment == known.segments.end()) {
+        return bad(where, fmt::format("it refers to segment {}, which does not exist", mapping.segment()));
+      }
+      if (mapping.file_offset() + (mapping.end() - mapping.start()) > page_up(segment->second))
+        return bad(where, "it is larger than its segment");
+      break;
+    }
     default:
       break;
   }
@@ -145,18 +154,22 @@ Result<void> check_shared_memory(const schema::SharedMemory& memory, const std::
   if (!known.description_or_none(memory.description())) {
     return bad(where, fmt::format("it refers to description {}, which does not exist", memory.description()));
   }
-  STASIS_TRY(const uint64_t file_size,
-             page_file_size(memory.page_file(), memory.runs_size() > 0, where, known));
+  return check_runs(memory.runs(), page_up(memory.size()), memory.page_file(), where, known);
+}
+
+}  // namespace
+
+Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun>& runs, uint64_t limit,
+                        const std::string& page_file, const std::string& where, const Known& known) {
+  STASIS_TRY(const uint64_t file_size, page_file_size(page_file, !runs.empty(), where, known));
   uint64_t end = 0;
-  for (int i = 0; i < memory.runs_size(); ++i) {
-    const auto& run = memory.runs(i);
-    STASIS_CHECK(check_run(run, end, page_up(memory.size()), file_size, fmt::format("{}: run {}", where, i)));
+  for (int i = 0; i < runs.size(); ++i) {
+    const auto& run = runs[i];
+    STASIS_CHECK(check_run(run, end, limit, file_size, fmt::format("{}: run {}", where, i)));
     end = run.address() + run.size();
   }
   return {};
 }
-
-}  // namespace
 
 Result<void> check_memories(const Known& known) {
   const schema::Manifest& manifest = *known.manifest;

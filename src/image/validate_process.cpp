@@ -99,6 +99,48 @@ Result<void> check_signals_and_timers(const schema::Process& process, const std:
   return {};
 }
 
+Result<void> check_adjustments(const schema::Process& process, const std::string& where, const Known& known) {
+  std::unordered_set<uint64_t> semaphores;
+  for (const auto& adjustment : process.adjustments()) {
+    auto set = known.semaphore_sets.find(adjustment.set());
+    if (set == known.semaphore_sets.end() || adjustment.number() >= set->second) {
+      return bad(where,
+                 fmt::format("it has something to undo in semaphore {} of set {}, which does not exist",
+                             adjustment.number(), adjustment.set()));
+    }
+    if (adjustment.value() < -32768 || adjustment.value() > 32767 || adjustment.value() == 0)
+      return bad(where, fmt::format("{} is impossible to undo in a semaphore", adjustment.value()));
+    if (!semaphores.insert(uint64_t{static_cast<uint32_t>(adjustment.set())} << 32 | adjustment.number())
+             .second)
+      return bad(where, "it has two notes for one semaphore");
+  }
+  return {};
+}
+
+// What a process shares is its parent's, which lives, and it has the same.
+Result<void> check_shared(const schema::Process& process, const std::string& where, const Known& known) {
+  for (int other : {process.descriptors_of(), process.directories_of()}) {
+    if (other != 0 && other != process.parent())
+      return bad(where, fmt::format("it shares something of {}, which is not its parent", other));
+  }
+  if (process.descriptors_of() == 0 && process.directories_of() == 0) return {};
+  for (const auto& parent : known.manifest->processes()) {
+    if (parent.pid() != process.parent()) continue;
+    if (parent.state() == schema::Process::ZOMBIE || process.state() == schema::Process::ZOMBIE) break;
+    bool same = parent.descriptors_size() == process.descriptors_size();
+    for (int i = 0; same && i < process.descriptors_size(); ++i) {
+      const auto& mine = process.descriptors(i);
+      const auto& theirs = parent.descriptors(i);
+      same = mine.number() == theirs.number() && mine.description() == theirs.description() &&
+             mine.close_on_exec() == theirs.close_on_exec();
+    }
+    if (process.descriptors_of() != 0 && !same)
+      return bad(where, "its descriptors are not those of the process with which it shares them");
+    return {};
+  }
+  return bad(where, "it shares something with a process that does not live");
+}
+
 Result<void> check_process(const schema::Process& process, const std::string& where, const Known& known) {
   if (!schema::Process::State_IsValid(process.state()))
     return bad(where, fmt::format("unknown state {}", process.state()));
@@ -133,6 +175,8 @@ Result<void> check_process(const schema::Process& process, const std::string& wh
     STASIS_CHECK(check_thread(thread, alive, fmt::format("{}: thread {}", where, thread.tid())));
   }
   STASIS_CHECK(check_descriptors(process, where, known));
+  STASIS_CHECK(check_adjustments(process, where, known));
+  STASIS_CHECK(check_shared(process, where, known));
   return check_signals_and_timers(process, where);
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include "kernel/proc.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
+#include "resource/socket/socket.h"
 #include "resource/terminal/tty.h"
 
 namespace stasis::inspect {
@@ -40,6 +42,33 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
     const auto& process = tree.processes()[i];
     if (process.zombie) continue;
     STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
+  }
+  return {};
+}
+
+NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
+  auto found = peers_.find(socket.id);
+  return found != peers_.end() ? found->second : NsTid{0};
+}
+
+Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& foothold) {
+  auto owned = sockets_.find(process.value);
+  if (owned == sockets_.end()) return {};
+  const auto& sockets = owned->second;
+  constexpr size_t kAtOnce = 256;
+  for (size_t first = 0; first < sockets.size(); first += kAtOnce) {
+    const size_t last = std::min(first + kAtOnce, sockets.size());
+    remote::Batch batch(foothold.scratch());
+    std::vector<uint64_t> answers;
+    for (size_t i = first; i < last; ++i) {
+      const uint64_t length = batch.put_object<socklen_t>(sizeof(ucred));
+      answers.push_back(batch.put_object(ucred{}));
+      batch.call(SYS_getsockopt, {static_cast<uint64_t>(sockets[i]->number), SOL_SOCKET, SO_PEERCRED,
+                                  answers.back(), length});
+    }
+    STASIS_CHECK(foothold.run(batch));
+    for (size_t i = first; i < last; ++i)
+      peers_[sockets[i]->id] = NsTid{batch.output<ucred>(answers[i - first]).pid};
   }
   return {};
 }
@@ -77,6 +106,8 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
       files_.push_back(std::move(candidate));
       shared = files_.back().get();
       shared->id = static_cast<uint32_t>(files_.size());
+      if (S_ISSOCK(shared->status.st_mode) && resource::socket_option(copy, SOL_SOCKET, SO_DOMAIN) == AF_UNIX)
+        sockets_[process.pid.value].push_back(shared);
     }
     // fdinfo shows them at every number of the description by which they were taken.
     bool first_number = shared->owners.empty() || shared->owners.back().first != process.status.ns_tgid;

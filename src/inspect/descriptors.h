@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -10,6 +11,7 @@
 #include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
+#include "remote/foothold.h"
 #include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
 
@@ -29,6 +31,9 @@ class DescriptorGraph final : public resource::Observation {
 
   // Finds all descriptors of all processes and which of them share an open file description.
   Result<void> collect(const freeze::FrozenTree& tree);
+  // Asks a process who is at the other ends of its sockets: of one that is gone the kernel tells a number
+  // only, and to each the number in its own namespace.
+  Result<void> ask_for_peers(HostTid process, remote::Foothold& foothold);
   // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
   // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
   Result<void> observe(const freeze::FrozenTree& tree, image::Writer& writer, schema::Manifest& manifest);
@@ -49,6 +54,7 @@ class DescriptorGraph final : public resource::Observation {
   const resource::OpenFile* find(HostTid pid, int number) const override;
   uint64_t session_terminal() const override { return session_terminal_; }
   std::optional<int> session_stdio(const resource::OpenFile& file) const override;
+  NsTid peer_process(const resource::OpenFile& socket) const override;
   Result<Fd> create_file(const std::string& name) override;
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
@@ -68,6 +74,8 @@ class DescriptorGraph final : public resource::Observation {
   // them.
   std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;
   std::unordered_map<uint64_t, resource::OpenFile*> by_slot_;
+  std::map<int, std::vector<const resource::OpenFile*>> sockets_;  // unix ones, by their first owner
+  std::map<uint32_t, NsTid> peers_;                                // by the socket's description
   image::Writer* writer_ = nullptr;
   std::vector<std::string> warnings_;
 };

@@ -23,6 +23,17 @@ bool is_page_file(std::string_view name) {
   return name.ends_with(".stasis-pages");
 }
 
+// The kernel names the file of a segment after its key, and numbers it by its id. A file of the program's
+// could have such a name, but would be on another file system.
+bool is_system_v(const kernel::MapsEntry& entry) {
+  static const uint64_t kernels_own = [] {
+    Fd file(::memfd_create("device", MFD_CLOEXEC));
+    struct stat status = {};
+    return ::fstat(file.get(), &status) == 0 ? status.st_dev : 0;
+  }();
+  return entry.device == kernels_own && entry.name.starts_with("/SYSV") && entry.name.ends_with(kDeleted);
+}
+
 bool is_anonymous_name(std::string_view name) {
   return name.empty() || name == "[heap]" || name == "[stack]" || name.starts_with("[anon:") ||
          name.starts_with("[stack:");
@@ -135,8 +146,10 @@ class Classifier {
     const auto& entry = facts.entry;
     Mapping& mapping = facts.mapping;
     mapping.set_file_offset(entry.offset);
-    if (entry.name.starts_with("/SYSV")) {
-      return refuse(entry, "System V shared memory is not supported yet", {});
+    if (is_system_v(entry)) {
+      mapping.set_kind(Mapping::SYSTEM_V);
+      mapping.set_segment(static_cast<int32_t>(entry.inode));
+      return {};
     }
     if (entry.name.starts_with("anon_inode:"))
       return refuse(entry, "this kind of memory cannot be saved", {});
@@ -233,6 +246,7 @@ void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::Ma
     Mapping& mapping = facts.mapping;
     mapping.set_grows_down(mapping.grows_down() || flag->has("gd"));
     mapping.set_no_reserve(mapping.no_reserve() || flag->has("nr"));
+    if (mapping.kind() == Mapping::SYSTEM_V) mapping.set_read_only(!flag->has("mw"));
     if (flag->has("ht"))
       mapping.set_huge_page_shift(static_cast<uint32_t>(std::countr_zero(flag->page_size)));
     if (flag->has("lo")) mapping.set_lock_flags(flag->has("lf") ? 2 : 1);

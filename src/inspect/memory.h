@@ -37,7 +37,7 @@ class SharedMemoryTable {
   std::map<std::pair<uint64_t, uint64_t>, uint32_t> known_;
 };
 
-// Classifies all mappings. Refuses what cannot be restored (devices, SysV segments), naming it.
+// Classifies all mappings. Refuses what cannot be restored (devices), naming it.
 Result<std::vector<MappingFacts>> classify_mappings(const freeze::FrozenProcess& process,
                                                     const std::vector<kernel::MapsEntry>& maps,
                                                     const remote::Foothold& foothold,

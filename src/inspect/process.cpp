@@ -36,6 +36,11 @@ std::string describe(const freeze::FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
 }
 
+// Whether both are one, as clone() can make it.
+bool is_shared(const freeze::FrozenProcess& one, const freeze::FrozenProcess& other, int what) {
+  return ::syscall(SYS_kcmp, one.pid.value, other.pid.value, what, 0, 0) == 0;
+}
+
 int64_t nanoseconds(const timeval& value) {
   return int64_t{value.tv_sec} * 1'000'000'000 + value.tv_usec * 1000;
 }
@@ -76,7 +81,7 @@ class ProcessQuestions {
     thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
     personality_ = batch.call(SYS_personality, {0xffffffff});
     brk_ = batch.call(SYS_brk, {0});
-    // How many System V objects there are in the session's namespace.
+    // How many System V objects there are in its namespace.
     semaphores_ = batch.put_object(seminfo{});  // zeros, where the kernel has no System V IPC
     batch.call(SYS_semctl, {0, 0, SEM_INFO, semaphores_});
     queues_ = batch.put_object(msginfo{});
@@ -85,16 +90,12 @@ class ProcessQuestions {
     batch.call(SYS_shmctl, {0, SHM_INFO, segments_});
   }
 
+  SystemVCounts system_v(const Batch& batch) const {
+    return {batch.output<seminfo>(semaphores_).semusz, batch.output<msginfo>(queues_).msgpool,
+            batch.output<shm_info>(segments_).used_ids};
+  }
+
   Result<void> take(const Batch& batch, schema::Process& out, schema::Memory& memory) const {
-    const std::pair<int, const char*> objects[] = {
-        {batch.output<seminfo>(semaphores_).semusz, "semaphore sets"},
-        {batch.output<msginfo>(queues_).msgpool, "message queues"},
-        {batch.output<shm_info>(segments_).used_ids, "memory segments"}};
-    for (const auto& [count, what] : objects) {
-      if (count == 0) continue;
-      return Error{"save", describe(process_), fmt::format("the session has {} System V {}", count, what),
-                   "they are not supported yet; ipcrm removes one that is not needed", ErrorCode::kRefused};
-    }
     for (const auto& [signal, address] : actions_) {
       auto action = batch.output<KernelSigaction>(address);
       if (action.handler == 0 && action.flags == 0 && action.mask == 0) continue;
@@ -252,9 +253,10 @@ class ProcessInspection final : public Inspection {
     return foothold_.start(batch_);
   }
 
-  Result<void> finish(schema::Process& out, schema::Memory& memory) override {
+  Result<void> finish(schema::Process& out, schema::Memory& memory, SystemVCounts& system_v) override {
     STASIS_CHECK(foothold_.finish(batch_));
     STASIS_CHECK(questions_.take(batch_, out, memory));
+    system_v = questions_.system_v(batch_);
     for (size_t i = 0; i < process_.threads.size(); ++i)
       STASIS_CHECK(observe_thread(process_.threads[i], contexts_[i], *out.add_threads()));
     auto* leader = out.mutable_threads(0);
@@ -310,7 +312,12 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
   out.set_exit_signal(process.stat.exit_signal);
   out.set_parent(1);
   for (const auto& other : tree.processes()) {
-    if (other.pid == process.stat.parent) out.set_parent(other.status.ns_tgid.value);
+    if (other.pid != process.stat.parent) continue;
+    const int parent = other.status.ns_tgid.value;
+    out.set_parent(parent);
+    if (process.zombie || other.zombie) continue;
+    if (is_shared(process, other, KCMP_FILES)) out.set_descriptors_of(parent);
+    if (is_shared(process, other, KCMP_FS)) out.set_directories_of(parent);
   }
   if (process.zombie) {
     out.set_state(schema::Process::ZOMBIE);
@@ -347,12 +354,9 @@ Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
       struct {
         int type;
         const char* what;
-      } const shares[] = {{KCMP_VM, "memory"},
-                          {KCMP_FILES, "descriptor table"},
-                          {KCMP_FS, "working directory"},
-                          {KCMP_SIGHAND, "signal handlers"}};
+      } const shares[] = {{KCMP_VM, "memory"}, {KCMP_SIGHAND, "signal handlers"}};
       for (const auto& share : shares) {
-        if (::syscall(SYS_kcmp, process.pid.value, parent.pid.value, share.type, 0, 0) == 0) {
+        if (is_shared(process, parent, share.type)) {
           return refuse(fmt::format("it shares its {} with its parent, task {}, without being a thread of it",
                                     share.what, parent.status.ns_tgid),
                         "this is not supported yet; try again when it has called exec()");

@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "freeze/frozen_tree.h"
+#include "inspect/system_v.h"
 #include "kernel/proc.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
@@ -18,11 +19,11 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 
 // Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
 // those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
-// While the process works on its half, others can be begun.
+// While the process works on its half, others can be begun. `system_v`: what it sees of its IPC namespace.
 class Inspection {
  public:
   virtual ~Inspection() = default;
-  virtual Result<void> finish(schema::Process& out, schema::Memory& memory) = 0;
+  virtual Result<void> finish(schema::Process& out, schema::Memory& memory, SystemVCounts& system_v) = 0;
 };
 Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
                                                      const std::vector<remote::TaskContext>& contexts,

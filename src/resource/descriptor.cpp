@@ -42,6 +42,7 @@ const Record* Making::record(uint32_t id) const {
 std::string Record::describe() const { return fmt::format("{} ({})", kind, shown); }
 
 Result<void> DescriptorKind::fill(const Record&, int, Making&) const { return {}; }
+Result<void> DescriptorKind::settle(const Record&, int, Making&, Round) const { return {}; }
 Result<void> DescriptorKind::finish(const Record&, Finishing&) const { return {}; }
 std::string DescriptorKind::summary(const Record&) const { return {}; }
 

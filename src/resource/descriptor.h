@@ -5,6 +5,7 @@
 //   the checkpoint restart, in the builder:  make()       once for each description, before any process of
 //   the program exists
 //                             fill()       after all are made: contents of pipes and sockets
+//   restart, in init:         settle()     what shows whose doing it was: the kernel notes that with a socket
 //   restart, in the program:  finish()     in the first owner, when its descriptors have their numbers (epoll
 //   sets)
 // The builder is an ordinary process in the session's new user and mount namespaces; what it opens is
@@ -31,6 +32,14 @@
 #include "resource/kind.h"
 
 namespace stasis::resource {
+
+// Whose doing something is to be.
+struct Actor {
+  NsTid pid;  // 0: somebody who is gone
+  uint32_t user = 0;
+  uint32_t group = 0;
+  auto operator<=>(const Actor&) const = default;
+};
 
 // The facts about one open file description of the frozen tree.
 struct OpenFile {
@@ -67,6 +76,9 @@ class Observation {
   virtual std::optional<int> session_stdio(const OpenFile& file) const = 0;
   // A new file in the checkpoint's directory for contents (unlinked files); it is checksummed and verified.
   virtual Result<Fd> create_file(const std::string& name) = 0;
+  // The number of the process that SO_PEERCRED shows to the owner of a socket, which may be gone; 0: nobody
+  // whom the session could name.
+  virtual NsTid peer_process(const OpenFile& socket) const = 0;
   // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a
   // tree with a thousand connections must not search a thousand files a thousand times. Files with an empty
   // key are left out.
@@ -112,6 +124,10 @@ class Making {
   // The file that stands in for the one with this path at the checkpoint: itself, or a copy of the session's
   // own.
   virtual std::string place_of(const std::string& path) const { return path; }
+  // Only in settle(): lets a process that has the number and the ids of the actor, and shares our
+  // descriptors, do this and end. It is done when the round is over: one process does all that is one
+  // actor's.
+  virtual void as(const Actor& actor, std::function<Result<void>()> act) = 0;
   // A file of the checkpoint's directory.
   virtual Result<Fd> open_image_file(const std::string& name) = 0;
   // The slave side of the new session terminal; empty when the restart has none.
@@ -148,6 +164,10 @@ class DescriptorKind {
   // The descriptor. Status flags (O_APPEND, O_NONBLOCK, ...) and position are its own business.
   virtual Result<Fd> make(const Record& record, Making& context) const = 0;
   virtual Result<void> fill(const Record& record, int fd, Making& context) const;
+  // The rounds of settle(); each is for all descriptions.
+  enum class Round { kListen, kConnect, kWait };
+  // May put another description at the number `fd`.
+  virtual Result<void> settle(const Record& record, int fd, Making& context, Round round) const;
   virtual Result<void> finish(const Record& record, Finishing& owner) const;
   // One line for `stasis inspect`: "count 3, semaphore".
   virtual std::string summary(const Record& record) const;

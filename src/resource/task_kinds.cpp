@@ -22,8 +22,12 @@ constexpr KindInfo kRows[] = {
      ""},
     {"guard-pages", "Memory", "inaccessible areas, guard pages", kFull, ""},
     {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
-    {"sysv-ipc", "Memory", "System V shared memory, semaphores, message queues", kRefused,
-     "not supported yet"},
+    {"sysv-ipc", "Memory",
+     "System V shared memory, semaphores with what is to be undone, message queues: ids, keys, owners, "
+     "content",
+     kPartial,
+     "the times that ipcs shows, and who made or used a segment or queue last, are those of the restart; "
+     "reserved huge pages are refused"},
     {"device-mapping", "Memory", "mappings of devices", kRefused,
      "the memory belongs to the hardware; see the plugins"},
 
@@ -32,7 +36,7 @@ constexpr KindInfo kRows[] = {
     {"stopped", "Processes", "processes stopped by job control", kFull, ""},
     {"vfork", "Processes", "a parent waiting in vfork", kPartial,
      "the checkpoint waits until the child has called exec or ended"},
-    {"working-directory", "Processes", "working directory, root, umask", kFull, ""},
+    {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kFull, ""},
     {"process-settings", "Processes",
      "personality, dumpable, OOM score, transparent huge pages, core dump filter, no_new_privs, machine "
      "check "
@@ -69,7 +73,8 @@ constexpr KindInfo kRows[] = {
      "the filter may forbid the system calls that a checkpoint needs, and only root can read it"},
 
     {"descriptor-table", "Descriptors",
-     "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork", kFull, ""},
+     "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork, tables shared by clone",
+     kFull, ""},
     {"locks", "Descriptors", "locks: flock, record locks of processes (fcntl) and of open files", kPartial,
      "a lease refuses the checkpoint; a lock that somebody has taken meanwhile refuses the restart"},
     {"signal-owner", "Descriptors", "whom a descriptor sends signals (F_SETOWN, F_SETSIG, O_ASYNC)", kFull,

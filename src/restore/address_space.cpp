@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -211,6 +212,8 @@ class Builder {
         }
         break;
       }
+      case Mapping::SYSTEM_V:
+        break;
       default:
         flags |= MAP_SHARED;
         fd = static_cast<uint64_t>(files_.shared_memory(static_cast<int>(mapping.shared_memory())));
@@ -219,7 +222,11 @@ class Builder {
     if (mapping.grows_down()) flags |= MAP_GROWSDOWN;
     if (mapping.no_reserve()) flags |= MAP_NORESERVE;
     if (mapping.huge_page_shift() != 0) flags |= MAP_HUGETLB | (uint64_t{mapping.huge_page_shift()} << 26);
-    batch_.call(SYS_mmap, {mapping.start(), size, fill_protection, flags, fd, offset});
+    if (mapping.kind() == Mapping::SYSTEM_V) {
+      STASIS_CHECK(attach_segment(mapping));
+    } else {
+      batch_.call(SYS_mmap, {mapping.start(), size, fill_protection, flags, fd, offset});
+    }
     if (mapping.kind() == Mapping::ANONYMOUS && mapping.path().starts_with("[anon:")) {
       std::string name = mapping.path().substr(6, mapping.path().size() - 7);
       uint64_t address = batch_.put({name.c_str(), name.size() + 1});
@@ -284,6 +291,36 @@ class Builder {
       optional(batch_.call(SYS_mlock2,
                            {mapping.start(), size, mapping.lock_flags() == 2 ? uint64_t{1} : uint64_t{0}}));
     }
+    return {};
+  }
+
+  // A segment is attached as a whole only; of which a part is left, or was moved, that part is cut out.
+  Result<void> attach_segment(const Mapping& mapping) {
+    const uint64_t size = mapping.end() - mapping.start();
+    const uint64_t whole = files_.segment_size(mapping.segment());
+    const uint64_t front = mapping.file_offset();
+    const auto segment = static_cast<uint64_t>(mapping.segment());
+    uint64_t attached = PROT_READ | (mapping.read_only() ? 0 : PROT_WRITE);
+    uint64_t flags = mapping.read_only() ? SHM_RDONLY : 0;
+    if ((mapping.protection() & PROT_EXEC) != 0) {
+      attached |= PROT_EXEC;
+      flags |= SHM_EXEC;
+    }
+    if (front == 0 && size == whole) {
+      batch_.call(SYS_shmat, {segment, mapping.start(), flags});
+    } else {
+      STASIS_CHECK(flush());
+      size_t index = batch_.call(SYS_shmat, {segment, 0, flags});
+      STASIS_CHECK(skeleton_.run_checked(batch_, "attach a segment"));
+      const auto at = static_cast<uint64_t>(batch_.result(index));
+      batch_.clear();
+      batch_.call(SYS_mremap,
+                  {at + front, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, mapping.start(), pass_});
+      if (front != 0) batch_.call(SYS_munmap, {at, front});
+      if (front + size < whole) batch_.call(SYS_munmap, {at + front + size, whole - front - size});
+    }
+    if (attached != mapping.protection())
+      batch_.call(SYS_mprotect, {mapping.start(), size, mapping.protection()});
     return {};
   }
 
@@ -352,6 +389,8 @@ Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
 
 Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable& table) {
   MemoryFiles files;
+  for (const auto& segment : image.manifest().system_v().segments())
+    files.segment_sizes_[segment.object().id()] = page_up(segment.size());
   for (const auto& memory : image.manifest().memories()) {
     int pages = -1;
     if (!memory.page_file().empty()) {

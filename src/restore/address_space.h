@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "base/result.h"
@@ -24,11 +25,14 @@ class MemoryFiles {
   int page_file(int memory) const { return page_files_[memory]; }
   int executable(int memory) const { return executables_[memory]; }
   int shared_memory(int object) const { return shared_[object]; }
+  // Of a System V segment, by its id; in whole pages.
+  uint64_t segment_size(int32_t id) const { return segment_sizes_.at(id); }
 
  private:
   std::vector<int> page_files_;
   std::vector<int> executables_;
   std::vector<int> shared_;
+  std::map<int32_t, uint64_t> segment_sizes_;
 };
 
 // Maps everything into a stripped skeleton and fills it. The leader's stub and the work area stay.

@@ -97,6 +97,25 @@ std::string DescriptorTable::place_of(const std::string& path) const {
   return copy == copies_.end() ? path : copy->second;
 }
 
+Result<void> DescriptorTable::settle() {
+  using Round = resource::DescriptorKind::Round;
+  for (Round round : {Round::kListen, Round::kConnect, Round::kWait}) {
+    for (const auto& record : records_) {
+      const auto* kind = resource::find_descriptor_kind(record.kind);
+      STASIS_CHECK(kind->settle(record, made_.at(record.id), *this, round));
+    }
+    // Who waits in a queue has a place in it; the rest is in no order.
+    if (round != Round::kWait) {
+      std::stable_sort(deeds_.begin(), deeds_.end(),
+                       [](const Deed& a, const Deed& b) { return a.actor < b.actor; });
+    }
+    STASIS_CHECK(perform(deeds_, unused_number(image_.manifest())));
+    deeds_.clear();
+  }
+  shared_objects_.clear();
+  return {};
+}
+
 Result<int> DescriptorTable::open_for_mapping(const std::string& path, bool writable) {
   std::string key = (writable ? "w" : "r") + path;
   if (auto found = mapped_files_.find(key); found != mapped_files_.end()) return found->second;

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "image/reader.h"
 #include "resource/descriptor.h"
+#include "restore/actors.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
 
@@ -28,6 +29,8 @@ class DescriptorTable final : public resource::Making {
   void set_copies(std::map<std::string, std::string> copies) { copies_ = std::move(copies); }
   // Makes all descriptions and fills them.
   Result<void> make(const std::string& terminal_path);
+  // In init, before it has children: what is to be done by processes with certain numbers.
+  Result<void> settle();
   // Opens a file for mappings, or finds it open already.
   Result<int> open_for_mapping(const std::string& path, bool writable);
   int number_of(uint32_t description) const { return made_.at(description); }
@@ -50,6 +53,9 @@ class DescriptorTable final : public resource::Making {
   void provide(uint32_t id, Fd fd) override;
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
+  void as(const resource::Actor& actor, std::function<Result<void>()> act) override {
+    deeds_.push_back({actor, std::move(act)});
+  }
   Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
   std::string place_of(const std::string& path) const override;
   std::string terminal_path() const override { return terminal_path_; }
@@ -69,6 +75,7 @@ class DescriptorTable final : public resource::Making {
   std::map<std::string, std::string> copies_;
   std::string terminal_path_;
   Result<void> pending_error_;
+  std::vector<Deed> deeds_;
 };
 
 }  // namespace stasis::restore

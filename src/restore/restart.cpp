@@ -23,6 +23,7 @@
 #include "restore/clone.h"
 #include "restore/descriptors.h"
 #include "restore/mapped_pages.h"
+#include "restore/system_v.h"
 #include "restore/tasks.h"
 #include "restore/topology.h"
 #include "restore/work_area.h"
@@ -35,7 +36,8 @@ using remote::Batch;
 
 class RestartFromImage final : public Restart {
  public:
-  RestartFromImage(image::Image image, MemoryMode mode) : image_(std::move(image)), mode_(mode) {}
+  RestartFromImage(image::Image image, MemoryMode mode)
+      : image_(std::move(image)), mode_(mode), system_v_(image_) {}
 
   // The plan points into the manifest, so it is made where the image stays.
   Result<void> plan() {
@@ -69,6 +71,7 @@ class RestartFromImage final : public Restart {
   std::map<std::string, std::string> copies_;
   std::unique_ptr<DescriptorTable> table_;
   MemoryFiles files_;
+  SystemV system_v_;
   WorkArea area_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
   std::deque<TaskBuilder> builders_;
@@ -83,6 +86,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   table_->set_copies(copies_);
   STASIS_CHECK(table_->make(terminal_slave_path));
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
+  STASIS_CHECK(system_v_.make());
   STASIS_TRY(area_, WorkArea::create(manifest()));
   return {};
 }
@@ -109,6 +113,7 @@ GuardPlan RestartFromImage::plan_guard() const {
 }
 
 Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
+  STASIS_CHECK(table_->settle());
   std::unique_ptr<MemoryGuard> guard;
   if (mode_ == MemoryMode::kMapped) {
     STASIS_TRY(guard, MemoryGuard::install(plan_guard()));
@@ -132,6 +137,7 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
     }
   }
   together_.reset();
+  system_v_.detach();
   // init must hold nothing of the program: an end of a pipe here would keep it open for ever.
   ::syscall(SYS_close_range, table_->base(), ~0U, 0);
   return guard;
@@ -207,6 +213,8 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
       const Birth& child = topology_.births()[children[i]];
       CloneRequest request;
       request.flags = CLONE_PTRACE;
+      if (child.process != nullptr && child.process->descriptors_of() != 0) request.flags |= CLONE_FILES;
+      if (child.process != nullptr && child.process->directories_of() != 0) request.flags |= CLONE_FS;
       request.exit_signal =
           child.process != nullptr ? static_cast<uint64_t>(child.process->exit_signal()) : SIGCHLD;
       add_clone(batch, request, child.pid);
@@ -318,16 +326,18 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
     STASIS_CHECK(builders_.back().set_process());
-    STASIS_CHECK(table_->place(task, process));
+  }
+  // Only now: who shares the table of another finds everything in it until then.
+  for (const auto& process : manifest().processes()) {
+    if (process.state() == schema::Process::ZOMBIE || process.descriptors_of() != 0) continue;
+    STASIS_CHECK(table_->place(skeletons_.at(process.pid()), process));
   }
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
-
+  system_v_.detach();
+  STASIS_CHECK(system_v_.restore_semaphores(skeletons_));
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
-
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
-
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
-
   remote::Deadlines deadlines(deadlines_file);
   for (auto& builder : builders_) STASIS_CHECK(builder.arm(deadlines));
   deadlines.save();

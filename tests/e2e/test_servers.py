@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """Servers with data in memory: saved, killed, restarted; the data is there, and new clients are served."""
 import hashlib
+import os
 import socket
+import subprocess
 import unittest
 
 from harness import ProgramTest, Redis, find_program, free_port, wait_for
@@ -101,7 +103,6 @@ class RedisServer(ProgramTest):
 class PostgreSQL(ProgramTest):
     def setUp(self):
         super().setUp()
-        import os
         if os.getuid() == 0 and not self.box.user:
             self.skipTest("PostgreSQL does not run as root")
         self.psql_program = find_program("psql")
@@ -119,18 +120,75 @@ class PostgreSQL(ProgramTest):
     def test_tables_survive(self):
         self.psql("create table t as select i, md5(i::text) as m from generate_series(1, 50000) i")
         before = self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout
-        saved = self.box.stasis("checkpoint", "postgres", "--stop", check=False)
-        if saved.returncode == 4 and "System V" in saved.stderr:
-            # Refused by name, before anything was written; then nothing may have happened to it.
-            self.assertEqual(self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout, before)
-            self.skipTest("refused, and unharmed: " + saved.stderr.strip())
-        self.assertEqual(saved.returncode, 0, saved.stderr)
-        self.box.assert_gone("postgres")
+        self.box.save_and_kill("postgres")
         self.box.restart("postgres")
         self.assertEqual(self.psql("select sum(i), md5(string_agg(m, '' order by i)) from t").stdout, before)
         self.psql("insert into t select i, md5(i::text) from generate_series(50001, 60000) i")
         self.assertEqual(self.psql("select count(*) from t").stdout.strip(), "60000")
         self.psql("checkpoint")
+
+    def test_transaction_of_a_client_outside_is_rolled_back(self):
+        """Its connection is cut, as when the client dies."""
+        self.psql("create table t (i int); insert into t values (1)")
+        with self.client("begin; insert into t values (2); select 'inserted';\n") as client:
+            self.assertIn("inserted", self.await_line(client, "inserted"))
+            self.box.stasis("checkpoint", "postgres")
+            client.stdin.write("select 'goes on';\n")
+            client.stdin.flush()
+            self.await_line(client, "goes on")
+            self.box.save_and_kill("postgres")
+        self.box.restart("postgres")
+        self.assertEqual(self.psql("select i from t").stdout.split(), ["1"])
+        self.psql("drop table t")  # nobody has a lock on it
+
+    def client(self, text):
+        line = self.box.line([self.psql_program, "-h", self.box.dir, "-p", self.port, "-U", "tester", "-d", "postgres",
+                              "-At"])
+        client = subprocess.Popen(line, env=self.box.env, cwd=self.box.dir, stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        client.stdin.write(text)
+        client.stdin.flush()
+        return client
+
+    def await_line(self, client, text):
+        for line in client.stdout:
+            if text in line:
+                return line
+        raise AssertionError(f"the client did not show {text}")
+
+
+class PostgreSQLWithItsClient(ProgramTest):
+    def test_transaction_goes_on(self):
+        """Server and client in one session: an open transaction is committed after the restart."""
+        if os.getuid() == 0 and not self.box.user:
+            self.skipTest("PostgreSQL does not run as root")
+        data, port, psql = self.box.dir / "data", free_port(), find_program("psql")
+        self.box.run(find_program("initdb"), "-D", data, "-A", "trust", "-U", "tester", "--no-sync", timeout=60)
+        script = self.box.write("session.sh", f"""#!/bin/sh
+            {find_program("postgres")} -D {data} -k {self.box.dir} -p {port} -h '' -c fsync=off -c shared_buffers=16MB &
+            psql="{psql} -h {self.box.dir} -p {port} -U tester -d postgres -At"
+            until $psql -c 'select 1' > /dev/null 2>&1; do sleep 0.1; done
+            mkfifo commands
+            exec 3<> commands
+            $psql < commands > answers 2>&1 &
+            client=$!
+            echo "create table t (i int); insert into t values (1);" >&3
+            echo "begin; insert into t select generate_series(2, 1000); select 'inserted', count(*) from t;" >&3
+            wait $client
+            exec sleep 1000
+        """)
+        self.box.launch("both", script)
+        answers = self.box.dir / "answers"
+        ask = self.box.dir / "commands"
+        wait_for("the transaction is open", lambda: answers.exists() and "inserted|1000" in answers.read_text())
+        self.box.save_and_kill("both")
+        self.box.restart("both")
+        with open(ask, "w") as commands:
+            commands.write("insert into t values (1001); commit; select 'committed', count(*), sum(i) from t;\n")
+        wait_for("the transaction is committed", lambda: f"committed|1001|{1001 * 501}" in answers.read_text())
+        again = self.box.run(psql, "-h", self.box.dir, "-p", port, "-U", "tester", "-d", "postgres", "-Atc",
+                             "select count(*) from t")
+        self.assertEqual(again.stdout.strip(), "1001")
 
 
 class NodeServer(ProgramTest):

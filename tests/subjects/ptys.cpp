@@ -106,6 +106,107 @@ CASE(whole_and_half_line) {
   CHECK_EQ(strcmp(back, "half a line\n"), 0);
 }
 
+void set_modes(int fd, tcflag_t clear, tcflag_t set) {
+  termios modes;
+  MUST(tcgetattr(fd, &modes) == 0);
+  modes.c_lflag = (modes.c_lflag & ~clear) | set;
+  MUST(tcsetattr(fd, TCSANOW, &modes) == 0);
+}
+void expect_line(int fd, const char* text, size_t size) {
+  char back[8192] = {};
+  CHECK_EQ(read(fd, back, sizeof back), static_cast<ssize_t>(size));
+  if (memcmp(back, text, size) != 0) subject::say("got \"%s\", expected \"%s\"", back, text);
+  CHECK_EQ(memcmp(back, text, size), 0);
+}
+
+// Characters that mean something when they are typed, lines that were not ended by Enter, and the echo.
+CASE(lines_of_every_sort) {
+  Terminal t = make_terminal();
+  termios modes;
+  MUST(tcgetattr(t.slave, &modes) == 0);
+  modes.c_cc[VEOL] = ';';
+  modes.c_lflag |= ECHO | ICANON | ISIG | IEXTEN;
+  modes.c_iflag |= IXON | ICRNL;
+  MUST(tcsetattr(t.slave, TCSANOW, &modes) == 0);
+  // ^V makes the next one literal: ^C, ^S, a newline inside a line, ^D.
+  type(t.master, "one\r");
+  type(t.master, "t\026\003w\026\023o;");
+  type(t.master, "th\026\nree\004");  // ended by ^D, without a newline
+  type(t.master, "\004");             // end of file
+  type(t.master, "f\026\004our\n");
+  type(t.master, "wrong\025ri");  // ^U takes the line back
+  char echo[512] = {};
+  for (size_t have = 0; have < 2 || strcmp(echo + have - 2, "ri") != 0;) {
+    ssize_t n = read(t.master, echo + have, sizeof echo - 1 - have);
+    MUST(n > 0);
+    have += static_cast<size_t>(n);
+  }
+  subject::hold();
+  expect_line(t.slave, "one\n", 4);
+  expect_line(t.slave, "t\003w\023o;", 6);
+  expect_line(t.slave, "th\nree", 6);
+  expect_line(t.slave, "", 0);
+  expect_line(t.slave, "f\004our\n", 6);
+  // The half line can still be edited, and is echoed once.
+  type(t.master, "x\177ght\n");
+  expect_line(t.slave, "right\n", 6);
+  expect(t.master, "x\b \bght\r\n");
+}
+
+CASE(half_line_alone_and_output) {
+  Terminal t = make_terminal();
+  set_modes(t.slave, ECHO, ICANON);
+  type(t.master, "half");
+  type(t.slave, "shown\n");
+  subject::pass(20);
+  int on = 1;
+  MUST(ioctl(t.master, TIOCPKT, &on) == 0);
+  subject::hold();
+  int unread = -1;
+  CHECK_EQ(ioctl(t.slave, FIONREAD, &unread), 0);
+  CHECK_EQ(unread, 0);
+  char back[32] = {};
+  CHECK_EQ(read(t.master, back, sizeof back), 8);
+  CHECK_EQ(back[0], TIOCPKT_DATA);
+  CHECK_EQ(strcmp(back + 1, "shown\r\n"), 0);
+  type(t.master, " whole\n");
+  expect_line(t.slave, "half whole\n", 11);
+}
+
+// More than the line discipline has room for: the rest waits before it.
+CASE(much_typed_and_written) {
+  Terminal t = make_terminal();
+  raw(t.slave);
+  static char text[9'000], back[9'000];
+  for (size_t i = 0; i < sizeof text; ++i) text[i] = static_cast<char>(i % 251);
+  for (int from : {t.master, t.slave}) MUST(write(from, text, sizeof text) == sizeof text);
+  subject::pass(20);
+  subject::hold();
+  for (int to : {t.slave, t.master}) {
+    size_t have = 0;
+    while (have < sizeof back) {
+      ssize_t n = read(to, back + have, sizeof back - have);
+      if (n <= 0) break;
+      have += static_cast<size_t>(n);
+    }
+    CHECK_EQ(have, sizeof text);
+    CHECK_EQ(memcmp(text, back, sizeof text), 0);
+  }
+}
+
+// Somebody waits for a line of which the first half is there.
+CASE(reader_of_half_a_line) {
+  Terminal t = make_terminal();
+  set_modes(t.slave, ECHO, ICANON);
+  type(t.master, "abc");
+  pid_t reader = subject::child([=] { expect_line(t.slave, "abcdef\n", 7); });
+  subject::await_asleep(reader);
+  subject::hold();
+  subject::await_asleep(reader);
+  type(t.master, "def\n");
+  JOIN(reader);
+}
+
 CASE(name_stays) {
   Terminal t = make_terminal();
   char before[64], now[64];

@@ -171,15 +171,68 @@ CASE(options) {
   CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_RCVTIMEO, &now, &length), 0);
   CHECK_EQ(now.tv_sec, 7);
 }
+ucred peer_of(int fd) {
+  ucred who = {};
+  socklen_t length = sizeof who;
+  CHECK_EQ(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &length), 0);
+  return who;
+}
 CASE(peer_credentials) {
   Pair p = make_pair(SOCK_STREAM);
-  ucred before = {}, after = {};
-  socklen_t length = sizeof before;
-  MUST(getsockopt(p.a, SOL_SOCKET, SO_PEERCRED, &before, &length) == 0);
+  ucred before = peer_of(p.a);
+  MUST(before.pid == getpid());
   subject::hold();
-  CHECK_EQ(getsockopt(p.a, SOL_SOCKET, SO_PEERCRED, &after, &length), 0);
+  ucred after = peer_of(p.a);
   CHECK_EQ(after.pid, before.pid);
   CHECK_EQ(after.uid, before.uid);
+  CHECK_EQ(after.gid, before.gid);
+  CHECK_EQ(peer_of(p.b).pid, before.pid);
+  both_ways(p.a, p.b);
+}
+// A server that was started by somebody who is gone, and clients of other processes and, as root, of other
+// users.
+CASE(credentials_of_client_and_server) {
+  int listener = bound(SOCK_STREAM, "sock");
+  MUST(chmod(subject::path("sock"), 0777) == 0);
+  sockaddr_un address = named("sock");
+  pid_t starter = subject::child([=] { MUST(listen(listener, 8) == 0); });
+  JOIN(starter);
+  pid_t children[2];
+  int servers[2];
+  for (int i = 0; i < 2; ++i) {
+    children[i] = subject::child([=] {
+      int client = socket(AF_UNIX, SOCK_STREAM, 0);
+      if (i == 1 && getuid() == 0) MUST(setresgid(-1, 4321, -1) == 0 && setresuid(-1, 1234, -1) == 0);
+      MUST(connect(client, plain(address), sizeof address) == 0);
+      if (i == 1 && getuid() == 0) MUST(setresuid(-1, 0, -1) == 0 && setresgid(-1, 0, -1) == 0);
+      subject::await("go");
+      CHECK_EQ(peer_of(client).pid, starter);
+      CHECK_EQ(peer_of(client).uid, getuid());
+      char byte = 0;
+      CHECK_EQ(read(client, &byte, 1), 1);
+    });
+    servers[i] = accept(listener, nullptr, nullptr);
+    MUST(servers[i] >= 0);
+  }
+  int pair = make_pair(SOCK_SEQPACKET).a, closed = make_pair(SOCK_STREAM).a;
+  MUST(write(pair, "x", 1) == 1);
+  subject::hold();
+  for (int i = 0; i < 2; ++i) {
+    ucred client = peer_of(servers[i]);
+    CHECK_EQ(client.pid, children[i]);
+    CHECK_EQ(client.uid, i == 1 && getuid() == 0 ? 1234u : getuid());
+    CHECK_EQ(client.gid, i == 1 && getuid() == 0 ? 4321u : getgid());
+    CHECK_EQ(write(servers[i], "y", 1), 1);
+    JOIN(children[i]);
+  }
+  CHECK_EQ(peer_of(pair).pid, getpid());
+  CHECK_EQ(peer_of(closed).pid, getpid());
+  // Who connects from now on sees the one who once called listen().
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK_EQ(connect(client, plain(address), sizeof address), 0);
+  CHECK_EQ(peer_of(client).pid, starter);
+  int server = accept(listener, nullptr, nullptr);
+  CHECK_EQ(peer_of(server).pid, getpid());
 }
 CASE(listening) {
   int listener = bound(SOCK_STREAM, "sock");
@@ -196,25 +249,76 @@ CASE(listening) {
   CHECK_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&now), &length), 0);
   CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
 }
-CASE(listening_with_backlog) {
+// Connections that wait to be accepted, in their order, from several processes.
+void with_backlog(bool with_data) {
   int listener = bound(SOCK_STREAM, "sock");
   MUST(listen(listener, 8) == 0 && fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
   sockaddr_un address = named("sock");
-  int waiting[3];
-  for (int i = 0; i < 3; ++i) {
+  pid_t children[4];
+  int waiting[4];
+  for (int i = 0; i < 4; ++i) {
     waiting[i] = socket(AF_UNIX, SOCK_STREAM, 0);
+    children[i] = 0;
     char hello = static_cast<char>('0' + i);
-    MUST(connect(waiting[i], plain(address), sizeof address) == 0 && write(waiting[i], &hello, 1) == 1);
+    auto begin = [=] {
+      MUST(connect(waiting[i], plain(address), sizeof address) == 0);
+      if (with_data) MUST(write(waiting[i], &hello, 1) == 1);
+    };
+    if (i == 1) {
+      close(waiting[i]);
+      children[i] = subject::child([=] {
+        int mine = socket(AF_UNIX, SOCK_STREAM, 0);
+        MUST(mine == waiting[i]);
+        begin();
+        subject::mark("connected");
+        subject::await("go");
+        char byte = 0;
+        CHECK_EQ(read(mine, &byte, 1), 1);
+        CHECK_EQ(byte, 'a');
+        CHECK_EQ(write(mine, "b", 1), 1);
+      });
+      subject::await("connected");
+      waiting[i] = dup(0);  // the number stays taken
+    } else {
+      begin();
+    }
   }
+  MUST(shutdown(waiting[3], SHUT_WR) == 0);
   subject::hold();
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 4; ++i) {
     int server = accept(listener, nullptr, nullptr);
     CHECK(server >= 0);
+    if (server < 0) return;
     char hello = 0;
-    CHECK_EQ(recv(server, &hello, 1, MSG_DONTWAIT), 1);
-    CHECK_EQ(hello, '0' + i);
-    both_ways(server, waiting[i]);
+    CHECK_EQ(recv(server, &hello, 1, MSG_DONTWAIT), with_data ? 1 : i == 3 ? 0 : -1);
+    if (with_data) CHECK_EQ(hello, '0' + i);
+    CHECK_EQ(peer_of(server).pid, children[i] != 0 ? children[i] : getpid());
+    if (children[i] != 0) {
+      char byte = 0;
+      fcntl(server, F_SETFL, 0);
+      CHECK_EQ(write(server, "a", 1), 1);
+      CHECK_EQ(read(server, &byte, 1), 1);
+      JOIN(children[i]);
+    } else if (i != 3) {
+      both_ways(server, waiting[i]);
+    }
   }
+  CHECK_EQ(accept(listener, nullptr, nullptr), -1);
+  CHECK_EQ(errno, EAGAIN);
+}
+CASE(listening_with_backlog) { with_backlog(false); }
+// What came by such a connection can be read by nobody yet, so that a checkpoint has to be refused.
+CASE_WITH(backlog_with_data, subject::kMayRefuse) { with_backlog(true); }
+CASE_WITH(backlog_of_one_who_left, subject::kMayRefuse) {
+  int listener = bound(SOCK_STREAM, "sock");
+  MUST(listen(listener, 8) == 0);
+  sockaddr_un address = named("sock");
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(connect(client, plain(address), sizeof address) == 0 && write(client, "farewell", 8) == 8);
+  close(client);
+  subject::hold();
+  int server = accept(listener, nullptr, nullptr);
+  expect(server, "farewell");
 }
 CASE(connected_by_name) {
   int listener = bound(SOCK_STREAM, "sock");

@@ -51,6 +51,11 @@ UnixDiag parse(const nlmsghdr* header) {
         }
         break;
       }
+      case UNIX_DIAG_ICONS:
+        result.waiting_clients.resize(RTA_PAYLOAD(attribute) / sizeof(uint32_t));
+        memcpy(result.waiting_clients.data(), RTA_DATA(attribute),
+               result.waiting_clients.size() * sizeof(uint32_t));
+        break;
       default:
         break;
     }
@@ -74,11 +79,11 @@ Result<UnixDiag> unix_diag(ino_t inode) {
   question.request.sdiag_family = AF_UNIX;
   question.request.udiag_states = UINT32_MAX;
   question.request.udiag_ino = static_cast<uint32_t>(inode);
-  question.request.udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_VFS | UDIAG_SHOW_RQLEN;
+  question.request.udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_VFS | UDIAG_SHOW_RQLEN | UDIAG_SHOW_ICONS;
   question.request.udiag_cookie[0] = question.request.udiag_cookie[1] = UINT32_MAX;  // no cookie
   if (send(netlink.get(), &question, sizeof question, 0) < 0) return errno_error(step, "sock_diag");
 
-  alignas(nlmsghdr) std::array<char, 8192> answer;
+  alignas(nlmsghdr) std::array<char, 65536> answer;
   ssize_t count = recv(netlink.get(), answer.data(), answer.size(), 0);
   if (count < static_cast<ssize_t>(sizeof(nlmsghdr)))
     return errno_error(step, "sock_diag", count < 0 ? errno : EIO);

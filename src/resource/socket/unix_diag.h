@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 
@@ -16,6 +17,8 @@ struct UnixDiag {
   std::optional<uint32_t> peer;  // inode of the other end; 0: closed, or not accepted yet
   uint32_t backlog = 0;          // of a listener
   uint32_t waiting = 0;          // connections that a listener has not accepted
+  // The other ends of those, by inode, the first first; 0: it has been closed.
+  std::vector<uint32_t> waiting_clients;
   bool cannot_read = false;
   bool cannot_write = false;
   std::optional<uint32_t> file;  // low half of the inode number of the socket's file

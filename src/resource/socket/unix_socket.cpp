@@ -1,9 +1,16 @@
 #include "resource/socket/unix_socket.h"
 
+#include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <optional>
+
+#include "kernel/proc.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -28,11 +35,86 @@ const OpenFile* find_by_inode(const Observation& tree, uint32_t inode) {
   return entry == sockets.end() ? nullptr : entry->second;
 }
 
-std::string other_end_key(const Record& record) { return fmt::format("unix: other end of {}", record.id); }
-
 short poll_state(int fd) {
   pollfd state = {fd, POLLRDHUP, 0};
   return poll(&state, 1, 0) < 0 ? static_cast<short>(0) : state.revents;
+}
+
+void set_credentials(const ucred& who, NsTid pid, UnixSocket& message) {
+  auto* credentials = message.mutable_credentials();
+  credentials->set_pid(pid.value);
+  credentials->set_user(who.uid);
+  credentials->set_group(who.gid);
+}
+
+// Who made the other end, or, of a listener, who listens: the kernel notes it once, and shows it by
+// SO_PEERCRED.
+void observe_credentials(const OpenFile& file, const Observation& tree, UnixSocket& message) {
+  ucred who = {};
+  socklen_t length = sizeof who;
+  if (getsockopt(file.duplicate.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) < 0) return;
+  if (who.pid == 0 && who.uid == static_cast<uid_t>(-1)) return;  // nobody yet
+  set_credentials(who, tree.peer_process(file), message);
+}
+
+Actor actor_of(const UnixSocket& message) {
+  const auto& credentials = message.credentials();
+  return {NsTid{credentials.pid()}, credentials.user(), credentials.group()};
+}
+
+// The listener that has a client in its queue.
+const OpenFile* find_waiting_for(const OpenFile& client, const Observation& tree) {
+  const auto& listeners = tree.index("sockets: listeners", [](const OpenFile& file) {
+    bool listens = is_socket(file) && socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) == AF_UNIX &&
+                   socket_option(file.duplicate.get(), SOL_SOCKET, SO_ACCEPTCONN) == 1;
+    return listens ? std::string("any") : std::string();
+  });
+  for (const auto& [key, listener] : listeners) {
+    auto diag = unix_diag(listener->status.st_ino);
+    if (!diag.ok()) continue;
+    const auto& clients = diag->waiting_clients;
+    if (std::find(clients.begin(), clients.end(), static_cast<uint32_t>(client.status.st_ino)) !=
+        clients.end())
+      return listener;
+  }
+  return nullptr;
+}
+
+// A connection that nobody has accepted has a socket at its far end that nobody has a descriptor of: what it
+// has received can be read by nobody, except by accepting the connection, which cannot be taken back.
+Result<void> refuse_unread(const OpenFile& listener, const OpenFile& client) {
+  int unread = 0;
+  if (ioctl(client.duplicate.get(), SIOCOUTQ, &unread) < 0) return cannot_observe(client, "SIOCOUTQ");
+  if (unread == 0) return {};
+  return refusal(
+      client,
+      fmt::format("it has sent something by a connection that {} has not accepted yet", listener.describe()),
+      "try again when the connection has been accepted");
+}
+
+Result<void> observe_waiting(const OpenFile& file, const UnixDiag& diag, Observation& tree,
+                             UnixSocket& message) {
+  size_t outside = 0;
+  for (uint32_t inode : diag.waiting_clients) {
+    if (inode == 0) {
+      return refusal(file, "a client has connected and ended, and what it has sent cannot be looked at",
+                     "try again when the connection has been accepted");
+    }
+    const OpenFile* client = find_by_inode(tree, inode);
+    if (!client) {
+      ++outside;
+      continue;
+    }
+    STASIS_CHECK(refuse_unread(file, *client));
+    message.add_waiting(client->id);
+  }
+  if (outside > 0) {
+    tree.warn(
+        fmt::format("{}: {} connections from outside the session that were not accepted yet are closed by a "
+                    "restart",
+                    file.describe(), outside));
+  }
+  return {};
 }
 
 // Both ends of a connection that is in the tree know each other; anything else counts as closed at the far
@@ -44,11 +126,23 @@ void observe_connection(const OpenFile& file, const UnixDiag& diag, Observation&
     message.set_peer(peer->id);
     return;
   }
-  message.set_state(UnixSocket::CLOSED_BY_PEER);
   // An inode of 0 is a socket without a file: closed, or waiting in a listener's backlog to be accepted.
   // Closing sets both directions down, which poll() shows as a hangup.
   short state = poll_state(file.duplicate.get());
-  if (*diag.peer == 0 && state & POLLHUP) {
+  bool closed = *diag.peer == 0 && (state & POLLHUP) != 0;
+  if (const OpenFile* listener = closed || *diag.peer != 0 ? nullptr : find_waiting_for(file, tree)) {
+    message.set_state(UnixSocket::WAITING);
+    message.set_peer(listener->id);
+    ucred who = {};
+    if (auto status = kernel::read_status(file.task); status.ok()) {
+      who.uid = status->uids[1];
+      who.gid = status->gids[1];
+    }
+    set_credentials(who, file.pid, message);
+    return;
+  }
+  message.set_state(UnixSocket::CLOSED_BY_PEER);
+  if (closed) {
     message.set_reset(state & POLLERR);
     return;
   }
@@ -56,7 +150,7 @@ void observe_connection(const OpenFile& file, const UnixDiag& diag, Observation&
   tree.warn(
       fmt::format("{}: the other end{} is outside the session{}; after a restart the connection is closed",
                   file.describe(), name.empty() ? "" : " (" + name + ")",
-                  *diag.peer == 0 ? ", or has not accepted the connection yet" : ""));
+                  *diag.peer == 0 ? ", and has not accepted the connection yet" : ""));
 }
 
 // Datagrams have no connection, only a default address.
@@ -105,6 +199,16 @@ Result<Pair> new_pair(const Record& record, int type) {
   return Pair{Fd(ends[0]), Fd(ends[1])};
 }
 
+// Who sends the messages again that a socket had received: the other end of a pair, or a stranger to its
+// name.
+Result<void> fill_queue(const Record& record, const UnixSocket& message, int sender) {
+  for (const auto& queued : message.queue()) {
+    STASIS_CHECK(message.type() == SOCK_STREAM ? send_stream(record, sender, queued.data())
+                                               : send_message(record, sender, queued.data()));
+  }
+  return {};
+}
+
 // The listener that an accepted socket came from has the same name.
 const Record* find_listener(const Making& context, const UnixSocket& accepted, UnixSocket& listener) {
   if (accepted.address().empty()) return nullptr;
@@ -134,41 +238,119 @@ Result<Fd> accept_ourselves(const Record& record, int listener, int client,
   }
 }
 
-Result<Pair> connected_pair(const Record& record, const UnixSocket& message, const UnixSocket& peer,
-                            Making& context) {
-  if (message.type() != SOCK_DGRAM) {
-    UnixSocket listener;
-    for (bool server_first : {true, false}) {
-      const Record* found = find_listener(context, server_first ? message : peer, listener);
-      if (!found) continue;
-      STASIS_TRY(int listening, context.description(found->id));
-      STASIS_TRY(Fd client, new_socket(record, AF_UNIX, message.type(), 0));
-      auto accepted = accept_ourselves(record, listening, client.get(), listener);
-      if (!accepted.ok()) return std::move(accepted).error();
-      if (server_first) return Pair{std::move(*accepted), std::move(client)};
-      return Pair{std::move(client), std::move(*accepted)};
-    }
+// One end of a connection while it is made again.
+struct End {
+  const Record* record = nullptr;
+  UnixSocket message;
+  int number = -1;  // where it is to be
+};
+
+Result<void> put(const End& end, const Fd& fd) {
+  STASIS_CHECK(complete(*end.record, fd.get(), end.message));
+  // Whatever stood there keeps the place for it.
+  if (dup3(fd.get(), end.number, O_CLOEXEC) < 0) return cannot_make(*end.record, "dup3");
+  return {};
+}
+
+bool is_mutual(const Record& record, const UnixSocket& message, const Making& context);
+
+// The queue first, then the directions that were shut down: nothing can be sent in them afterwards.
+Result<void> finish_pair(const End& one, const End& other) {
+  STASIS_CHECK(fill_queue(*one.record, one.message, other.number));
+  STASIS_CHECK(fill_queue(*other.record, other.message, one.number));
+  for (const End* end : {&one, &other}) {
+    if (end->message.cannot_read() && shutdown(end->number, SHUT_RD) < 0 && errno != ENOTCONN)
+      return cannot_make(*end->record, "shutdown");
   }
-  return new_pair(record, message.type());
+  for (const End* end : {&one, &other})
+    STASIS_CHECK(apply_options(*end->record, end->number, end->message.options(), OptionStage::kFilled));
+  return {};
 }
 
-Result<Fd> make_connected(const Record& record, const UnixSocket& message, Making& context) {
-  const Record* peer = context.record(message.peer());
-  if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
-  STASIS_TRY(auto peer_message, unpack<UnixSocket>(*peer));
-  STASIS_TRY(Pair pair, connected_pair(record, message, peer_message, context));
-  STASIS_CHECK(complete(record, pair.one.get(), message));
-  STASIS_CHECK(complete(*peer, pair.other.get(), peer_message));
-  context.provide(peer->id, std::move(pair.other));
-  return std::move(pair.one);
+// By way of `listener`, if there is one, from which `one` was accepted.
+Result<void> connect_again(const End& one, const End& other, const std::optional<End>& listener) {
+  Pair pair;
+  if (listener) {
+    STASIS_TRY(pair.other, new_socket(*other.record, AF_UNIX, other.message.type(), 0));
+    STASIS_TRY(pair.one,
+               accept_ourselves(*one.record, listener->number, pair.other.get(), listener->message));
+  } else {
+    STASIS_TRY(pair, new_pair(*one.record, one.message.type()));
+  }
+  STASIS_CHECK(put(one, pair.one));
+  STASIS_CHECK(put(other, pair.other));
+  pair = {};
+  return finish_pair(one, other);
 }
 
-Result<Fd> make_closed(const Record& record, const UnixSocket& message, Making& context) {
-  STASIS_TRY(Pair pair, new_pair(record, message.type()));
-  STASIS_CHECK(complete(record, pair.one.get(), message));
-  // The other end is closed when the queue is filled.
-  context.shared_objects()[other_end_key(record)] = std::move(pair.other);
-  return std::move(pair.one);
+Result<void> settle_connected(End one, Making& context) {
+  const Record* peer = context.record(one.message.peer());
+  if (!peer) return cannot_make(*one.record, "the other end is missing in the image", EINVAL);
+  // Once for both.
+  if (is_mutual(*one.record, one.message, context) && peer->id < one.record->id) return {};
+  End other{peer, {}, -1};
+  STASIS_TRY(other.message, unpack<UnixSocket>(*peer));
+  STASIS_TRY(other.number, context.description(peer->id));
+  std::optional<End> listener;
+  if (one.message.type() != SOCK_DGRAM) {
+    End found;
+    for (int turn = 0; turn < 2 && !listener; ++turn) {
+      if (turn > 0) std::swap(one, other);
+      found.record = find_listener(context, one.message, found.message);
+      if (!found.record) continue;
+      STASIS_TRY(found.number, context.description(found.record->id));
+      listener = std::move(found);
+    }
+    // Without one, the end that has a name is the server's, which shows who the client is.
+    if (!listener && one.message.address().empty() && !other.message.address().empty()) std::swap(one, other);
+  }
+  Actor actor = actor_of(one.message);
+  context.as(actor, [one = std::move(one), other = std::move(other), listener = std::move(listener)] {
+    return connect_again(one, other, listener);
+  });
+  return {};
+}
+
+Result<void> make_closed(const End& end) {
+  STASIS_TRY(Pair pair, new_pair(*end.record, end.message.type()));
+  STASIS_CHECK(put(end, pair.one));
+  pair.one = {};
+  STASIS_CHECK(fill_queue(*end.record, end.message, pair.other.get()));
+  // Data that is left behind unread makes the kernel report a reset to us.
+  if (end.message.reset() && send(end.number, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    return cannot_make(*end.record, "send");
+  pair.other = {};
+  if (end.message.cannot_read() && shutdown(end.number, SHUT_RD) < 0 && errno != ENOTCONN)
+    return cannot_make(*end.record, "shutdown");
+  if (end.message.cannot_write()) shutdown(end.number, SHUT_WR);
+  return apply_options(*end.record, end.number, end.message.options(), OptionStage::kFilled);
+}
+
+Result<void> connect_waiting(const End& client, const UnixSocket& listener) {
+  // Somebody else may have filled the queue by now.
+  int flags = fcntl(client.number, F_GETFL);
+  fcntl(client.number, F_SETFL, flags | O_NONBLOCK);
+  int connected = connect_unix(client.number, listener);
+  int error = errno;
+  fcntl(client.number, F_SETFL, flags);
+  if (connected < 0) return cannot_make(*client.record, "connect", error);
+  if (client.message.cannot_read()) shutdown(client.number, SHUT_RD);
+  if (client.message.cannot_write()) shutdown(client.number, SHUT_WR);
+  return {};
+}
+
+Result<void> settle_waiting(const Record& record, const UnixSocket& listener, Making& context) {
+  for (uint32_t id : listener.waiting()) {
+    End client{context.record(id), {}, -1};
+    if (!client.record) return cannot_make(record, "a client is missing in the image", EINVAL);
+    STASIS_TRY(client.message, unpack<UnixSocket>(*client.record));
+    if (client.message.state() != UnixSocket::WAITING || client.message.peer() != record.id)
+      return cannot_make(*client.record, "it does not wait for this listener", EINVAL);
+    STASIS_TRY(client.number, context.description(id));
+    Actor actor = actor_of(client.message);
+    context.as(actor, [client = std::move(client), listener] { return connect_waiting(client, listener); });
+  }
+  return {};
 }
 
 bool is_mutual(const Record& record, const UnixSocket& message, const Making& context) {
@@ -186,16 +368,6 @@ Result<Fd> make_single(const Record& record, const UnixSocket& message) {
     return cannot_make(record, "listen");
   }
   return fd;
-}
-
-// Who sends the messages again that a socket had received: the other end of a pair, or a stranger to its
-// name.
-Result<void> fill_queue(const Record& record, const UnixSocket& message, int sender) {
-  for (const auto& queued : message.queue()) {
-    STASIS_CHECK(message.type() == SOCK_STREAM ? send_stream(record, sender, queued.data())
-                                               : send_message(record, sender, queued.data()));
-  }
-  return {};
 }
 
 // A service outside that is gone now would be gone for the program, too: it sees that when it sends.
@@ -217,8 +389,8 @@ KindInfo UnixSocketKind::info() const {
       "unix-socket", "Sockets",
       "unix sockets: pairs, connections, listeners, datagrams; names, options, content, shut-down directions",
       Support::kPartial,
-      "a connection that leaves the session is closed as by its peer; descriptors in flight are refused; "
-      "SO_PEERCRED shows the restart, and connections that were not accepted yet are closed"};
+      "a connection that leaves the session is closed as by its peer; descriptors in flight are refused, and "
+      "data that came by a connection that was not accepted yet"};
 }
 
 bool UnixSocketKind::recognises(const OpenFile& file, const Observation&) const {
@@ -244,10 +416,8 @@ Result<std::string> UnixSocketKind::observe(const OpenFile& file, Observation& t
   if (diag->listening) {
     message.set_state(UnixSocket::LISTENING);
     message.set_backlog(diag->backlog);
-    if (diag->waiting > 0) {
-      tree.warn(fmt::format("{}: {} connections that were not accepted yet are closed by a restart",
-                            file.describe(), diag->waiting));
-    }
+    observe_credentials(file, tree, message);
+    STASIS_CHECK(observe_waiting(file, *diag, tree, message));
     return pack(message);
   }
   if (diag->peer && message.type() == SOCK_DGRAM) {
@@ -255,52 +425,67 @@ Result<std::string> UnixSocketKind::observe(const OpenFile& file, Observation& t
   } else if (diag->peer) {
     observe_connection(file, *diag, tree, message);
   }
+  if (diag->peer && message.state() != UnixSocket::WAITING) observe_credentials(file, tree, message);
   STASIS_CHECK(observe_queue(file, message));
   return pack(message);
 }
 
-Result<Fd> UnixSocketKind::make(const Record& record, Making& context) const {
-  STASIS_TRY(auto message, unpack<UnixSocket>(record));
-  switch (message.state()) {
-    case UnixSocket::CLOSED_BY_PEER:
-      return make_closed(record, message, context);
-    case UnixSocket::CONNECTED:
-      // Several datagram sockets can be connected to one; only two that are connected to each other are a
-      // pair.
-      if (message.type() == SOCK_DGRAM && !is_mutual(record, message, context))
-        return make_single(record, message);
-      return make_connected(record, message, context);
-    default:
-      return make_single(record, message);
-  }
+// A pair and a connection are made when processes can have numbers; until then a socket keeps the place.
+// Several datagram sockets can be connected to one; only two that are connected to each other are a pair.
+bool is_made_later(const Record& record, const UnixSocket& message, const Making& context) {
+  if (message.state() == UnixSocket::CLOSED_BY_PEER) return true;
+  return message.state() == UnixSocket::CONNECTED &&
+         (message.type() != SOCK_DGRAM || is_mutual(record, message, context));
 }
 
-// The queue first, then the directions that were shut down: nothing can be sent in them afterwards.
+Result<Fd> UnixSocketKind::make(const Record& record, Making& context) const {
+  STASIS_TRY(auto message, unpack<UnixSocket>(record));
+  if (is_made_later(record, message, context)) return new_socket(record, AF_UNIX, message.type(), 0);
+  return make_single(record, message);
+}
+
 Result<void> UnixSocketKind::fill(const Record& record, int fd, Making& context) const {
   STASIS_TRY(auto message, unpack<UnixSocket>(record));
-  bool paired = message.state() == UnixSocket::CONNECTED && is_mutual(record, message, context);
-  if (message.state() == UnixSocket::CLOSED_BY_PEER) {
-    Fd other = std::move(context.shared_objects()[other_end_key(record)]);
-    STASIS_CHECK(fill_queue(record, message, other.get()));
-    // Data that is left behind unread makes the kernel report a reset to us.
-    if (message.reset() && send(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-      return cannot_make(record, "send");
-  } else if (paired) {
-    STASIS_TRY(int other, context.description(message.peer()));
-    STASIS_CHECK(fill_queue(record, message, other));
-  } else if (message.queue_size() > 0 && !message.address().empty() && !message.name_removed()) {
+  if (is_made_later(record, message, context)) return {};
+  if (message.queue_size() > 0 && !message.address().empty() && !message.name_removed()) {
     STASIS_TRY(Fd stranger, new_socket(record, AF_UNIX, message.type(), 0));
     if (connect_unix(stranger.get(), message) < 0) return cannot_make(record, "connect");
     STASIS_CHECK(fill_queue(record, message, stranger.get()));
   }
-  if (message.state() == UnixSocket::CONNECTED && !paired)
-    STASIS_CHECK(connect_datagrams(record, fd, message, context));
-  if (message.state() != UnixSocket::LISTENING) {
+  if (message.state() == UnixSocket::CONNECTED) STASIS_CHECK(connect_datagrams(record, fd, message, context));
+  if (message.state() != UnixSocket::LISTENING && message.state() != UnixSocket::WAITING) {
     if (message.cannot_read() && shutdown(fd, SHUT_RD) < 0 && errno != ENOTCONN)
       return cannot_make(record, "shutdown");
-    if (!paired && message.cannot_write()) shutdown(fd, SHUT_WR);
+    if (message.cannot_write()) shutdown(fd, SHUT_WR);
   }
   return apply_options(record, fd, message.options(), OptionStage::kFilled);
+}
+
+Result<void> UnixSocketKind::settle(const Record& record, int fd, Making& context, Round round) const {
+  STASIS_TRY(auto message, unpack<UnixSocket>(record));
+  switch (round) {
+    case Round::kListen:
+      if (message.state() != UnixSocket::LISTENING) return {};
+      // Who listens is noted anew each time.
+      context.as(actor_of(message),
+                 [&record, fd, backlog = static_cast<int>(message.backlog())]() -> Result<void> {
+                   if (listen(fd, backlog) < 0) return cannot_make(record, "listen");
+                   return {};
+                 });
+      return {};
+    case Round::kConnect: {
+      if (!is_made_later(record, message, context)) return {};
+      End end{&record, std::move(message), fd};
+      if (end.message.state() == UnixSocket::CONNECTED) return settle_connected(std::move(end), context);
+      Actor actor = actor_of(end.message);
+      context.as(actor, [end = std::move(end)] { return make_closed(end); });
+      return {};
+    }
+    case Round::kWait:
+      return message.state() == UnixSocket::LISTENING ? settle_waiting(record, message, context)
+                                                      : Result<void>();
+  }
+  return {};
 }
 
 std::string UnixSocketKind::summary(const Record& record) const {
@@ -320,6 +505,9 @@ std::string UnixSocketKind::summary(const Record& record) const {
       break;
     case UnixSocket::CLOSED_BY_PEER:
       text += ", other end closed";
+      break;
+    case UnixSocket::WAITING:
+      text += fmt::format(", waits to be accepted by description {}", message->peer());
       break;
     default:
       break;

@@ -13,6 +13,7 @@
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
+#include "resource/terminal/buffers.h"
 #include "resource/terminal/tty.h"
 #include "schema/kinds/terminal.pb.h"
 
@@ -67,21 +68,42 @@ bool is_hung_up(int fd) {
   return poll(&state, 1, 0) > 0 && state.revents & POLLHUP;
 }
 
-// The buffers of a terminal can only be read away.
-void warn_of_unread(const OpenFile& file, bool master, Observation& tree) {
-  int unread = 0;
-  if (ioctl(file.duplicate.get(), TIOCINQ, &unread) < 0 || unread <= 0) return;
-  tree.warn(fmt::format("{}: {} that nobody has read yet {} missing after a restart", file.describe(),
-                        master ? "output" : "input", "is"));
+std::string slave_key(const schema::Pty& message) { return fmt::format("pty slave: {}", message.index()); }
+
+// Of a master. Without a slave nothing can be asked: opening the first one would leave a mark.
+void observe_buffers(const OpenFile& file, Observation& tree, schema::Pty& message) {
+  const auto& slaves = tree.index("ptys: slaves", [](const OpenFile& other) {
+    if (is_master(other) || !is_terminal(other)) return std::string();
+    uint64_t device = tty_device(other.duplicate.get());
+    return is_pty_slave(device) ? std::to_string(minor(device)) : std::string();
+  });
+  if (!slaves.contains(std::to_string(message.index()))) return;
+  auto content = look_into_buffers(file.duplicate.get());
+  if (!content) {
+    tree.warn(fmt::format("{}: input and output that nobody has read yet are missing after a restart",
+                          file.describe()));
+    return;
+  }
+  if (content->input.lines_size() > 0 || !content->input.rest().empty())
+    *message.mutable_input() = std::move(content->input);
+  message.set_output(std::move(content->output));
+}
+
+bool has_content(const schema::Pty& message) { return message.has_input() || !message.output().empty(); }
+
+bool is_sane(const schema::Pty& message) {
+  size_t typed = message.input().rest().size();
+  for (const auto& line : message.input().lines()) typed += line.size() + 1;
+  return typed <= kMostBuffered && message.output().size() <= kMostBuffered;
 }
 
 }  // namespace
 
 KindInfo PtyKind::info() const {
-  return {"pty", "Terminals", "pseudo-terminals: attributes, size, packet mode, number", Support::kPartial,
-          "input and output that were not read yet are lost; the number in /dev/pts changes when it is "
-          "taken; the "
-          "master must be in the session"};
+  return {"pty", "Terminals",
+          "pseudo-terminals: attributes, size, packet mode, number, input and output that were not read yet",
+          Support::kPartial,
+          "the number in /dev/pts changes when it is taken; the master must be in the session"};
 }
 
 bool PtyKind::recognises(const OpenFile& file, const Observation&) const {
@@ -110,7 +132,7 @@ Result<std::string> PtyKind::observe(const OpenFile& file, Observation& tree) co
   } else {
     message.set_exclusive(ioctl(fd, TIOCGEXCL, &value) == 0 && value != 0);
   }
-  if (!hung_up) warn_of_unread(file, message.is_master(), tree);
+  if (message.is_master() && !hung_up) observe_buffers(file, tree, message);
   return pack(message);
 }
 
@@ -124,19 +146,36 @@ Result<Fd> PtyKind::make(const Record& record, Making& context) const {
     if (!slave) return cannot_make(record, "open the slave of the terminal");
     return slave;
   }
+  if (has_content(message)) {
+    if (!is_sane(message)) {
+      return Error{"read the image",
+                   record.describe(),
+                   "more is in its buffers than they hold",
+                   {},
+                   ErrorCode::kDamaged};
+    }
+    // While others may still open it.
+    Fd slave(ioctl(master->get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    if (!slave) return cannot_make(record, "open the slave of the terminal");
+    context.shared_objects()[slave_key(message)] = std::move(slave);
+  }
   STASIS_TRY(Fd fd, duplicate(master->get()));
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   return fd;
 }
 
 // What would keep others from opening the slave comes when all are open.
-Result<void> PtyKind::fill(const Record& record, int fd, Making&) const {
+Result<void> PtyKind::fill(const Record& record, int fd, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::Pty>(record));
   if (message.exclusive() && ioctl(fd, TIOCEXCL) < 0) return cannot_make(record, "TIOCEXCL");
   if (!message.is_master()) return {};
   if (message.slave_closed()) {
     Fd slave(ioctl(fd, TIOCGPTPEER, O_RDWR | O_NOCTTY));
     if (!slave) return cannot_make(record, "open the slave of the terminal");
+  }
+  if (has_content(message)) {
+    STASIS_CHECK(fill_buffers(fd, context.shared_objects()[slave_key(message)].get(),
+                              {message.input(), message.output()}));
   }
   int on = 1;
   if (message.packet_mode() && ioctl(fd, TIOCPKT, &on) < 0) return cannot_make(record, "TIOCPKT");

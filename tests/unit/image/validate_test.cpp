@@ -19,6 +19,27 @@ Manifest good_manifest() {
     file.add_sums(1);
     file.set_stored(static_cast<uint64_t>(size));
   }
+  auto& segment = *manifest.mutable_system_v()->add_segments();
+  segment.mutable_object()->set_id(32768);
+  segment.mutable_object()->set_key(5);
+  segment.set_size(0x1800);
+  segment.set_page_file("shared");
+  segment.add_runs()->set_size(0x2000);
+  auto& set = *manifest.mutable_system_v()->add_semaphore_sets();
+  set.mutable_object()->set_id(3);
+  set.add_values(1);
+  set.add_last_pids(0);
+  auto& queue = *manifest.mutable_system_v()->add_queues();
+  queue.set_max_bytes(16384);
+  queue.add_messages()->set_type(1);
+  auto& attached = *manifest.mutable_memories(0)->add_mappings();
+  attached.set_start(0x30000);
+  attached.set_end(0x32000);
+  attached.set_kind(schema::Mapping::SYSTEM_V);
+  attached.set_segment(32768);
+  auto& adjustment = *manifest.mutable_processes(0)->add_adjustments();
+  adjustment.set_set(3);
+  adjustment.set_value(-4);
   return manifest;
 }
 
@@ -45,7 +66,8 @@ TEST(Validate, RunsMayCrossMappingsThatTouch) {
   second.set_start(0x12000);
   second.set_end(0x14000);
   *memory.add_mappings() = second;
-  memory.mutable_mappings()->SwapElements(1, 2);
+  memory.mutable_mappings()->SwapElements(3, 2);
+  memory.mutable_mappings()->SwapElements(2, 1);
   auto result = validate(manifest);
   EXPECT_TRUE(result.ok()) << result.error().message();
 }
@@ -79,6 +101,10 @@ struct Mistake {
 schema::Process& process(Manifest& m, int i = 0) { return *m.mutable_processes(i); }
 schema::Mapping& mapping(Manifest& m, int i = 0) { return *m.mutable_memories(0)->mutable_mappings(i); }
 schema::PageRun& run(Manifest& m) { return *m.mutable_memories(0)->mutable_runs(0); }
+schema::IpcSegment& segment(Manifest& m) { return *m.mutable_system_v()->mutable_segments(0); }
+schema::SemaphoreSet& semaphores(Manifest& m) { return *m.mutable_system_v()->mutable_semaphore_sets(0); }
+schema::MessageQueue& queue(Manifest& m) { return *m.mutable_system_v()->mutable_queues(0); }
+schema::SemaphoreAdjustment& adjustment(Manifest& m) { return *process(m).mutable_adjustments(0); }
 schema::ImageFile& file(Manifest& m) { return *m.mutable_files(0); }
 // A file of the program whose content is the image's "shared".
 schema::CapturedFile& captured(Manifest& m) {
@@ -167,6 +193,43 @@ const Mistake kMistakes[] = {
     {"shared memory 0: run 0", [](Manifest& m) { m.mutable_shared_memories(0)->set_size(0x1000); }},
     {"shared memory 0: it refers to description 3",
      [](Manifest& m) { m.mutable_shared_memories(0)->set_description(3); }},
+
+    {"refers to segment 4", [](Manifest& m) { mapping(m, 2).set_segment(4); }},
+    {"larger than its segment", [](Manifest& m) { mapping(m, 2).set_end(0x33000); }},
+    {"larger than its segment", [](Manifest& m) { mapping(m, 2).set_file_offset(0x1000); }},
+    {"segment -1: its id", [](Manifest& m) { segment(m).mutable_object()->set_id(-1); }},
+    {"id is used twice", [](Manifest& m) { *m.mutable_system_v()->add_segments() = segment(m); }},
+    {"key 0x5 is used twice",
+     [](Manifest& m) {
+       *m.mutable_system_v()->add_segments() = segment(m);
+       segment(m).mutable_object()->set_id(1);
+     }},
+    {"mode", [](Manifest& m) { segment(m).mutable_object()->set_mode(01000); }},
+    {"0 bytes", [](Manifest& m) { segment(m).set_size(0); }},
+    {"segment 32768: run 0", [](Manifest& m) { segment(m).set_size(0x1000); }},
+    {"no page file", [](Manifest& m) { segment(m).clear_page_file(); }},
+    {"0 semaphores", [](Manifest& m) { semaphores(m).clear_values(); }},
+    {"a semaphore of 40000", [](Manifest& m) { semaphores(m).set_values(0, 40000); }},
+    {"one last user", [](Manifest& m) { semaphores(m).add_last_pids(7); }},
+    {"semaphore 1 of set 3", [](Manifest& m) { adjustment(m).set_number(1); }},
+    {"semaphore 0 of set 9", [](Manifest& m) { adjustment(m).set_set(9); }},
+    {"impossible to undo", [](Manifest& m) { adjustment(m).set_value(-32769); }},
+    {"which is not its parent", [](Manifest& m) { process(m, 1).set_descriptors_of(99); }},
+    {"which is not its parent", [](Manifest& m) { process(m).set_directories_of(51); }},
+    {"does not live",
+     [](Manifest& m) {
+       process(m, 1).set_directories_of(42);
+       process(m).set_state(schema::Process::ZOMBIE);
+       m.mutable_processes(0)->clear_adjustments();
+     }},
+    {"its descriptors are not those",
+     [](Manifest& m) {
+       process(m, 1).set_descriptors_of(42);
+       process(m, 1).clear_descriptors();
+     }},
+    {"two notes", [](Manifest& m) { *process(m).add_adjustments() = adjustment(m); }},
+    {"of type 0", [](Manifest& m) { queue(m).mutable_messages(0)->set_type(0); }},
+    {"bytes at most", [](Manifest& m) { queue(m).set_max_bytes(uint64_t{1} << 40); }},
 
     {"file 0: its name", [](Manifest& m) { file(m).set_name("a/b"); }},
     {"file 0: its name", [](Manifest& m) { file(m).set_name("manifest"); }},

@@ -69,6 +69,7 @@ class FakeTree final : public Observation {
     auto entry = stdio.find(file.number);
     return entry == stdio.end() ? std::nullopt : std::optional(entry->second);
   }
+  NsTid peer_process(const OpenFile&) const override { return NsTid{getpid()}; }
   Result<Fd> create_file(const std::string& name) override {
     created.insert(name);
     return open_file(image_ / name, O_RDWR | O_CREAT | O_EXCL);
@@ -115,6 +116,14 @@ class FakeMaking final : public Making {
     for (const Record& record : records_) {
       STASIS_CHECK(find_descriptor_kind(record.kind)->fill(record, made_[record.id].get(), *this));
     }
+    using Round = DescriptorKind::Round;
+    for (Round round : {Round::kListen, Round::kConnect, Round::kWait}) {
+      for (const Record& record : records_) {
+        STASIS_CHECK(find_descriptor_kind(record.kind)->settle(record, made_[record.id].get(), *this, round));
+      }
+      for (const auto& act : deeds_) STASIS_CHECK(act());
+      deeds_.clear();
+    }
     shared_.clear();
     return {};
   }
@@ -140,6 +149,8 @@ class FakeMaking final : public Making {
   }
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_; }
+  // By the test itself, whoever it is to be.
+  void as(const Actor&, std::function<Result<void>()> act) override { deeds_.push_back(std::move(act)); }
   Result<Fd> open_image_file(const std::string& name) override { return open_file(image_ / name, O_RDONLY); }
   std::string terminal_path() const override { return terminal; }
   int stdio(int which) const override { return streams[static_cast<size_t>(which)]; }
@@ -152,6 +163,7 @@ class FakeMaking final : public Making {
   std::vector<Record> records_;
   std::map<uint32_t, Fd> made_;
   std::map<std::string, Fd> shared_;
+  std::vector<std::function<Result<void>()>> deeds_;
 };
 
 // The test process is the owner.

@@ -1,0 +1,26 @@
+// Lets things be done by processes that have certain numbers: where the kernel notes who did something, and
+// shows it for ever.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "base/result.h"
+#include "resource/descriptor.h"
+#include "schema/manifest.pb.h"
+
+namespace stasis::restore {
+
+struct Deed {
+  resource::Actor actor;
+  std::function<Result<void>()> act;
+};
+
+// In init, while it has no children. Neighbours with one actor are done by one process, which shares our
+// descriptors and ends. `nobody` is the number of actors that are gone.
+Result<void> perform(const std::vector<Deed>& deeds, NsTid nobody);
+
+// A number that no task, group or session of the image has.
+NsTid unused_number(const schema::Manifest& manifest);
+
+}  // namespace stasis::restore
