@@ -85,7 +85,11 @@ class FrozenTree::Freezer {
 
   // One attempt. kRetry: some task sleeps so deeply that it cannot stop now (vfork); everything was let go.
   Result<Outcome> attempt(int64_t limit_ns) {
-    for (int tid : std::exchange(late_, {})) seized_.insert(tid);  // and still on its way to the stop
+    for (int tid : std::exchange(late_, {})) {
+      // An exec by another thread takes the request with it.
+      (void)remote::Tracee(HostTid{tid}).interrupt().ok();
+      seized_.insert(tid);
+    }
     // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows
     // nothing new.
     //    A stopped task makes no children, so the loop ends, and what it ends with is complete.
