@@ -293,9 +293,9 @@ Result<void> settle_connected(End one, Making& context) {
   STASIS_TRY(other.number, context.description(peer->id));
   std::optional<End> listener;
   if (one.message.type() != SOCK_DGRAM) {
-    End found;
     for (int turn = 0; turn < 2 && !listener; ++turn) {
       if (turn > 0) std::swap(one, other);
+      End found;
       found.record = find_listener(context, one.message, found.message);
       if (!found.record) continue;
       STASIS_TRY(found.number, context.description(found.record->id));
