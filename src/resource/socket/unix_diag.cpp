@@ -53,6 +53,7 @@ UnixDiag parse(const nlmsghdr* header) {
       }
       case UNIX_DIAG_ICONS:
         result.waiting_clients.resize(RTA_PAYLOAD(attribute) / sizeof(uint32_t));
+        if (result.waiting_clients.empty()) break;
         memcpy(result.waiting_clients.data(), RTA_DATA(attribute),
                result.waiting_clients.size() * sizeof(uint32_t));
         break;
