@@ -127,20 +127,38 @@ Stop decode_stop(pid_t pid, int status) {
 }
 
 Result<std::optional<Stop>> Tracee::wait(int64_t deadline_ns) const {
-  int status = 0;
-  if (deadline_ns != 0) {
-    pid_t pid = ::waitpid(tid_.value, &status, __WALL | WNOHANG);
-    if (pid > 0) return std::optional(decode_stop(pid, status));
+  if (deadline_ns != 0) return wait_until(deadline_ns);
+  for (;;) {
+    constexpr int64_t kLook = 100'000'000;
+    STASIS_TRY(auto stop, wait_until(monotonic_ns() + kLook));
+    if (stop) return stop;
+    // The end of a leader is not reported as long as somebody has not waited for his threads, which were
+    // killed with him.
+    auto status = kernel::read_status(tid_);
+    if (!status.ok() || status->state == 'Z' || status->state == 'X') {
+      STASIS_TRY(auto end, wait_until(monotonic_ns() + 1));
+      if (end) return end;
+      Error gone = error("wait for");
+      gone.cause = "it was killed";
+      gone.code = ErrorCode::kTaskGone;
+      return gone;
+    }
   }
+}
+
+Result<std::optional<Stop>> Tracee::wait_until(int64_t deadline_ns) const {
+  int status = 0;
+  if (pid_t pid = ::waitpid(tid_.value, &status, __WALL | WNOHANG); pid > 0)
+    return std::optional(decode_stop(pid, status));
   // waitpid() has no time limit, but every stop sends SIGCHLD, which has one when it is blocked. Looking
   // comes first: several stops may be behind one signal.
   sigset_t child, before;
   ::sigemptyset(&child);
   ::sigaddset(&child, SIGCHLD);
-  if (deadline_ns != 0) ::pthread_sigmask(SIG_BLOCK, &child, &before);
+  ::pthread_sigmask(SIG_BLOCK, &child, &before);
   auto waited = [&]() -> Result<std::optional<Stop>> {
     for (;;) {
-      pid_t pid = ::waitpid(tid_.value, &status, __WALL | (deadline_ns != 0 ? WNOHANG : 0));
+      pid_t pid = ::waitpid(tid_.value, &status, __WALL | WNOHANG);
       if (pid > 0) return std::optional(decode_stop(pid, status));
       if (pid < 0 && errno == EINTR) continue;
       if (pid < 0) return error("wait for");
@@ -150,7 +168,7 @@ Result<std::optional<Stop>> Tracee::wait(int64_t deadline_ns) const {
       ::sigtimedwait(&child, nullptr, &time);
     }
   }();
-  if (deadline_ns != 0) ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return waited;
 }
 

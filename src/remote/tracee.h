@@ -58,10 +58,11 @@ class Tracee {
   Result<std::string> signal_info() const;
 
   // Waits for the next stop or the end of this task. With a deadline (CLOCK_MONOTONIC ns): nothing when it
-  // passed; SIGCHLD must not be ignored then.
+  // passed. SIGCHLD must not be ignored.
   Result<std::optional<Stop>> wait(int64_t deadline_ns = 0) const;
 
  private:
+  Result<std::optional<Stop>> wait_until(int64_t deadline_ns) const;
   Error error(std::string what) const;
   HostTid tid_;
 };

@@ -73,6 +73,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != supervisor) ::_exit(1);  // it died before that
   prefault_code();
+  ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of stops
   // What is in the background belongs to no terminal.
   if (plan.ground == Ground::kBackground) ::setsid();
   if (auto built = build(plan, parts, streams); !built.ok()) {
