@@ -227,8 +227,9 @@ class Capture {
     const uint64_t room = std::min(kTogether, policy_.limit) - std::min(held_bytes_, policy_.limit);
     if (policy_.mode == FileMode::kReflink || candidate.size() > std::min(kSmall, room)) return {};
     HeldFile file{candidate.name(), std::string(candidate.size(), '\0')};
-    auto got = pread_all(candidate.source.get(), file.content, 0);
-    if (!got.ok()) return std::move(got).error().within("save the content of " + candidate.shown);
+    // It may have become shorter meanwhile, by somebody outside of the session: then it is copied like a
+    // large one.
+    if (!pread_all(candidate.source.get(), file.content, 0).ok()) return {};
     held_bytes_ += file.content.size();
     copied_ += file.content.size();
     held_.push_back(std::move(file));

@@ -96,7 +96,7 @@ class SnapshotChild::Forks {
 
   void handle(const Stop& stop) {
     if (Fork* fork = find([&](const Fork& one) { return one.leader() == stop.task; })) {
-      auto reported = fork->foothold.executor().advance(Tracee(stop.task), fork->foothold.context(), stop);
+      auto reported = fork->foothold.advance(stop);
       if (reported.ok()) {
         fork->leader_reported = *reported;
       } else {

@@ -28,6 +28,8 @@ using remote::Batch;
 
 namespace {
 
+constexpr uint64_t kGetDenyWriteExecute = 66;  // PR_GET_MDWE, which headers of 2022 do not have
+
 struct KernelSigaction {
   uint64_t handler, flags, restorer, mask;
 };
@@ -79,6 +81,7 @@ class ProcessQuestions {
     batch.call(SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper_});
     dumpable_ = batch.call(SYS_prctl, {PR_GET_DUMPABLE});
     thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
+    deny_write_execute_ = batch.call(SYS_prctl, {kGetDenyWriteExecute, 0, 0, 0, 0});
     personality_ = batch.call(SYS_personality, {0xffffffff});
     brk_ = batch.call(SYS_brk, {0});
     // How many System V objects there are in its namespace.
@@ -130,6 +133,9 @@ class ProcessQuestions {
     }
     out.set_child_subreaper(batch.output<int>(subreaper_) != 0);
     out.set_dumpable(static_cast<uint32_t>(batch.result(dumpable_)));
+    // An error where the kernel does not have it (before 6.3).
+    if (int64_t bits = batch.result(deny_write_execute_); bits > 0)
+      memory.set_deny_write_execute(static_cast<uint32_t>(bits));
     out.set_thp_disabled(batch.result(thp_) == 1);
     out.set_personality(static_cast<uint32_t>(batch.result(personality_)));
     memory.set_brk(static_cast<uint64_t>(batch.result(brk_)));
@@ -145,7 +151,7 @@ class ProcessQuestions {
   uint64_t limits_[RLIM_NLIMITS] = {};
   uint64_t subreaper_ = 0;
   uint64_t semaphores_ = 0, queues_ = 0, segments_ = 0;
-  size_t dumpable_ = 0, thp_ = 0, personality_ = 0, brk_ = 0;
+  size_t dumpable_ = 0, thp_ = 0, deny_write_execute_ = 0, personality_ = 0, brk_ = 0;
 };
 
 // /proc/PID/timers, which the kernel has for the sake of programs like this one.

@@ -64,7 +64,9 @@ class Executor {
   // After any stop of a task that executes the stub: true when it is the report; otherwise the task goes on.
   // An error when the stub met with a fault.
   Result<bool> advance(const Tracee& task, const TaskContext& context, const Stop& stop) const;
-  // Waits for the report; then fetches results and output into the batch. The task stays where it reported.
+  // Waits for the report. The task stays where it reported.
+  Result<void> await_report(const Tracee& task, const TaskContext& context) const;
+  // Waits for the report; then fetches results and output into the batch.
   Result<void> finish(const Tracee& task, const TaskContext& context, Batch& batch) const;
   Result<void> fetch(HostTid task, Batch& batch) const;
 
@@ -81,7 +83,6 @@ class Executor {
   enum class Results { kStored, kInRegister };
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
                      Results results, const std::string& processor) const;
-  Result<void> await_report(const Tracee& task, const TaskContext& context) const;
   Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
 
   Result<void> write_stub(HostTid task, RemotePtr address, std::string_view bytes) const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "kernel/affinity.h"
 #include "remote/stub.h"
@@ -94,10 +95,12 @@ Result<std::unique_ptr<Foothold>> Foothold::begin(HostTid leader, const TaskCont
   }
   foothold->leader_executor_ = Executor(cave, {{0}, kScratchSize});
   foothold->thread_executor_ = Executor(cave + size, {});
-  foothold->state_ = State::kEntering;
-  STASIS_CHECK(foothold->leader_executor_.start_single(
+  auto started = foothold->leader_executor_.start_single(
       foothold->leader_, context, {}, SYS_mmap,
-      {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0}));
+      {0, kScratchSize, kAreaProtection, kAreaFlags, ~uint64_t{0}, 0});
+  // What did not start is not waited for, but its registers may be those of the stub already.
+  foothold->state_ = started.ok() ? State::kEntering : State::kParked;
+  STASIS_CHECK(std::move(started));
   return foothold;
 }
 
@@ -185,8 +188,28 @@ Result<void> Foothold::share_processor() {
 Foothold::~Foothold() { release(); }
 
 Result<void> Foothold::run(Batch& batch) { return leader_executor_.run(leader_, context_, batch); }
-Result<void> Foothold::start(const Batch& batch) { return leader_executor_.start(leader_, context_, batch); }
-Result<void> Foothold::finish(Batch& batch) { return leader_executor_.finish(leader_, context_, batch); }
+
+Result<void> Foothold::start(const Batch& batch) {
+  STASIS_CHECK(leader_executor_.start(leader_, context_, batch));
+  in_flight_ = true;
+  return {};
+}
+
+Result<void> Foothold::finish(Batch& batch) {
+  in_flight_ = false;
+  return leader_executor_.finish(leader_, context_, batch);
+}
+
+Result<bool> Foothold::advance(const Stop& stop) {
+  auto reported = leader_executor_.advance(leader_, context_, stop);
+  in_flight_ = reported.ok() && !*reported;
+  return reported;
+}
+
+Result<void> Foothold::put_back(const ThreadJob& job) {
+  STASIS_CHECK(job.thread.set_signal_mask(job.context.mask));
+  return job.thread.set_registers(job.context.registers);
+}
 
 Result<void> Foothold::run_in_threads(const std::vector<ThreadJob>& jobs) {
   if (stations_.empty()) {
@@ -209,14 +232,19 @@ Result<void> Foothold::run_in_threads(const std::vector<ThreadJob>& jobs) {
     const ThreadJob& job = jobs[i];
     STASIS_CHECK(stations_[i % window].finish(job.thread, job.context, batches[i % window]));
     job.take(batches[i % window]);
-    STASIS_CHECK(job.thread.set_signal_mask(job.context.mask));
-    return job.thread.set_registers(job.context.registers);
+    return put_back(job);
   };
   Result<void> result;
   size_t started = 0;
   for (size_t finished = 0; finished < jobs.size(); ++finished) {
-    for (; result.ok() && started < jobs.size() && started - finished < window; ++started)
+    while (result.ok() && started < jobs.size() && started - finished < window) {
       result = start(started);
+      if (result.ok()) {
+        ++started;
+      } else {
+        (void)put_back(jobs[started]).ok();
+      }
+    }
     if (finished == started) break;
     // Also after a failure: a thread that runs cannot be let go.
     auto done = finish(finished);
@@ -248,8 +276,7 @@ Result<void> Foothold::run_in(const ThreadJob& job) {
   STASIS_CHECK(thread_executor_.finish(job.thread, job.context, batch));
   if (moves) kernel::set_affinity(job.thread.tid(), job.affinity);
   job.take(batch);
-  STASIS_CHECK(job.thread.set_signal_mask(job.context.mask));
-  return job.thread.set_registers(job.context.registers);
+  return put_back(job);
 }
 
 bool Foothold::is_ours(uint64_t address) const {
@@ -294,6 +321,8 @@ void Foothold::begin_release() {
     state_ = State::kParked;
   }
   if (state_ != State::kParked) return;
+  // What runs can be neither used nor let go; nobody wants to know any more what it says.
+  if (std::exchange(in_flight_, false)) (void)leader_executor_.await_report(leader_, context_).ok();
   // Whoever armed something beyond that did not come to undo it himself.
   while (undo_.size() > (affinity_.empty() ? 0U : 1U)) {
     Batch batch(scratch());

@@ -38,6 +38,8 @@ class Foothold {
   Result<void> run(Batch& batch);
   Result<void> start(const Batch& batch);
   Result<void> finish(Batch& batch);
+  // For who waits for many processes at once: after any stop of the leader; true when it has reported.
+  Result<bool> advance(const Stop& stop);
 
   // A batch of a few calls for each of the other threads; many run at once. `ask` fills it, `take` gets it
   // back with the results. The thread's context is put back at once.
@@ -76,6 +78,7 @@ class Foothold {
  private:
   Foothold(HostTid leader, TaskContext context) : leader_(leader), context_(context) {}
   Result<void> run_in(const ThreadJob& job);
+  static Result<void> put_back(const ThreadJob& job);
   Result<void> take_leader_area();
   Result<void> map_thread_area();
   Result<void> share_processor();
@@ -91,6 +94,7 @@ class Foothold {
   Executor thread_executor_;
   uint64_t thread_area_ = 0;
   enum class State { kOut, kEntering, kParked, kLeaving } state_ = State::kOut;
+  bool in_flight_ = false;      // between start() and the report
   bool left_ = false;           // on its way out of the stub
   std::set<uint64_t> cleared_;  // areas of somebody who was killed
   std::vector<UndoCalls> undo_;

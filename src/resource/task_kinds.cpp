@@ -38,7 +38,8 @@ constexpr KindInfo kRows[] = {
      "the checkpoint waits until the child has called exec or ended"},
     {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kFull, ""},
     {"process-settings", "Processes",
-     "personality, dumpable, OOM score, transparent huge pages, core dump filter, no_new_privs, machine "
+     "personality, dumpable, OOM score, transparent huge pages, no memory both writable and executable, core "
+     "dump filter, no_new_privs, machine "
      "check "
      "policy",
      kFull, ""},

@@ -396,9 +396,20 @@ Result<void> TaskBuilder::finish() {
     limits.emplace_back(batch.call(SYS_prlimit64, {0, limit.resource(), batch.put_object(value), 0}), &limit);
   }
   lock_future();
+  // All that is executable is there, too.
+  constexpr uint64_t kSetDenyWriteExecute = 65;  // PR_SET_MDWE, which headers of 2022 do not have
+  size_t denied = 0;
+  if (memory_.deny_write_execute() != 0)
+    denied = batch.call(SYS_prctl, {kSetDenyWriteExecute, memory_.deny_write_execute(), 0, 0, 0});
   // Only now: a low limit on descriptors would have been in the way.
   batch.call(SYS_close_range, {static_cast<uint64_t>(table_.base()), ~uint64_t{0} >> 32, 0});
   STASIS_CHECK(leader.skeleton.run(batch));
+  if (memory_.deny_write_execute() != 0 && batch.result(denied) < 0) {
+    // A protection that the program asked for is not left out in silence.
+    return errno_error("forbid memory that is writable and executable",
+                       fmt::format("task {}", process_.pid()), static_cast<int>(-batch.result(denied)),
+                       "it needs Linux 6.3");
+  }
   Batch again = leader.skeleton.batch();
   for (const auto& [index, limit] : limits) {
     if (batch.result(index) >= 0) continue;

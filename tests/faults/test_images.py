@@ -346,6 +346,59 @@ class Refusals(SubjectTest):
         self.assert_lives("the refusal")
         self.box.stasis("checkpoint", "s")
 
+    def test_one_of_a_tree(self):
+        """Its relatives are in the middle of answering us when one of them is refused."""
+        from harness import find_program
+        script = self.box.write("tree.py", """
+import ctypes, os, resource, signal, time
+libc = ctypes.CDLL(None, use_errno=True)
+for number in range(1, 12):
+    if os.fork() == 0:
+        break
+else:
+    number = 0
+unlock = []
+signal.signal(signal.SIGUSR1, lambda *_: unlock.append(1))
+if number == 11:
+    done = libc.mlockall(2)  # what is to come
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+    print("locked", done, flush=True)
+count = 0
+while True:
+    count += 1
+    with open(f"count-{number}", "w") as file:
+        file.write(str(count))
+    if number == 11 and unlock:
+        libc.munlockall()
+    time.sleep(0.02)
+""")
+        output = self.box.launch("tree", find_program("/usr/bin/python3", "python3"), script)
+        wait_for("it runs", lambda: "locked " in output.read_text())
+        if "locked -1" in output.read_text():
+            self.skipTest("it may not lock its memory")
+        self.assert_counts_on()
+        for _ in range(10):
+            done = self.box.stasis("checkpoint", "tree", check=False)
+            if done.returncode == 0:
+                self.skipTest("root may lock what it likes")
+            self.assertEqual(done.returncode, REFUSED, done.stderr)
+            self.assertIn("mlockall", done.stderr)
+            self.assertIn("task ", done.stderr)
+        self.assert_counts_on()
+        self.box.stasis("signal", "tree", "USR1", "--all")
+        time.sleep(0.1)
+        self.box.stasis("checkpoint", "tree")
+        self.assert_counts_on()
+
+    def assert_counts_on(self):
+        def count(number):
+            try:
+                return int((self.box.dir / f"count-{number}").read_text() or 0)
+            except FileNotFoundError:
+                return 0
+        before = [count(n) for n in range(12)]
+        wait_for("all of them go on", lambda: all(count(n) > before[n] + 5 for n in range(12)), 10)
+
     def test_io_uring(self):
         """Nothing that we cannot restore is saved as if we could."""
         from harness import find_program

@@ -94,6 +94,35 @@ CASE(affinity) {
   pthread_join(t, nullptr);
 }
 
+// Nothing that is writable may be executable: the engine has to do without such memory of its own.
+CASE(without_writable_code) {
+  constexpr int kSetDenyWriteExecute = 65, kGetDenyWriteExecute = 66;
+  static int alive;
+  constexpr int kCount = 5;
+  pthread_t threads[kCount];
+  cpu_set_t before;
+  MUST(sched_getaffinity(0, sizeof before, &before) == 0);
+  for (int i = 0; i < kCount; ++i) {
+    threads[i] = subject::thread([=] {
+      uint64_t on_stack[64];
+      subject::fill(on_stack, sizeof on_stack, i);
+      __atomic_add_fetch(&alive, 1, __ATOMIC_SEQ_CST);
+      subject::await("go", 20);
+      CHECK_EQ(subject::differs(on_stack, sizeof on_stack, i), -1);
+      cpu_set_t now;
+      CHECK_EQ(sched_getaffinity(0, sizeof now, &now), 0);
+      CHECK(CPU_EQUAL(&now, &before));
+    });
+  }
+  if (prctl(kSetDenyWriteExecute, 1, 0, 0, 0) != 0) SKIP("this kernel cannot forbid it");
+  while (__atomic_load_n(&alive, __ATOMIC_SEQ_CST) < kCount) subject::pass(1);
+  subject::hold();
+  CHECK_EQ(prctl(kGetDenyWriteExecute, 0, 0, 0, 0), 1);
+  void* both = mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(both == MAP_FAILED);
+  for (auto t : threads) CHECK_EQ(pthread_join(t, nullptr), 0);
+}
+
 CASE(scheduling) {
   sched_param none = {};
   MUST(setpriority(PRIO_PROCESS, 0, 3) == 0);
