@@ -29,7 +29,7 @@ Result<void> copy_range(int from, int to, off_t start, off_t end) {
     if (count < 0 && errno == EINTR) continue;
     if (count <= 0) break;
   }
-  std::vector<char> buffer(in < end ? kChunk : 0);
+  std::vector<char> buffer(std::min(kChunk, static_cast<size_t>(end - in)));
   while (in < end) {
     size_t size = std::min(kChunk, static_cast<size_t>(end - in));
     std::span<char> piece(buffer.data(), size);

@@ -96,6 +96,7 @@ void set_modified(int fd, int64_t modified_ns) {
 
 // Access control lists, labels and the user's own: what can be had of them.
 void copy_attributes(int from, int to) {
+  if (::flistxattr(from, nullptr, 0) <= 0) return;
   std::string names(size_t{64} << 10, '\0');
   const ssize_t size = ::flistxattr(from, names.data(), names.size());
   std::string value(size_t{64} << 10, '\0');

@@ -481,6 +481,8 @@ Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
     STASIS_CHECK(task.set_extended_state(thread.record->extended_state()));
     STASIS_CHECK(task.set_signal_mask(thread.record->signal_mask()));
     STASIS_CHECK(task.set_registers(registers));
+    // From now on it is init with whom it dies if we do (see session/start.h).
+    STASIS_CHECK(task.set_options(0));
     if (thread.primed) {
       STASIS_TRY(auto status, kernel::read_status(task.tid()));
       deadlines.note(status.ns_tid, status.voluntary_switches, registers, thread.deadline_ns);

@@ -153,6 +153,7 @@ class Loop {
   // Whoever started us may have ignored it; then the kernel would reap our children without telling how they
   // ended.
   ::signal(SIGCHLD, SIG_DFL);
+  if (plan.own_session) ::setsid();
   disguise();
   if (auto mounted = mount_proc(); !mounted.ok()) {
     channel.send_error(mounted.error());

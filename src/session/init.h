@@ -19,9 +19,10 @@ struct InitPlan {
   std::function<Result<std::unique_ptr<restore::MemoryGuard>>()> spawn;
   // In init, after the commit: launch starts the program here.
   std::function<void()> run;
-  NsTid root;            // the process whose wait status is passed on
-  Fd exit_pipe;          // gets the root's wait status (an int), for the supervisor
-  Fd session_directory;  // gets it too, in the file `exit`
+  bool own_session = false;  // a session of processes, with no terminal
+  NsTid root;                // the process whose wait status is passed on
+  Fd exit_pipe;              // gets the root's wait status (an int), for the supervisor
+  Fd session_directory;      // gets it too, in the file `exit`
   struct Terminal {
     Fd master, slave, listener;
     Channel client;  // the supervisor, when it is in the foreground

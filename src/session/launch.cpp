@@ -53,6 +53,7 @@ std::optional<int> exec_failure_code(const Error& error) {
 Result<int> launch(const LaunchRequest& request) {
   StartPlan plan;
   plan.ground = request.ground;
+  plan.caller_leaves = request.ground == Ground::kBackground && request.interval_ns == 0;
   Record& record = plan.record;
   STASIS_TRY(record.store, absolute_store(request.store));
   STASIS_TRY(ClaimedName claimed, claim_name(request.name, request.command.front(), record.store));

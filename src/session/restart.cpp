@@ -123,6 +123,7 @@ Result<int> restart(const RestartRequest& request) {
   };
   plan.release = [engine] { return engine->release(); };
   const bool supervised = record.interval_ns > 0;
+  plan.caller_leaves = request.ground == Ground::kBackground && !supervised;
   auto start_it = [&plan, &claimed, &engine, &request, use, &own_files]() -> Result<RunningSession> {
     restore::CapturedFiles files(engine->image(), use, own_files);
     STASIS_CHECK(files.apply());

@@ -19,43 +19,77 @@ namespace {
 
 // What the builder is given; the descriptors are the session's, not the supervisor's.
 struct BuilderParts {
-  Channel channel;
   Fd exit_pipe;
   Fd directory;
   Fd listener;
   Channel client;
 };
 
-Result<void> place_standard_streams(const StandardStreams& streams, int slave) {
-  for (int fd = 0; fd < 3; ++fd)
-    if (streams.replaced[fd] && ::dup2(slave, fd) < 0)
-      return errno_error("give the program its terminal", {});
-  return {};
-}
+// What the builder says on its way.
+struct BuilderReports {
+  std::function<Result<void>(HostTid)> init_started;
+  std::function<void(uint64_t)> read;
+  // All is ready. Returns when the session's record is published, so that the program may go on.
+  std::function<Result<void>()> built;
+};
 
-Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams) {
+// Gives the program's 0, 1 and 2 to this process while it makes the session, where they differ from its own.
+class BorrowedStreams {
+ public:
+  Result<void> place(const StandardStreams& streams, int slave) {
+    for (int fd = 0; fd < 3; ++fd) {
+      if (!streams.replaced[fd]) continue;
+      own_[fd].reset(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+      if (!own_[fd] || ::dup2(slave, fd) < 0) return errno_error("give the program its terminal", {});
+    }
+    return {};
+  }
+  BorrowedStreams() = default;
+  BorrowedStreams(const BorrowedStreams&) = delete;
+  BorrowedStreams& operator=(const BorrowedStreams&) = delete;
+  ~BorrowedStreams() { exchange_back(); }
+
+  // While `use` is called our own are in place.
+  void with_own(const std::function<void()>& use) {
+    if (own_[2]) exchange(2);
+    use();
+    if (own_[2]) exchange(2);
+  }
+
+ private:
+  void exchange(int fd) {
+    Fd other(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+    ::dup2(own_[fd].get(), fd);
+    own_[fd] = std::move(other);
+  }
+  void exchange_back() {
+    for (int fd = 0; fd < 3; ++fd) {
+      if (own_[fd]) ::dup2(own_[fd].get(), fd);
+      own_[fd].reset();
+    }
+  }
+  Fd own_[3];
+};
+
+Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& reports) {
   STASIS_CHECK(enter_new_namespaces(plan.namespaces));
-  if (plan.terminal) STASIS_CHECK(place_standard_streams(streams, plan.terminal->slave.get()));
   if (plan.prepare) STASIS_CHECK(plan.prepare());
 
   InitPlan init_plan;
   init_plan.spawn = plan.spawn;
   init_plan.run = plan.run;
   init_plan.root = plan.record.root;
+  // What is in the background belongs to no terminal.
+  init_plan.own_session = plan.ground == Ground::kBackground;
   init_plan.exit_pipe = std::move(parts.exit_pipe);
   init_plan.session_directory = std::move(parts.directory);
   if (plan.terminal)
     init_plan.terminal = InitPlan::Terminal{std::move(plan.terminal->master), std::move(plan.terminal->slave),
                                             std::move(parts.listener), std::move(parts.client)};
   STASIS_TRY(Init init, Init::start(std::move(init_plan)));
-  STASIS_CHECK(parts.channel.send('I', std::to_string(init.tid().value)));
-  // Who only wants to know how far we are may be gone.
-  const auto told = [&parts](uint64_t bytes) { (void)parts.channel.send('P', std::to_string(bytes)).ok(); };
-  if (plan.build) STASIS_CHECK(plan.build(init.tid(), told));
-  STASIS_CHECK(parts.channel.send('B'));
-  STASIS_TRY(std::string go, parts.channel.expect('G'));
-  // From here on the program belongs to its init; the supervisor may die at any time.
-  ::prctl(PR_SET_PDEATHSIG, 0);
+  STASIS_CHECK(reports.init_started(init.tid()));
+  if (plan.build) STASIS_CHECK(plan.build(init.tid(), reports.read));
+  STASIS_CHECK(reports.built());
   STASIS_CHECK(init.commit());
   if (plan.release) {
     if (auto released = plan.release(); !released.ok()) {
@@ -63,23 +97,38 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const StandardStreams& 
       return released;
     }
   }
-  // The supervisor may be gone; the program is not.
-  if (!parts.channel.send('R').ok()) return {};
   return {};
 }
 
-[[noreturn]] void builder_main(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams,
-                               pid_t supervisor) {
+[[noreturn]] void builder_main(StartPlan& plan, BuilderParts& parts, Channel channel,
+                               const StandardStreams& streams, pid_t supervisor) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (::getppid() != supervisor) ::_exit(1);  // it died before that
   prefault_code();
   ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of stops
-  // What is in the background belongs to no terminal.
   if (plan.ground == Ground::kBackground) ::setsid();
-  if (auto built = build(plan, parts, streams); !built.ok()) {
-    parts.channel.send_error(built.error());
+
+  BuilderReports reports;
+  reports.init_started = [&channel](HostTid init) { return channel.send('I', std::to_string(init.value)); };
+  // Who only wants to know how far we are may be gone.
+  reports.read = [&channel](uint64_t bytes) { (void)channel.send('P', std::to_string(bytes)).ok(); };
+  reports.built = [&channel]() -> Result<void> {
+    STASIS_CHECK(channel.send('B'));
+    STASIS_CHECK(channel.expect('G'));
+    // From here on the program belongs to its init; the supervisor may die at any time.
+    ::prctl(PR_SET_PDEATHSIG, 0);
+    return {};
+  };
+  BorrowedStreams borrowed;
+  Result<void> built;
+  if (plan.terminal) built = borrowed.place(streams, plan.terminal->slave.get());
+  if (built.ok()) built = build(plan, parts, reports);
+  if (!built.ok()) {
+    channel.send_error(built.error());
     ::_exit(1);
   }
+  // The supervisor may be gone; the program is not.
+  if (!channel.send('R').ok()) ::_exit(0);
   ::_exit(0);
 }
 
@@ -144,6 +193,92 @@ void end_session(HostTid init) {
   ::waitpid(init.value, nullptr, 0);
 }
 
+// In a process of its own, so that ours stays where it is.
+Result<void> build_beside(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams,
+                          RunningSession& session, RecordOnTrial& trial) {
+  // When the builder goes away, init becomes our child, so that we learn of its end.
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
+  STASIS_TRY(auto channels, Channel::make());
+  pid_t supervisor = ::getpid();
+  pid_t pid = ::fork();
+  if (pid < 0) return errno_error("start the session's builder", {});
+  if (pid == 0) {
+    channels.first.close();
+    session.exit_pipe.reset();
+    session.terminal_master.reset();
+    session.terminal_channel.close();
+    builder_main(plan, parts, std::move(channels.second), streams, supervisor);
+  }
+  channels.second.close();
+  BuilderProcess builder(pid);
+  parts = {};
+  plan.terminal.reset();
+
+  const auto told = [&plan](const std::string& bytes) {
+    if (plan.read) plan.read(std::stoull(bytes));
+  };
+  STASIS_TRY(std::string init_number, channels.first.expect('I'));
+  STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
+  STASIS_TRY(RecordDraft draft, RecordDraft::write(session.record));
+  STASIS_TRY(std::string built, channels.first.expect('B', 'P', told));
+  STASIS_CHECK(trial.publish(draft));
+  block_forwarded_signals();
+  ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of the end of the session
+  if (plan.ground == Ground::kBackground)
+    ::prctl(PR_SET_PDEATHSIG, 0);  // the command that wants us may go now
+  STASIS_CHECK(channels.first.send('G'));
+  auto released = channels.first.expect('R');
+  Result<void> confirmed;
+  if (released.ok() && plan.confirm) confirmed = plan.confirm();
+  if (!released.ok() || !confirmed.ok()) {
+    builder.wait();
+    end_session(session.record.init);
+    return released.ok() ? std::move(confirmed).error() : std::move(released).error();
+  }
+  // A supervisor wants to be the parent of init, which the end of the builder makes him.
+  if (plan.ground == Ground::kBackground) {
+    builder.leave();
+  } else {
+    builder.wait();
+  }
+  return {};
+}
+
+// Nothing of this process is needed afterwards, so it may enter the namespaces itself.
+Result<void> build_here(StartPlan& plan, BuilderParts& parts, const StandardStreams& streams, Record& session,
+                        RecordOnTrial& trial) {
+  ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of stops
+  BorrowedStreams borrowed;
+  if (plan.terminal) STASIS_CHECK(borrowed.place(streams, plan.terminal->slave.get()));
+  std::optional<RecordDraft> draft;
+  BuilderReports reports;
+  reports.init_started = [&](HostTid init) -> Result<void> {
+    STASIS_CHECK(identify_init(session, init));
+    STASIS_TRY(RecordDraft written, RecordDraft::write(session));
+    draft.emplace(std::move(written));
+    return {};
+  };
+  reports.read = [&](uint64_t bytes) {
+    if (plan.read) borrowed.with_own([&] { plan.read(bytes); });
+  };
+  // Whoever wants to end the command ends the session with it, or comes too late.
+  sigset_t before;
+  ::sigprocmask(SIG_BLOCK, nullptr, &before);
+  reports.built = [&]() -> Result<void> {
+    sigset_t all;
+    ::sigfillset(&all);
+    ::sigprocmask(SIG_BLOCK, &all, nullptr);
+    return trial.publish(*draft);
+  };
+  Result<void> done = build(plan, parts, reports);
+  if (done.ok() && plan.confirm) {
+    done = plan.confirm();
+    if (!done.ok()) end_session(session.init);
+  }
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  return done;
+}
+
 }  // namespace
 
 StandardStreams StandardStreams::plan(Ground ground) {
@@ -175,16 +310,11 @@ Result<RunningSession> start(StartPlan plan) {
   for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile})
     ::unlink((directory + "/" + stale).c_str());
 
-  // When the builder goes away, init becomes our child, so that we learn of its end.
-  ::prctl(PR_SET_CHILD_SUBREAPER, 1);
-
   StandardStreams streams = StandardStreams::plan(plan.ground);
   plan.record.stdio = streams.identity;
   plan.record.user_namespace = plan.namespaces.user;
   RunningSession session;
   BuilderParts parts;
-  STASIS_TRY(auto channels, Channel::make());
-  parts.channel = std::move(channels.second);
   int pipe_ends[2];
   if (::pipe2(pipe_ends, O_CLOEXEC) < 0) return errno_error("create a pipe", {});
   session.exit_pipe = Fd(pipe_ends[0]);
@@ -202,47 +332,11 @@ Result<RunningSession> start(StartPlan plan) {
     }
   }
 
-  pid_t supervisor = ::getpid();
-  pid_t pid = ::fork();
-  if (pid < 0) return errno_error("start the session's builder", {});
-  if (pid == 0) {
-    channels.first.close();
-    session.exit_pipe.reset();
-    session.terminal_master.reset();
-    session.terminal_channel.close();
-    builder_main(plan, parts, streams, supervisor);
-  }
-  BuilderProcess builder(pid);
-  parts = {};
-  plan.terminal.reset();
-
-  const auto told = [&plan](const std::string& bytes) {
-    if (plan.read) plan.read(std::stoull(bytes));
-  };
-  STASIS_TRY(std::string init_number, channels.first.expect('I'));
   session.record = plan.record;
-  STASIS_CHECK(identify_init(session.record, HostTid{std::stoi(init_number)}));
-  STASIS_TRY(RecordDraft draft, RecordDraft::write(session.record));
-  STASIS_TRY(std::string built, channels.first.expect('B', 'P', told));
-  STASIS_CHECK(record.publish(draft));
-  block_forwarded_signals();
-  ::signal(SIGCHLD, SIG_DFL);  // ignored, it would not tell us of the end of the session
-  if (plan.ground == Ground::kBackground)
-    ::prctl(PR_SET_PDEATHSIG, 0);  // the command that wants us may go now
-  STASIS_CHECK(channels.first.send('G'));
-  auto released = channels.first.expect('R');
-  Result<void> confirmed;
-  if (released.ok() && plan.confirm) confirmed = plan.confirm();
-  if (!released.ok() || !confirmed.ok()) {
-    builder.wait();
-    end_session(session.record.init);
-    return released.ok() ? std::move(confirmed).error() : std::move(released).error();
-  }
-  // A supervisor wants to be the parent of init, which the end of the builder makes him.
-  if (plan.ground == Ground::kBackground) {
-    builder.leave();
+  if (plan.caller_leaves) {
+    STASIS_CHECK(build_here(plan, parts, streams, session.record, record));
   } else {
-    builder.wait();
+    STASIS_CHECK(build_beside(plan, parts, streams, session, record));
   }
   record.accept();
   return session;

@@ -1,6 +1,7 @@
 // Starting a session: what launch and restart have in common.
 //
-// Three processes take part. The *supervisor* stays outside; the *builder*, its child, enters the session's
+// Three processes take part; two when nobody stays outside (background, no timer): then the supervisor is the
+// builder himself. The *supervisor* stays outside; the *builder*, its child, enters the session's
 // namespaces, starts *init* there, makes the program and goes away. Until the supervisor says go, the death
 // of any of them ends all of it; afterwards none of them but init is needed.
 //
@@ -32,6 +33,8 @@ struct StartPlan {
   Record record;  // all but init's identity
   NamespaceOptions namespaces;
   Ground ground = Ground::kForeground;
+  // The calling process ends when the session runs: it may enter the session's namespaces.
+  bool caller_leaves = false;
   std::optional<TerminalPair> terminal;
 
   // In the builder, inside the namespaces, with the session's 0, 1 and 2 in place, before init exists.
