@@ -43,4 +43,29 @@ Error errno_error(std::string step, std::string object, int error, std::string h
   return Error{std::move(step), std::move(object), std::strerror(error), std::move(hint), classify(error)};
 }
 
+std::string packed(const Error& error) {
+  constexpr size_t kLongest = 3000;
+  std::string text(1, static_cast<char>('0' + static_cast<int>(error.code)));
+  for (const std::string* part : {&error.step, &error.object, &error.cause, &error.hint}) {
+    text.append(*part, 0, kLongest);
+    text += '\0';
+  }
+  return text;
+}
+
+Error unpacked(std::string_view text) {
+  Error error;
+  if (text.empty()) return error;
+  const int code = text.front() - '0';
+  if (code >= 0 && code <= static_cast<int>(ErrorCode::kTaskGone)) error.code = static_cast<ErrorCode>(code);
+  text.remove_prefix(1);
+  for (std::string* part : {&error.step, &error.object, &error.cause, &error.hint}) {
+    size_t end = text.find('\0');
+    if (end == std::string_view::npos) break;
+    part->assign(text.substr(0, end));
+    text.remove_prefix(end + 1);
+  }
+  return error;
+}
+
 }  // namespace stasis

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -40,6 +41,10 @@ struct Error {
 
 // An Error for the current errno.
 Error errno_error(std::string step, std::string object, int error = errno, std::string hint = {});
+
+// For another process of ours. A part that is longer than a few thousand bytes is cut.
+std::string packed(const Error& error);
+Error unpacked(std::string_view text);
 
 template <typename T>
 class [[nodiscard]] Result {

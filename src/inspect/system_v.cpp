@@ -19,6 +19,7 @@
 
 #include "base/fd.h"
 #include "kernel/proc.h"
+#include "remote/semaphore_operations.h"
 
 namespace stasis::inspect {
 
@@ -207,14 +208,7 @@ Result<schema::SystemV> ask_helper(HostTid init, const std::function<Result<sche
     if (::getppid() != self) ::_exit(1);
     auto entered = enter_session(init);
     auto found = entered.ok() ? work() : Result<schema::SystemV>(std::move(entered).error());
-    std::string answer = found.ok() ? "+" : "-";
-    if (found.ok()) {
-      answer += found->SerializeAsString();
-    } else {
-      const Error& error = found.error();
-      answer += fmt::format("{}", static_cast<int>(error.code));
-      for (const auto& text : {error.step, error.object, error.cause, error.hint}) answer += '\0' + text;
-    }
+    const std::string answer = found.ok() ? '+' + found->SerializeAsString() : '-' + packed(found.error());
     ::_exit(write_all(to.get(), answer).ok() ? 0 : 1);
   }
   to.reset();
@@ -226,48 +220,19 @@ Result<schema::SystemV> ask_helper(HostTid init, const std::function<Result<sche
   if (bytes.starts_with('+') && found.ParseFromArray(bytes.data() + 1, static_cast<int>(bytes.size() - 1)))
     return found;
   if (!bytes.starts_with('-')) return Error{"save", "System V objects", "the helper ended", "try again"};
-  std::vector<std::string> parts(1);
-  for (char c : bytes.substr(1)) {
-    if (c == '\0') {
-      parts.emplace_back();
-    } else {
-      parts.back() += c;
-    }
-  }
-  parts.resize(5);
-  return Error{parts[1], parts[2], parts[3], parts[4], static_cast<ErrorCode>(std::atoi(parts[0].c_str()))};
+  return unpacked(std::string_view(bytes).substr(1));
 }
 
 // --- SEM_UNDO
 
-constexpr int kMostValue = 32767;  // SEMVMX, and SEMAEM: the bounds of a value and of a note are the same
-constexpr size_t kMostOperations = 500;  // SEMOPM
+constexpr int kMostValue = remote::kMostSemaphoreValue;
+using Operations = remote::SemaphoreOperations;
 
-class Operations {
- public:
-  void add(size_t semaphore, int change, bool undo = false) {
-    if (change == 0) return;  // it would wait for zero
-    sembuf operation = {};
-    operation.sem_num = static_cast<uint16_t>(semaphore);
-    operation.sem_op = static_cast<int16_t>(change);
-    operation.sem_flg = static_cast<int16_t>(IPC_NOWAIT | (undo ? SEM_UNDO : 0));
-    list_.push_back(operation);
-  }
-  // The last ones: they leave less than nothing, whatever the value is.
-  void fail(size_t semaphore) {
-    add(semaphore, -kMostValue);
-    add(semaphore, -kMostValue);
-  }
-  size_t size() const { return list_.size(); }
-  size_t call(Batch& batch, int set) const {
-    uint64_t address =
-        batch.put({reinterpret_cast<const char*>(list_.data()), list_.size() * sizeof(sembuf)});
-    return batch.call(SYS_semop, {static_cast<uint64_t>(set), address, list_.size()});
-  }
-
- private:
-  std::vector<sembuf> list_;
-};
+// The last ones: they leave less than nothing, whatever the value is.
+void fail(Operations& operations, size_t semaphore) {
+  operations.add(semaphore, -kMostValue);
+  operations.add(semaphore, -kMostValue);
+}
 
 class AdjustmentSearch {
  public:
@@ -288,10 +253,10 @@ class AdjustmentSearch {
       operations.add(i, -kMostValue);
       operations.add(i, 1, true);  // the note is 32768 lower now: overflows when it was below zero
     }
-    operations.fail(first);
+    fail(operations, first);
     return ask(operations);
   }
-  static constexpr size_t kMostAtOnce = (kMostOperations - 2) / 7;
+  static constexpr size_t kMostAtOnce = (Operations::kMost - 2) / 7;
 
   // The note of one semaphore that has one.
   Result<int> find(size_t semaphore) {
@@ -328,7 +293,7 @@ class AdjustmentSearch {
         operations.add(semaphore, 1, true);
       }
     }
-    operations.fail(semaphore);
+    fail(operations, semaphore);
     return ask(operations);
   }
 

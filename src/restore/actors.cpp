@@ -8,7 +8,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <csignal>
 #include <set>
 
@@ -25,26 +24,6 @@ void take_ids(const resource::Actor& actor) {
   ::prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP);
   ::syscall(SYS_setresgid, -1, actor.group, -1);
   ::syscall(SYS_setresuid, -1, actor.user, -1);
-}
-
-// Errors go to init as texts.
-std::string packed(const Error& error) {
-  std::string text = std::to_string(static_cast<int>(error.code));
-  for (const auto& part : {error.step, error.object, error.cause, error.hint}) text += '\0' + part;
-  return text;
-}
-
-Error unpacked(const std::string& text) {
-  std::array<std::string, 5> parts;
-  size_t part = 0;
-  for (char c : text) {
-    if (c == '\0' && part + 1 < parts.size()) {
-      ++part;
-    } else {
-      parts[part] += c;
-    }
-  }
-  return Error{parts[1], parts[2], parts[3], parts[4], static_cast<ErrorCode>(std::atoi(parts[0].c_str()))};
 }
 
 Result<void> perform_as(NsTid number, NsTid nobody, std::span<const Deed> deeds) {

@@ -13,14 +13,15 @@
 #include <functional>
 
 #include "base/fd.h"
+#include "remote/semaphore_operations.h"
 
 namespace stasis::restore {
 
 using remote::Batch;
+using remote::kMostSemaphoreValue;
+using Operations = remote::SemaphoreOperations;
 
 namespace {
-
-constexpr int kMostValue = 32767;  // SEMVMX
 
 Error cannot_make(const std::string& what, int error = errno, std::string hint = {}) {
   return errno_error("restart: make System V objects", what, error, std::move(hint));
@@ -80,44 +81,24 @@ void set_owner(const schema::IpcObject& object, ipc_perm& permissions) {
   permissions.mode = static_cast<decltype(permissions.mode)>(object.mode());
 }
 
-std::vector<sembuf> cleaned(std::vector<sembuf> operations) {
-  // An operation of zero would wait for zero.
-  std::erase_if(operations, [](const sembuf& operation) { return operation.sem_op == 0; });
-  return operations;
-}
-
-void add(std::vector<sembuf>& operations, uint32_t semaphore, int change, bool undo = false) {
-  sembuf operation = {};
-  operation.sem_num = static_cast<uint16_t>(semaphore);
-  operation.sem_op = static_cast<int16_t>(change);
-  operation.sem_flg = static_cast<int16_t>(IPC_NOWAIT | (undo ? SEM_UNDO : 0));
-  operations.push_back(operation);
-}
-
 // Operations that change nothing but the note, which is the negative of what was done with SEM_UNDO.
-std::vector<sembuf> note(uint32_t semaphore, int value, int wanted) {
-  std::vector<sembuf> operations;
-  add(operations, semaphore, -value);
+Operations note(uint32_t semaphore, int value, int wanted) {
+  Operations operations;
+  operations.add(semaphore, -value);
   if (wanted > 0) {
-    add(operations, semaphore, wanted);
-    add(operations, semaphore, -wanted, true);
+    operations.add(semaphore, wanted);
+    operations.add(semaphore, -wanted, true);
   } else {
-    const int most = std::min(-wanted, kMostValue);
-    add(operations, semaphore, most, true);
-    add(operations, semaphore, -most);
+    const int most = std::min(-wanted, kMostSemaphoreValue);
+    operations.add(semaphore, most, true);
+    operations.add(semaphore, -most);
     if (-wanted > most) {
-      add(operations, semaphore, 1, true);
-      add(operations, semaphore, -1);
+      operations.add(semaphore, 1, true);
+      operations.add(semaphore, -1);
     }
   }
-  add(operations, semaphore, value);
-  return cleaned(std::move(operations));
-}
-
-void call(Batch& batch, int set, const std::vector<sembuf>& operations) {
-  uint64_t address =
-      batch.put({reinterpret_cast<const char*>(operations.data()), operations.size() * sizeof(sembuf)});
-  batch.call(SYS_semop, {static_cast<uint64_t>(set), address, operations.size()});
+  operations.add(semaphore, value);
+  return operations;
 }
 
 }  // namespace
@@ -248,31 +229,32 @@ Result<void> SystemV::restore_semaphores(std::map<int, Skeleton>& skeletons) con
         STASIS_CHECK(task.run_checked(batch, "note what is to be undone"));
         batch.clear();
       }
-      call(batch, adjustment.set(), note(adjustment.number(), static_cast<int>(value), adjustment.value()));
+      note(adjustment.number(), static_cast<int>(value), adjustment.value()).call(batch, adjustment.set());
     }
     STASIS_CHECK(task.run_checked(batch, "note what is to be undone"));
   }
   // Up and down again, or down and up, by the one who is to be remembered.
   for (const auto& [id, set] : sets) {
-    std::map<int, std::vector<sembuf>> by_pid;
-    for (int i = 0; i < set->values_size(); ++i) {
-      if (!skeletons.contains(set->last_pids(i))) continue;
-      const int first = set->values(i) == kMostValue ? -1 : 1;
-      auto& operations = by_pid[set->last_pids(i)];
-      add(operations, static_cast<uint32_t>(i), first);
-      add(operations, static_cast<uint32_t>(i), -first);
-    }
-    for (const auto& [pid, operations] : by_pid) {
+    std::map<int, Operations> by_pid;
+    auto flush = [&skeletons, id = id](int pid, Operations& operations) -> Result<void> {
       Skeleton& task = skeletons.at(pid);
       STASIS_CHECK(task.prepare());
-      constexpr size_t kAtOnce = 500;  // SEMOPM; even
-      for (size_t first = 0; first < operations.size(); first += kAtOnce) {
-        Batch batch = task.batch();
-        size_t last = std::min(first + kAtOnce, operations.size());
-        call(batch, id,
-             {operations.begin() + static_cast<long>(first), operations.begin() + static_cast<long>(last)});
-        STASIS_CHECK(task.run_checked(batch, "remember who changed a semaphore"));
-      }
+      Batch batch = task.batch();
+      operations.call(batch, id);
+      operations.clear();
+      return task.run_checked(batch, "remember who changed a semaphore");
+    };
+    for (int i = 0; i < set->values_size(); ++i) {
+      const int pid = set->last_pids(i);
+      if (!skeletons.contains(pid)) continue;
+      const int first = set->values(i) == kMostSemaphoreValue ? -1 : 1;
+      auto& operations = by_pid[pid];
+      operations.add(static_cast<uint32_t>(i), first);
+      operations.add(static_cast<uint32_t>(i), -first);
+      if (operations.size() == Operations::kMost) STASIS_CHECK(flush(pid, operations));
+    }
+    for (auto& [pid, operations] : by_pid) {
+      if (!operations.empty()) STASIS_CHECK(flush(pid, operations));
     }
   }
   return {};

@@ -11,30 +11,6 @@ namespace {
 constexpr char kErrorWord = '!';
 constexpr size_t kLongestMessage = 16384;
 
-std::string pack(const Error& error) {
-  std::string text(1, static_cast<char>('0' + static_cast<int>(error.code)));
-  for (const std::string* part : {&error.step, &error.object, &error.cause, &error.hint}) {
-    text.append(*part, 0, kLongestMessage / 5);
-    text += '\0';
-  }
-  return text;
-}
-
-Error unpack(std::string_view text) {
-  Error error;
-  if (text.empty()) return error;
-  const int code = text.front() - '0';
-  if (code >= 0 && code <= static_cast<int>(ErrorCode::kTaskGone)) error.code = static_cast<ErrorCode>(code);
-  text.remove_prefix(1);
-  for (std::string* part : {&error.step, &error.object, &error.cause, &error.hint}) {
-    size_t end = text.find('\0');
-    if (end == std::string_view::npos) break;
-    part->assign(text.substr(0, end));
-    text.remove_prefix(end + 1);
-  }
-  return error;
-}
-
 }  // namespace
 
 Result<std::pair<Channel, Channel>> Channel::make() {
@@ -53,7 +29,7 @@ Result<void> Channel::send(char word, std::string_view text) {
 }
 
 void Channel::send_error(const Error& error) {
-  if (!send(kErrorWord, pack(error)).ok()) return;
+  if (!send(kErrorWord, packed(error)).ok()) return;
 }
 
 Result<std::string> Channel::expect(char word) { return expect(word, word, {}); }
@@ -71,7 +47,7 @@ Result<std::string> Channel::expect(char word, char aside,
       return Error{
           "start the session", {}, "the process that was doing it was killed", {}, ErrorCode::kTaskGone};
     std::string_view message(buffer.data(), static_cast<size_t>(size));
-    if (message.front() == kErrorWord) return unpack(message.substr(1));
+    if (message.front() == kErrorWord) return unpacked(message.substr(1));
     if (message.front() == word) return std::string(message.substr(1));
     if (!told || message.front() != aside)
       return Error{"start the session", {}, fmt::format("unexpected message '{}'", message.front()), {}};
