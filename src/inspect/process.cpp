@@ -270,15 +270,16 @@ class ProcessInspection final : public Inspection {
     if (!foothold_.affinity().empty()) leader->set_affinity(foothold_.affinity());
 
     std::vector<ThreadQuestions> questions(process_.threads.size());
-    std::vector<remote::Foothold::ThreadJob> jobs;
+    std::vector<remote::ThreadJob> jobs;
     for (size_t i = 1; i < process_.threads.size(); ++i) {
       auto* thread = out.mutable_threads(static_cast<int>(i));
-      jobs.push_back(
-          {.thread = remote::Tracee(process_.threads[i].tid),
-           .context = contexts_[i],
-           .affinity = thread->affinity(),
-           .ask = [&questions, i](Batch& batch) { questions[i].add(batch); },
-           .take = [&questions, i, thread](const Batch& batch) { questions[i].take(batch, *thread); }});
+      jobs.push_back({.thread = remote::Tracee(process_.threads[i].tid),
+                      .context = contexts_[i],
+                      .ask = [&questions, i](Batch& batch) { questions[i].add(batch); },
+                      .take = [&questions, i, thread](const Batch& batch) -> Result<void> {
+                        questions[i].take(batch, *thread);
+                        return {};
+                      }});
     }
     return foothold_.run_in_threads(jobs);
   }

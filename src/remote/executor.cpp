@@ -9,7 +9,6 @@
 #include <cstddef>
 #include <cstring>
 
-#include "kernel/affinity.h"
 #include "kernel/proc.h"
 #include "remote/stub.h"
 
@@ -142,7 +141,7 @@ bool Executor::is_installed_for(HostTid task, const TaskContext& context) const 
 }
 
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
-                             Results results, const std::string& processor) const {
+                             Results results) const {
   Registers registers = context.registers;
   registers.rip = code_.value;
   registers.orig_rax = ~uint64_t{0};  // no system call to restart
@@ -156,12 +155,10 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
   STASIS_CHECK(task.set_registers(registers));
   uint64_t heard = context.report_signal != 0 ? signal_bit(context.report_signal) : 0;
   STASIS_CHECK(task.set_signal_mask(~heard));
-  kernel::set_affinity(task.tid(), processor);
   return proceed(task, context);
 }
 
-Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch,
-                             const std::string& processor) const {
+Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
   if (batch.calls_.size() > scratch_.max_calls ||
       scratch_.data_offset() + batch.data_.size() > scratch_.size) {
     return Error{
@@ -174,7 +171,7 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
     STASIS_CHECK(write_memory(task.tid(), scratch_.address + scratch_.data_offset(),
                               {batch.data_.data(), batch.data_.size()}));
   }
-  return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored, processor);
+  return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored);
 }
 
 Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const {
@@ -256,7 +253,7 @@ Result<void> Executor::start_single(const Tracee& task, const TaskContext& conte
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
   STASIS_CHECK(write_stub(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
-  return enter(task, context, slot.value, 1, Results::kInRegister, {});
+  return enter(task, context, slot.value, 1, Results::kInRegister);
 }
 
 Result<int64_t> Executor::finish_single(const Tracee& task, const TaskContext& context) const {

@@ -43,6 +43,13 @@ class Executor {
 
   RemotePtr code() const { return code_; }
   Scratch scratch() const { return scratch_; }
+  // Another copy of the stub in the same process.
+  Executor at(RemotePtr code, Scratch scratch) const {
+    Executor other = *this;
+    other.code_ = code;
+    other.scratch_ = scratch;
+    return other;
+  }
   void set_scratch(Scratch scratch) { scratch_ = scratch; }
 
   // What the task does by itself if we die while the stub has it.
@@ -58,9 +65,7 @@ class Executor {
   bool is_installed_for(HostTid task, const TaskContext& context) const;
   // Lets the task execute the batch. The order of the steps is what makes dying between any two of them
   // harmless.
-  // `processor`: a mask for sched_setaffinity() to be set when the stub already has the task, or empty.
-  Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch,
-                     const std::string& processor = {}) const;
+  Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch) const;
   // After any stop of a task that executes the stub: true when it is the report; otherwise the task goes on.
   // An error when the stub met with a fault.
   Result<bool> advance(const Tracee& task, const TaskContext& context, const Stop& stop) const;
@@ -82,7 +87,7 @@ class Executor {
  private:
   enum class Results { kStored, kInRegister };
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
-                     Results results, const std::string& processor) const;
+                     Results results) const;
   Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
 
   Result<void> write_stub(HostTid task, RemotePtr address, std::string_view bytes) const;

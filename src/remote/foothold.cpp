@@ -19,12 +19,9 @@ namespace {
 constexpr uint64_t kScratchSize = 37 * kPageSize;
 constexpr std::string_view kMagic = "stasis scratch area, safe to unmap";
 constexpr uint64_t kMagicOffset = kScratchSize - 64;
-// A call to undo a thread's move to our processor, and the mask for it; then the leader's.
 constexpr uint64_t kAffinitySize = 1024;
-constexpr uint64_t kThreadUndoOffset = kMagicOffset - 2 * kAffinitySize - Batch::kCallSize;
-constexpr uint64_t kThreadMaskOffset = kThreadUndoOffset + Batch::kCallSize;
-constexpr uint64_t kLeaderMaskOffset = kThreadMaskOffset + kAffinitySize;
-constexpr uint64_t kUndoOffset = kThreadUndoOffset - (Foothold::kMaxUndoCalls + 1) * Batch::kCallSize;
+constexpr uint64_t kLeaderMaskOffset = kMagicOffset - kAffinitySize;
+constexpr uint64_t kUndoOffset = kLeaderMaskOffset - (Foothold::kMaxUndoCalls + 1) * Batch::kCallSize;
 // Batches may use everything before that.
 constexpr uint64_t kUsable = kUndoOffset;
 
@@ -167,7 +164,7 @@ Result<void> Foothold::map_thread_area() {
   for (size_t i = 0; i < kMostStations; ++i) {
     RemotePtr page = area + i * kPageSize;
     Scratch scratch{page + kStationStub, kPageSize - kStationStub, kStationCalls};
-    stations_.emplace_back(page, scratch, true);
+    stations_.add(Executor(page, scratch, true));
   }
   return {};
 }
@@ -212,71 +209,10 @@ Result<void> Foothold::put_back(const ThreadJob& job) {
 }
 
 Result<void> Foothold::run_in_threads(const std::vector<ThreadJob>& jobs) {
-  if (stations_.empty()) {
-    for (const ThreadJob& job : jobs) STASIS_CHECK(run_in(job));
-    return {};
-  }
-  const size_t window = stations_.size();
-  std::vector<Batch> batches;
-  for (const Executor& station : stations_) batches.emplace_back(station.scratch());
-  // If we die now, each thread finishes its batch in its own page, which nobody else touches, and goes back.
-  auto start = [&](size_t i) -> Result<void> {
-    const Executor& station = stations_[i % window];
-    Batch& batch = batches[i % window];
-    batch.clear();
-    jobs[i].ask(batch);
-    STASIS_CHECK(station.install(leader_.tid(), jobs[i].context, {.unmap_scratch = false}));
-    return station.start(jobs[i].thread, jobs[i].context, batch);
-  };
-  auto finish = [&](size_t i) -> Result<void> {
-    const ThreadJob& job = jobs[i];
-    STASIS_CHECK(stations_[i % window].finish(job.thread, job.context, batches[i % window]));
-    job.take(batches[i % window]);
-    return put_back(job);
-  };
-  Result<void> result;
-  size_t started = 0;
-  for (size_t finished = 0; finished < jobs.size(); ++finished) {
-    while (result.ok() && started < jobs.size() && started - finished < window) {
-      result = start(started);
-      if (result.ok()) {
-        ++started;
-      } else {
-        (void)put_back(jobs[started]).ok();
-      }
-    }
-    if (finished == started) break;
-    // Also after a failure: a thread that runs cannot be let go.
-    auto done = finish(finished);
-    if (result.ok()) result = std::move(done);
-  }
-  return result;
-}
-
-Result<void> Foothold::run_in(const ThreadJob& job) {
-  Batch batch(thread_executor_.scratch());
-  job.ask(batch);
-  // If we die now the thread finishes its batch in its own area, which nobody else touches, and goes back to
-  // its processors.
-  Executor::Unwind unwind{.unmap_scratch = false};
-  const std::string& ours = kernel::OneProcessor::mask();
-  bool moves =
-      !ours.empty() && !job.affinity.empty() && job.affinity != ours && job.affinity.size() <= kAffinitySize;
-  if (moves) {
-    RemotePtr area = leader_executor_.scratch().address;
-    std::array<uint64_t, 8> back = {SYS_sched_setaffinity, 0, job.affinity.size(),
-                                    (area + kThreadMaskOffset).value};
-    std::string bytes(reinterpret_cast<const char*>(back.data()), sizeof back);
-    STASIS_CHECK(write_memory(leader_.tid(), area + kThreadUndoOffset, bytes + job.affinity));
-    unwind.undo_calls = area + kThreadUndoOffset;
-    unwind.undo_count = 1;
-  }
-  STASIS_CHECK(thread_executor_.install(leader_.tid(), job.context, unwind));
-  STASIS_CHECK(thread_executor_.start(job.thread, job.context, batch, moves ? ours : std::string()));
-  STASIS_CHECK(thread_executor_.finish(job.thread, job.context, batch));
-  if (moves) kernel::set_affinity(job.thread.tid(), job.affinity);
-  job.take(batch);
-  return put_back(job);
+  if (!stations_.empty()) return stations_.run(leader_.tid(), jobs, put_back);
+  Stations one;
+  one.add(thread_executor_);
+  return one.run(leader_.tid(), jobs, put_back);
 }
 
 bool Foothold::is_ours(uint64_t address) const {
@@ -305,7 +241,7 @@ Result<void> Foothold::install_undo() {
   if (all.size() > kMaxUndoCalls) {
     return Error{"enter the program", fmt::format("task {}", leader_.tid()), "too many changes to undo", {}};
   }
-  RemotePtr end = leader_executor_.scratch().address + kThreadUndoOffset;
+  RemotePtr end = leader_executor_.scratch().address + kLeaderMaskOffset;
   uint64_t size = all.size() * Batch::kCallSize;
   RemotePtr place{end.value - size};
   if (!all.empty()) {

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "kernel/proc.h"
 #include "remote/executor.h"
+#include "remote/stations.h"
 
 namespace stasis::remote {
 
@@ -41,15 +42,7 @@ class Foothold {
   // For who waits for many processes at once: after any stop of the leader; true when it has reported.
   Result<bool> advance(const Stop& stop);
 
-  // A batch of a few calls for each of the other threads; many run at once. `ask` fills it, `take` gets it
-  // back with the results. The thread's context is put back at once.
-  struct ThreadJob {
-    Tracee thread;
-    const TaskContext& context;
-    const std::string& affinity;  // as the kernel has it
-    std::function<void(Batch&)> ask;
-    std::function<void(const Batch&)> take;
-  };
+  // For the other threads; each gets its own context back at once.
   Result<void> run_in_threads(const std::vector<ThreadJob>& jobs);
 
   // For a child that fork() makes of the process: the stub and the scratch area are at the same addresses
@@ -77,7 +70,6 @@ class Foothold {
 
  private:
   Foothold(HostTid leader, TaskContext context) : leader_(leader), context_(context) {}
-  Result<void> run_in(const ThreadJob& job);
   static Result<void> put_back(const ThreadJob& job);
   Result<void> take_leader_area();
   Result<void> map_thread_area();
@@ -90,7 +82,7 @@ class Foothold {
   // Threads have stubs of their own: in the thread area, which only they and we know, a page for each of
   // those that run at once; or, where the program may have no memory that is both writable and executable,
   // one behind the leader's, and then one thread runs at a time.
-  std::vector<Executor> stations_;
+  Stations stations_;
   Executor thread_executor_;
   uint64_t thread_area_ = 0;
   enum class State { kOut, kEntering, kParked, kLeaving } state_ = State::kOut;

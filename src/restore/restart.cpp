@@ -17,6 +17,7 @@
 #include "image/reader.h"
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
+#include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "restore/address_space.h"
@@ -73,6 +74,7 @@ class RestartFromImage final : public Restart {
   MemoryFiles files_;
   SystemV system_v_;
   WorkArea area_;
+  std::optional<kernel::PidNamespace> session_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
   std::deque<TaskBuilder> builders_;
   std::optional<kernel::OneProcessor> together_;
@@ -144,6 +146,7 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
 }
 
 Result<void> RestartFromImage::adopt_roots(HostTid init) {
+  STASIS_TRY(session_, kernel::PidNamespace::open(init));
   STASIS_TRY(auto children, kernel::read_proc(init, fmt::format("task/{}/children", init)));
   std::map<int, HostTid> by_number;
   size_t position = 0;
@@ -220,14 +223,11 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
       add_clone(batch, request, child.pid);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
-    STASIS_TRY(auto born, await_births(last - first));
-    for (size_t i = first; i < last; ++i) {
-      NsTid pid = topology_.births()[children[i]].pid;
-      auto host = born.find(pid.value);
-      if (host == born.end()) {
-        return Error{"restart", fmt::format("task {}", pid), "it has another number than asked for", {}};
-      }
-      auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
+    std::vector<NsTid> expected;
+    for (size_t i = first; i < last; ++i) expected.push_back(topology_.births()[children[i]].pid);
+    STASIS_TRY(auto born, await_births(*session_, expected));
+    for (NsTid pid : expected) {
+      auto [entry, inserted] = skeletons_.try_emplace(pid.value, born.at(pid.value), pid, area_);
       STASIS_CHECK(entry->second.prepare());
     }
   }
@@ -254,8 +254,8 @@ Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
   request.exit_signal = SIGCHLD;
   add_clone(batch, request, number);
   STASIS_CHECK(maker.run_checked(batch, "make a helper"));
-  STASIS_TRY(auto born, await_births(1));
-  Skeleton helper(born.begin()->second, number, area_);
+  STASIS_TRY(auto born, await_births(*session_, {number}));
+  Skeleton helper(born.at(number.value), number, area_);
   STASIS_CHECK(helper.prepare());
   STASIS_CHECK(make_children(helper, {index}));
   STASIS_CHECK(set_reaping(1));
@@ -324,7 +324,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
-    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *table_);
+    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *session_, *table_);
     STASIS_CHECK(builders_.back().set_process());
   }
   // Only now: who shares the table of another finds everything in it until then.

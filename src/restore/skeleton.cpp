@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <set>
 
 #include "kernel/proc.h"
 
@@ -77,17 +78,30 @@ Result<void> check_batch(const Batch& batch, NsTid task, const std::string& step
   return {};
 }
 
-Result<std::map<int, HostTid>> await_births(size_t count) {
-  std::map<int, HostTid> born;
-  while (born.size() < count) {
+Result<std::map<int, HostTid>> await_births(const kernel::PidNamespace& session,
+                                            const std::vector<NsTid>& expected) {
+  std::set<int> stopped;
+  while (stopped.size() < expected.size()) {
     int status = 0;
     pid_t pid = ::waitpid(-1, &status, __WALL);
     if (pid < 0 && errno == EINTR) continue;
     if (pid < 0) return errno_error("restart: wait for new tasks", {});
-    auto stop = remote::decode_stop(pid, status);
-    if (stop.kind == remote::Stop::Kind::kExited) continue;  // a temporary process
+    if (remote::decode_stop(pid, status).kind == remote::Stop::Kind::kExited)
+      continue;  // a temporary process
+    stopped.insert(pid);
+  }
+  std::map<int, HostTid> born;
+  for (NsTid number : expected) {
+    HostTid host = session.host_number(number);
+    if (stopped.erase(host.value) != 0) born[number.value] = host;
+  }
+  for (int pid : stopped) {
     STASIS_TRY(auto facts, kernel::read_status(HostTid{pid}));
     born[facts.ns_tid.value] = HostTid{pid};
+  }
+  for (NsTid number : expected) {
+    if (!born.contains(number.value))
+      return Error{"restart", fmt::format("task {}", number), "it has another number than asked for", {}};
   }
   return born;
 }

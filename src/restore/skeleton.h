@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/types.h"
+#include "kernel/pid_namespace.h"
 #include "remote/batch.h"
 #include "remote/executor.h"
 #include "restore/topology.h"
@@ -53,8 +54,9 @@ class Skeleton {
 Result<void> check_batch(const remote::Batch& batch, NsTid task, const std::string& step,
                          const std::function<bool(size_t index, int error)>& tolerate = {});
 
-// Waits for the first stops of tasks that were cloned with CLONE_PTRACE by `maker`, and tells which is which
-// by their numbers in the session.
-Result<std::map<int, HostTid>> await_births(size_t count);
+// Waits for the first stops of tasks that were cloned with CLONE_PTRACE, and tells which is which by their
+// numbers in the session. An error when one has another number than `expected`.
+Result<std::map<int, HostTid>> await_births(const kernel::PidNamespace& session,
+                                            const std::vector<NsTid>& expected);
 
 }  // namespace stasis::restore

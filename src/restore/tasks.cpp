@@ -68,6 +68,41 @@ void write_proc(HostTid pid, const char* file, const std::string& text) {
   if (fd.ok()) (void)write_all(fd->get(), text).ok();
 }
 
+void set_scheduling(HostTid task, const schema::Thread& record) {
+  pid_t host = task.value;
+  struct {
+    uint32_t size = 48;
+    uint32_t policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime = 0, deadline = 0, period = 0;
+  } scheduling = {};
+  scheduling.size = sizeof scheduling;
+  scheduling.policy = static_cast<uint32_t>(record.policy());
+  scheduling.flags = record.sched_flags();
+  scheduling.nice = record.nice();
+  scheduling.priority = record.priority();
+  // Rights over scheduling are the host's: without them the program runs with what it may have.
+  ::syscall(SYS_sched_setattr, host, &scheduling, 0);
+  // Policies without a nice value keep one all the same, for when they are left.
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
+  if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
+}
+
+// Ends and stops of children while the tree was made are not news to the program.
+void add_forgetting(Batch& batch) {
+  uint64_t set = batch.put_object<uint64_t>(uint64_t{1} << (SIGCHLD - 1));
+  uint64_t no_time = batch.put_object(timespec{});
+  for (int i = 0; i < 2; ++i) batch.call(SYS_rt_sigtimedwait, {set, 0, no_time, 8});
+}
+
+// Whether there is room in a thread's station for all that is to be done.
+bool fits_station(const schema::Thread& thread) {
+  constexpr int kMostGroups = 1000;
+  return thread.pending().empty() && thread.credentials().groups_size() <= kMostGroups;
+}
+
 }  // namespace
 
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
@@ -135,27 +170,67 @@ Result<void> TaskBuilder::make_threads() {
       add_clone(batch, request, NsTid{thread.tid()});
     }
     STASIS_CHECK(skeleton_.run_checked(batch, "make threads"));
-    STASIS_TRY(auto born, await_births(static_cast<size_t>(last - first)));
+    std::vector<NsTid> expected;
+    for (int i = first; i < last; ++i) expected.push_back(NsTid{process_.threads(i).tid()});
+    STASIS_TRY(auto born, await_births(session_, expected));
     for (int i = first; i < last; ++i) {
-      const auto& thread = process_.threads(i);
-      auto host = born.find(thread.tid());
-      if (host == born.end()) {
-        return Error{"restart: make threads", name(), "a thread has another number than asked for", {}};
-      }
-      Skeleton task = skeleton_.thread(host->second, NsTid{thread.tid()});
-      threads_.push_back({task, &thread});
+      NsTid number{process_.threads(i).tid()};
+      threads_.push_back({skeleton_.thread(born.at(number.value), number), &process_.threads(i)});
     }
   }
-  for (auto& thread : threads_) STASIS_CHECK(set_thread(thread));
+  return set_threads();
+}
+
+Result<void> TaskBuilder::check(const Batch& batch, const ThreadState& thread,
+                                const Optional& optional) const {
+  return check_batch(batch, thread.skeleton.ns_pid(), "set up a thread", [&](size_t index, int) {
+    return std::find(optional.begin(), optional.end(), index) != optional.end();
+  });
+}
+
+// The leader's rights and signals come at the very end.
+Result<void> TaskBuilder::set_threads() {
+  STASIS_CHECK(skeleton_.prepare());
+  Batch batch = skeleton_.batch();
+  Optional optional;
+  add_settings(batch, threads_.front(), optional);
+  STASIS_CHECK(skeleton_.run(batch));
+  STASIS_CHECK(check(batch, threads_.front(), optional));
+  set_scheduling(skeleton_.pid(), *threads_.front().record);
+
+  std::vector<remote::ThreadJob> jobs;
+  std::vector<Optional> tolerated(threads_.size());
+  for (size_t i = 1; i < threads_.size(); ++i) {
+    ThreadState& thread = threads_[i];
+    jobs.push_back({.thread = thread.skeleton.task(),
+                    .context = thread.skeleton.context(),
+                    .ask =
+                        [this, i, &thread, &tolerated](Batch& calls) {
+                          add_settings(calls, thread, tolerated[i]);
+                          if (fits_station(*thread.record)) add_credentials(calls, thread, tolerated[i]);
+                        },
+                    .take = [this, i, &thread, &tolerated](const Batch& calls) -> Result<void> {
+                      set_scheduling(thread.skeleton.pid(), *thread.record);
+                      return check(calls, thread, tolerated[i]);
+                    }});
+  }
+  STASIS_CHECK(area_.stations(skeleton_.executor()).run(skeleton_.pid(), jobs));
+  for (size_t i = 1; i < threads_.size(); ++i) {
+    ThreadState& thread = threads_[i];
+    if (fits_station(*thread.record)) continue;
+    STASIS_CHECK(thread.skeleton.prepare());
+    STASIS_CHECK(queue_signals(thread, false));
+    Batch rights = thread.skeleton.batch();
+    optional.clear();
+    add_credentials(rights, thread, optional);
+    STASIS_CHECK(thread.skeleton.run(rights));
+    STASIS_CHECK(check(rights, thread, optional));
+  }
   return {};
 }
 
-Result<void> TaskBuilder::set_thread(ThreadState& thread) {
+void TaskBuilder::add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const {
   const auto& record = *thread.record;
-  Skeleton& task = thread.skeleton;
-  STASIS_CHECK(task.prepare());
-  Batch batch = task.batch();
-  std::vector<size_t> optional;
   batch.call(SYS_set_tid_address, {record.clear_tid_address()});
   if (record.robust_list_size() != 0)
     batch.call(SYS_set_robust_list, {record.robust_list(), record.robust_list_size()});
@@ -175,30 +250,6 @@ Result<void> TaskBuilder::set_thread(ThreadState& thread) {
     optional.push_back(batch.call(
         SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, record.machine_check_policy() - uint64_t{1}, 0, 0}));
   }
-  STASIS_CHECK(task.run_checked(batch, "set up a thread", [&](size_t index, int) {
-    return std::find(optional.begin(), optional.end(), index) != optional.end();
-  }));
-
-  pid_t host = task.pid().value;
-  struct {
-    uint32_t size = 48;
-    uint32_t policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime = 0, deadline = 0, period = 0;
-  } scheduling = {};
-  scheduling.size = sizeof scheduling;
-  scheduling.policy = static_cast<uint32_t>(record.policy());
-  scheduling.flags = record.sched_flags();
-  scheduling.nice = record.nice();
-  scheduling.priority = record.priority();
-  // Rights over scheduling are the host's: without them the program runs with what it may have.
-  ::syscall(SYS_sched_setattr, host, &scheduling, 0);
-  // Policies without a nice value keep one all the same, for when they are left.
-  ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
-  if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
-  return {};
 }
 
 Result<void> TaskBuilder::start_timers() {
@@ -243,10 +294,7 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
   const auto& pending = shared ? process_.shared_pending() : thread.record->pending();
   Batch batch = thread.skeleton.batch();
   if (shared) {
-    // Ends and stops of children while the tree was made are not news to the program.
-    uint64_t set = batch.put_object<uint64_t>(uint64_t{1} << (SIGCHLD - 1));
-    uint64_t no_time = batch.put_object(timespec{});
-    for (int i = 0; i < 2; ++i) batch.call(SYS_rt_sigtimedwait, {set, 0, no_time, 8});
+    add_forgetting(batch);
     STASIS_CHECK(thread.skeleton.run(batch));
     batch.clear();
   }
@@ -272,11 +320,9 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
   return thread.skeleton.run_checked(batch, "queue signals");
 }
 
-Result<void> TaskBuilder::set_credentials(ThreadState& thread) {
+void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const {
   const auto& wanted = thread.record->credentials();
-  if (wanted.uids_size() != 4 || wanted.gids_size() != 4) return {};
-  Batch batch = thread.skeleton.batch();
-  std::vector<size_t> optional;
+  if (wanted.uids_size() != 4 || wanted.gids_size() != 4) return;
   if (!user_namespace_) {
     std::string groups;
     for (uint32_t group : wanted.groups()) groups.append(reinterpret_cast<const char*>(&group), sizeof group);
@@ -317,18 +363,30 @@ Result<void> TaskBuilder::set_credentials(ThreadState& thread) {
     optional.push_back(
         batch.call(SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable() == 1 ? uint64_t{1} : uint64_t{0}}));
   }
-  return thread.skeleton.run_checked(batch, "set the credentials", [&](size_t index, int) {
-    return std::find(optional.begin(), optional.end(), index) != optional.end();
-  });
 }
 
-Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
+// The kernel keeps the deadline of an interrupted sleep where only it can write. So the thread begins the
+// sleep anew, with the time that was left, and is interrupted: then the kernel has the deadline, and goes on
+// by itself.
+Result<void> TaskBuilder::prime_sleeps() {
+  std::vector<ThreadState*> sleepers;
+  for (auto& thread : threads_) {
+    if (thread.record->sleep_left_ns() >= 0 && in_restartable_sleep(recorded_registers(*thread.record)))
+      sleepers.push_back(&thread);
+  }
+  if (sleepers.empty()) return {};
+  const remote::Stations stations = area_.stations(skeleton_.executor());
+  for (size_t first = 0; first < sleepers.size(); first += stations.size()) {
+    const size_t last = std::min(first + stations.size(), sleepers.size());
+    for (size_t i = first; i < last; ++i) STASIS_CHECK(begin_sleep(*sleepers[i], stations.at(i - first)));
+    for (size_t i = first; i < last; ++i) STASIS_CHECK(interrupt_sleep(*sleepers[i], stations.at(i - first)));
+  }
+  return {};
+}
+
+Result<void> TaskBuilder::begin_sleep(ThreadState& thread, const remote::Executor& executor) {
   Registers registers = recorded_registers(*thread.record);
-  if (!in_restartable_sleep(registers) || thread.record->sleep_left_ns() < 0) return {};
-  // The kernel keeps the deadline of an interrupted sleep where only it can write. So the thread begins the
-  // sleep anew, with the time that was left, and is interrupted: then the kernel has the deadline, and goes
-  // on by itself.
-  Batch batch = thread.skeleton.batch();
+  Batch batch(executor.scratch());
   int64_t left = std::max<int64_t>(thread.record->sleep_left_ns(), 1000);
   uint64_t time = batch.put_object(to_timespec(left));
   switch (static_cast<long>(registers.orig_rax)) {
@@ -348,22 +406,27 @@ Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
     default:
       return {};
   }
+  STASIS_CHECK(executor.install(skeleton_.pid(), thread.skeleton.context(), {.unmap_scratch = false}));
+  thread.deadline_ns = monotonic_ns() + left;
+  return executor.start(thread.skeleton.task(), thread.skeleton.context(), batch);
+}
+
+Result<void> TaskBuilder::interrupt_sleep(ThreadState& thread, const remote::Executor& executor) {
+  if (thread.deadline_ns == 0) return {};
+  const uint64_t number = recorded_registers(*thread.record).orig_rax;
   remote::Tracee task = thread.skeleton.task();
-  int64_t deadline_ns = monotonic_ns() + left;
-  STASIS_CHECK(thread.skeleton.executor().start(task, thread.skeleton.context(), batch));
   for (int attempt = 0; attempt < 1000; ++attempt) {
     STASIS_CHECK(task.interrupt());
     STASIS_TRY(auto stop, task.wait());
     if (stop->kind == Stop::Kind::kInterrupt) {
       STASIS_TRY(Registers now, task.registers());
-      if (in_restartable_sleep(now) && now.orig_rax == registers.orig_rax) {
+      if (in_restartable_sleep(now) && now.orig_rax == number) {
         thread.primed = true;
-        thread.deadline_ns = deadline_ns;
         return {};
       }
     }
     // Its time was up, or what it waited for is there: then it reissues the whole call and sees that, too.
-    STASIS_TRY(bool ended, thread.skeleton.executor().advance(task, thread.skeleton.context(), *stop));
+    STASIS_TRY(bool ended, executor.advance(task, thread.skeleton.context(), *stop));
     if (ended) return {};
     timespec moment{0, 20'000};
     ::nanosleep(&moment, nullptr);
@@ -372,18 +435,15 @@ Result<void> TaskBuilder::prime_sleep(ThreadState& thread) {
 }
 
 Result<void> TaskBuilder::finish() {
-  for (auto& thread : threads_) {
-    STASIS_CHECK(thread.skeleton.prepare());
-    STASIS_CHECK(queue_signals(thread, false));
-    if (&thread == threads_.data()) STASIS_CHECK(queue_signals(thread, true));
-    if (&thread != threads_.data()) {
-      STASIS_CHECK(set_credentials(thread));
-      STASIS_CHECK(prime_sleep(thread));
-    }
-  }
   ThreadState& leader = threads_.front();
   STASIS_CHECK(leader.skeleton.prepare());
   Batch batch = leader.skeleton.batch();
+  if (process_.shared_pending().empty() && leader.record->pending().empty()) {
+    add_forgetting(batch);
+  } else {
+    STASIS_CHECK(queue_signals(leader, true));
+    STASIS_CHECK(queue_signals(leader, false));
+  }
   // The memory is complete. Under our limit or under its own: one of them may forbid it, and then the program
   // runs without, as it does when single pages cannot be locked.
   auto lock_future = [&] {
@@ -403,6 +463,11 @@ Result<void> TaskBuilder::finish() {
     denied = batch.call(SYS_prctl, {kSetDenyWriteExecute, memory_.deny_write_execute(), 0, 0, 0});
   // Only now: a low limit on descriptors would have been in the way.
   batch.call(SYS_close_range, {static_cast<uint64_t>(table_.base()), ~uint64_t{0} >> 32, 0});
+  // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
+  const bool locks = process_.record_locks_size() > 0;
+  Optional optional;
+  const size_t rights = batch.size();
+  if (!locks) add_credentials(batch, leader, optional);
   STASIS_CHECK(leader.skeleton.run(batch));
   if (memory_.deny_write_execute() != 0 && batch.result(denied) < 0) {
     // A protection that the program asked for is not left out in silence.
@@ -421,12 +486,22 @@ Result<void> TaskBuilder::finish() {
     again.call(SYS_prlimit64, {0, limit->resource(), again.put_object(value), 0});
   }
   if (!again.empty()) STASIS_CHECK(leader.skeleton.run(again));
-  // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
-  STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
-  STASIS_CHECK(set_credentials(leader));
+  if (locks) {
+    STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
+    batch.clear();
+    add_credentials(batch, leader, optional);
+    STASIS_CHECK(leader.skeleton.run(batch));
+  }
+  for (size_t i = locks ? 0 : rights; i < batch.size(); ++i) {
+    const bool may_fail = std::find(optional.begin(), optional.end(), i) != optional.end();
+    if (batch.result(i) < 0 && !may_fail) {
+      return errno_error(fmt::format("restart: set the credentials of {}", name()),
+                         fmt::format("system call {}", batch.number(i)), static_cast<int>(-batch.result(i)));
+    }
+  }
   // The kernel notes with whose rights a signal is to be sent.
   STASIS_CHECK(table_.set_signal_owners(leader.skeleton, process_));
-  STASIS_CHECK(prime_sleep(leader));
+  STASIS_CHECK(prime_sleeps());
   return drop_work_area();
 }
 

@@ -16,20 +16,24 @@ namespace stasis::restore {
 // Builds one process, in steps that the tree takes together: what a step needs of other processes exists when
 // it comes.
 class TaskBuilder {
+  using Batch = remote::Batch;
+
  public:
   TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory,
-              const WorkArea& area, bool user_namespace, const DescriptorTable& table)
+              const WorkArea& area, bool user_namespace, const kernel::PidNamespace& session,
+              const DescriptorTable& table)
       : skeleton_(skeleton),
         process_(process),
         memory_(memory),
         area_(area),
         user_namespace_(user_namespace),
+        session_(session),
         table_(table) {}
 
   // Foreground group, working directory, umask, signal actions, limits that are not in our way: of the
   // process.
   Result<void> set_process();
-  // Threads come into being, and get what is each one's own.
+  // Threads come into being, and get what is each one's own; those beside the leader all of it.
   Result<void> make_threads();
   // Timers run from here on.
   Result<void> start_timers();
@@ -47,10 +51,16 @@ class TaskBuilder {
     bool primed = false;      // is inside a sleep that was given what was left of its time
     int64_t deadline_ns = 0;  // of that sleep, CLOCK_MONOTONIC of the host
   };
-  Result<void> set_thread(ThreadState& thread);
-  Result<void> set_credentials(ThreadState& thread);
+  // Calls of which some may fail: their indices.
+  using Optional = std::vector<size_t>;
+  void add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const;
+  void add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const;
+  Result<void> check(const Batch& batch, const ThreadState& thread, const Optional& optional) const;
+  Result<void> set_threads();
   Result<void> queue_signals(ThreadState& thread, bool shared);
-  Result<void> prime_sleep(ThreadState& thread);
+  Result<void> prime_sleeps();
+  Result<void> begin_sleep(ThreadState& thread, const remote::Executor& executor);
+  Result<void> interrupt_sleep(ThreadState& thread, const remote::Executor& executor);
   Result<void> drop_work_area();
   Result<void> stop_again();
   std::string name() const;
@@ -60,6 +70,7 @@ class TaskBuilder {
   const schema::Memory& memory_;
   const WorkArea& area_;
   bool user_namespace_;
+  const kernel::PidNamespace& session_;
   const DescriptorTable& table_;
   std::vector<ThreadState> threads_;
 };

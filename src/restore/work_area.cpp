@@ -4,6 +4,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -11,8 +12,10 @@ namespace stasis::restore {
 
 namespace {
 
-constexpr uint64_t kCodeSize = kPageSize;
-constexpr uint64_t kScratchSize = 64 * kPageSize;
+constexpr size_t kMostStations =
+    32;  // of threads; they use the room for batches while the process itself does not
+constexpr uint64_t kCodeSize = 8 * kPageSize;
+constexpr uint64_t kScratchSize = 128 * kPageSize;
 constexpr uint64_t kParkingSize = 64 * kPageSize;
 // Below the mmap area of ordinary programs and above their executables.
 constexpr uint64_t kFirst = uint64_t{1} << 40;
@@ -24,6 +27,18 @@ uint64_t WorkArea::size() { return kCodeSize + kScratchSize + kParkingSize; }
 
 remote::Executor WorkArea::executor() const {
   return {RemotePtr{start_}, {RemotePtr{start_ + kCodeSize}, kScratchSize}};
+}
+
+remote::Stations WorkArea::stations(const remote::Executor& process) const {
+  constexpr uint64_t kRoom = kScratchSize / kMostStations;
+  constexpr size_t kCalls = kRoom / 2 / remote::Scratch::kCallSize;
+  const size_t count = std::min<size_t>(kMostStations, kCodeSize / remote::stub_size() - 1);
+  remote::Stations stations;
+  for (size_t i = 0; i < count; ++i) {
+    remote::Scratch scratch{RemotePtr{start_ + kCodeSize + i * kRoom}, kRoom, kCalls};
+    stations.add(process.at(RemotePtr{start_ + (i + 1) * remote::stub_size()}, scratch));
+  }
+  return stations;
 }
 
 uint64_t WorkArea::parking() const { return start_ + kCodeSize + kScratchSize; }

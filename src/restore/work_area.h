@@ -8,6 +8,7 @@
 #include "base/types.h"
 #include "kernel/proc.h"
 #include "remote/executor.h"
+#include "remote/stations.h"
 #include "schema/manifest.pb.h"
 
 namespace stasis::restore {
@@ -22,6 +23,8 @@ class WorkArea {
   uint64_t end() const { return start_ + size(); }
   static uint64_t size();
   remote::Executor executor() const;
+  // For the threads of a process that is reached by `process`, which has no batch under way then.
+  remote::Stations stations(const remote::Executor& process) const;
   uint64_t parking() const;
 
   // A random number that lets our own calls through the filter of the memory guard.
