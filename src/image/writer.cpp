@@ -74,6 +74,7 @@ struct Writer::State {
   Fd directory;  // holds the flock
   bool published = false;
   Background background;
+  std::vector<schema::ImageFile> shared;
 
   ~State() {
     if (!published && directory) (void)remove_directory(store.get(), name).ok();
@@ -152,6 +153,32 @@ Result<std::optional<Fd>> Writer::clone_file(const std::string& name, int from, 
   return std::optional<Fd>(std::move(file));
 }
 
+std::optional<Fd> Writer::share_file(const std::string& name, const Image& from,
+                                     const std::string& name_there) {
+  const schema::ImageFile* entry = from.find_file(name_there);
+  if (entry == nullptr || !valid_file_name(name)) return {};
+  auto checked = from.open_file(name_there);
+  if (!checked || !from.link_file(name_there, state_->directory.get(), name)) return {};
+  // What was checked and what was linked are the same file.
+  struct stat opened, linked;
+  if (fstat(checked->get(), &opened) != 0 ||
+      fstatat(state_->directory.get(), name.c_str(), &linked, AT_SYMLINK_NOFOLLOW) != 0 ||
+      opened.st_ino != linked.st_ino || opened.st_dev != linked.st_dev) {
+    unlinkat(state_->directory.get(), name.c_str(), 0);
+    return {};
+  }
+  auto& added = state_->shared.emplace_back(*entry);
+  added.set_name(name);
+  if (added.origin() == 0) added.set_origin(from.manifest().id());
+  return std::move(*checked);
+}
+
+void Writer::drop_shared_file(const std::string& name) {
+  std::erase_if(state_->shared, [&](const auto& file) {
+    return file.name() == name && unlinkat(state_->directory.get(), name.c_str(), 0) == 0;
+  });
+}
+
 void Writer::written(const std::string& name, uint64_t up_to) { state_->background.written(name, up_to); }
 
 void Writer::State::describe_files(schema::Manifest& manifest) const {
@@ -165,6 +192,7 @@ void Writer::State::describe_files(schema::Manifest& manifest) const {
     entry->set_stored(file.stored);
     entry->set_unsummed(!file.summed);
   }
+  for (const auto& file : shared) *manifest.add_files() = file;
 }
 
 Result<void> Writer::State::write_manifest(const std::string& bytes) {
@@ -236,7 +264,9 @@ Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
   published.id = id;
   published.directory = state.path;
   published.stored = manifest_size;
+  for (const auto& file : state.shared) published.shared += file.stored();
   for (const auto& file : state.background.files()) published.stored += file.stored;
+  published.stored += published.shared;
   return published;
 }
 
