@@ -57,7 +57,8 @@ BaseFile BaseImage::share(const std::string& name) {
   if (entry == nullptr) return file;
   file.stored = entry->stored();
   file.name = shared_name(name, entry->origin() != 0, id());
-  if (auto opened = writer_->share_file(file.name, image_, name)) {
+  const uint32_t origin = entry->origin() != 0 ? entry->origin() : id();
+  if (auto opened = writer_->share_file(file.name, image_, name, origin)) {
     file.fd = std::move(*opened);
     file.identity = identify(file.fd.get());
   }
@@ -83,8 +84,8 @@ BasePages BaseImage::of_process(NsTid pid) {
   return {};
 }
 
-// They have nothing lasting by which one could know them, but are found in the same order. What is compared with
-// the wrong one is only written once more.
+// They have nothing lasting by which one could know them, but are found in the same order. What is compared
+// with the wrong one is only written once more.
 BasePages BaseImage::of_shared_memory(int index) {
   const auto& objects = image_.manifest().shared_memories();
   return index < objects.size() ? pages_of(objects[index]) : BasePages();

@@ -1,5 +1,5 @@
-// The earlier checkpoint whose page files a new one shares. Every new name of such a file is a hard link in the new
-// checkpoint's directory: each checkpoint is complete by itself, and any of them can be removed.
+// The earlier checkpoint whose page files a new one shares. Every new name of such a file is a hard link in
+// the new checkpoint's directory: each checkpoint is complete by itself, and any of them can be removed.
 #pragma once
 
 #include <optional>
@@ -19,14 +19,14 @@ class BaseImage {
 
   uint32_t id() const { return image_.manifest().id(); }
 
-  // Where it has the pages of a memory; empty when it does not know the memory. From now on the files are in the
-  // new checkpoint, too.
+  // Where it has the pages of a memory; empty when it does not know the memory. From now on the files are in
+  // the new checkpoint, too.
   BasePages of_process(NsTid pid);
   BasePages of_shared_memory(int index);
   BasePages of_segment(int32_t id);
 
-  // Takes pages that the base has, too, out of the file of an object that was saved as a whole while the program
-  // stood still.
+  // Takes pages that the base has, too, out of the file of an object that was saved as a whole while the
+  // program stood still.
   template <typename Memory>
   Result<void> share_pages(BasePages pages, Memory& memory);
 

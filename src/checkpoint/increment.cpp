@@ -112,8 +112,8 @@ void look_at_all(std::vector<Chunk>& chunks, const BasePages& base, const ReadMe
       told(done);
     }
   };
-  const uint64_t bytes = std::accumulate(
-      chunks.begin(), chunks.end(), uint64_t{0}, [](uint64_t sum, const Chunk& chunk) {
+  const uint64_t bytes =
+      std::accumulate(chunks.begin(), chunks.end(), uint64_t{0}, [](uint64_t sum, const Chunk& chunk) {
         return sum + (needs_reading(chunk.candidate->work) ? chunk.size : 0);
       });
   std::vector<std::thread> others;

@@ -1,7 +1,7 @@
 // What of a memory a new checkpoint has to write when it can share page files with an earlier one, its base.
 //
-// Nothing here relies on the base being what the memory was: a page is shared when it is byte for byte what the
-// base has (or is that very page of the base's file, which was mapped and never written to).
+// Nothing here relies on the base being what the memory was: a page is shared when it is byte for byte what
+// the base has (or is that very page of the base's file, which was mapped and never written to).
 #pragma once
 
 #include <cstdint>
@@ -43,11 +43,11 @@ struct Extent {
   bool operator==(const Extent&) const = default;
 };
 
-// A part of memory of which one thing has to be done. `file` and `offset` say where the base has it, unless the
-// file is kOwn.
+// A part of memory of which one thing has to be done. `file` and `offset` say where the base has it, unless
+// the file is kOwn.
 struct Candidate {
   enum class Work {
-    kWrite,           // the base has nothing of it
+    kWrite,            // the base has nothing of it
     kWriteUnlessZero,  // the same, and a page of zeros is as good as none
     kCompare,
     kShare,  // it is known to be the same
@@ -65,15 +65,17 @@ std::vector<Candidate> find_candidates(const std::vector<Pages>& pages, const Ba
 // Reads memory as it is at the checkpoint; false: it cannot be read. Called by several threads.
 using ReadMemory = std::function<bool(uint64_t address, std::span<char> into)>;
 
-// Compares, page by page, and says where each page is to come from; what is left out needs no page. The offsets
-// of own extents are left to the caller. `told` (may be empty) hears of the bytes that are shared or left out.
+// Compares, page by page, and says where each page is to come from; what is left out needs no page. The
+// offsets of own extents are left to the caller. `told` (may be empty) hears of the bytes that are shared or
+// left out.
 std::vector<Extent> compare(const std::vector<Candidate>& candidates, const BasePages& base,
                             const ReadMemory& read, const std::function<void(uint64_t)>& told);
 
-// Which files go on being shared. A file of which more than half is not needed any more is not: what is needed
-// of it is written again, which costs less than what it frees when the older checkpoints go. And there are
-// never more than some dozen: the smaller ones are replaced together. So a series of checkpoints of which the
-// older ones are removed takes at most about twice the space of one, and is never worse than that by much.
+// Which files go on being shared. A file of which more than half is not needed any more is not: what is
+// needed of it is written again, which costs less than what it frees when the older checkpoints go. And there
+// are never more than some dozen: the smaller ones are replaced together. So a series of checkpoints of which
+// the older ones are removed takes at most about twice the space of one, and is never worse than that by
+// much.
 struct FileUse {
   uint64_t stored = 0;  // bytes in the file
   uint64_t needed = 0;  // bytes that the new checkpoint takes from it

@@ -1,5 +1,5 @@
-// The page files of a memory: the one that its checkpoint wrote, and those of earlier checkpoints that it shares
-// (layers). The same for private memory, shared memory and System V segments.
+// The page files of a memory: the one that its checkpoint wrote, and those of earlier checkpoints that it
+// shares (layers). The same for private memory, shared memory and System V segments.
 #pragma once
 
 #include <string>

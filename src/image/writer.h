@@ -28,8 +28,8 @@ class Writer {
   ~Writer();
 
   // A new file of the checkpoint, 0600, open for reading and writing. It may be written through this or any
-  // passed on descriptor until publish().
-  Result<Fd> create_file(const std::string& name);
+  // passed on descriptor until publish(). `origin`: see schema::ImageFile.
+  Result<Fd> create_file(const std::string& name, uint32_t origin = 0);
 
   // The same with all that is in `from`, sharing its blocks: no time, no space. Nothing, and no file, when
   // the file system of the store cannot do that. Sums may be left out: they would read all of it.
@@ -40,7 +40,9 @@ class Writer {
   // space, and either can be removed without the other. Nothing when that cannot be had: on another file
   // system, on one without hard links, or when somebody is removing the other checkpoint. The descriptor is
   // for reading.
-  std::optional<Fd> share_file(const std::string& name, const Image& from, const std::string& name_there);
+  // `origin`: see schema::ImageFile.
+  std::optional<Fd> share_file(const std::string& name, const Image& from, const std::string& name_there,
+                               uint32_t origin);
   // Not needed after all.
   void drop_shared_file(const std::string& name);
 
@@ -58,6 +60,9 @@ class Writer {
   // manifest back, and renames the directory to the next free number. Files must not change any more. After
   // an Error nothing is published.
   Result<Published> publish(schema::Manifest& manifest);
+  // The same, into the place of the published checkpoint that has the id of the manifest and is removed. The
+  // two change places at once. kUnsupported where the file system cannot do that.
+  Result<void> replace(schema::Manifest& manifest);
 
   // Where the files are now.
   const std::string& directory() const;

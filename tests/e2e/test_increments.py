@@ -419,6 +419,51 @@ class Increments(IncrementTest):
         self.restart("changing")
         self.assertEqual(self.tell("look")[1], "good")
 
+    def test_prune(self):
+        self.begin()
+        made = self.series(10)
+        for one in made[:6]:
+            self.box.stasis("rm", one["directory"])
+        before = self.used()
+        mapped = {entry["id"]: entry["logical_bytes"] for entry in self.entries()}
+        said = self.box.stasis("prune", "changing").stdout
+        self.assertIn("0 checkpoints removed", said)
+        freed = before - self.used()
+        self.assertGreater(freed, 1 << 20)
+        self.assertEqual({entry["id"]: entry["logical_bytes"] for entry in self.entries()}, mapped)
+        self.assertFalse(list(self.store.glob("changing/incomplete-*")))
+        # There is nothing left to do, and the next one adds to what there is.
+        used = self.used()
+        self.box.stasis("prune", "changing")
+        self.assertEqual(self.used(), used)
+        made.append(dict(self.checkpoint(), steps=made[-1]["steps"]))
+        self.assertLess(made[-1]["stored"], made[0]["stored"] / 4)
+        self.end()
+        self.try_all(made[6:])
+        said = self.box.stasis("prune", "changing", "--keep", "1").stdout
+        self.assertIn("4 checkpoints removed", said)
+        self.assertEqual([entry["id"] for entry in self.entries()], [made[-1]["id"]])
+        self.assertLess(self.used(), 1.1 * self.entries()[0]["logical_bytes"])
+        self.try_all(made[-1:])
+
+    def test_prune_killed_at_any_moment(self):
+        self.begin()
+        made = self.series(8)
+        self.end()
+        for one in made[:4]:
+            self.box.stasis("rm", one["directory"])
+        chance = random.Random(4)
+        for _ in range(15):
+            process = subprocess.Popen(self.box.line([self.box.binary, "prune", "changing"]), env=self.box.env,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.random() * 0.08)
+            process.kill()
+            process.wait()
+            self.box.stasis("verify", *(one["directory"] for one in made[4:]))
+        self.box.stasis("prune", "changing")
+        self.assertFalse(list(self.store.glob("changing/incomplete-*")))
+        self.try_all(made[4:])
+
     def test_what_is_said(self):
         self.begin()
         made = self.series(3)

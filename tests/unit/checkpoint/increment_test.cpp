@@ -32,7 +32,8 @@ BasePages base_with_file(uint64_t pages) {
   file.identity = {1, 2};
   file.stored = pages * P;
   for (uint64_t i = 0; i < pages; ++i)
-    EXPECT_TRUE(pwrite_all(file.fd.get(), std::string(P, static_cast<char>(i + 1)), static_cast<off_t>(i * P)).ok());
+    EXPECT_TRUE(
+        pwrite_all(file.fd.get(), std::string(P, static_cast<char>(i + 1)), static_cast<off_t>(i * P)).ok());
   return base;
 }
 
@@ -63,11 +64,10 @@ std::vector<Extent> extents_of(const std::vector<Pages>& present, const BasePage
 TEST(Increment, WhatIsTheSameIsShared) {
   auto base = base_with_file(4);
   base.runs = {run(0x10000, 4 * P, 0)};
-  auto found = extents_of({pages(0x10000, 4 * P)}, base,
-                          {{0x10000, 1}, {0x11000, 9}, {0x12000, 3}, {0x13000, 4}});
-  EXPECT_EQ(found, (std::vector<Extent>{{0x10000, P, 0, 0},
-                                        {0x11000, P, Extent::kOwn, 0},
-                                        {0x12000, 2 * P, 0, 2 * P}}));
+  auto found =
+      extents_of({pages(0x10000, 4 * P)}, base, {{0x10000, 1}, {0x11000, 9}, {0x12000, 3}, {0x13000, 4}});
+  EXPECT_EQ(found, (std::vector<Extent>{
+                       {0x10000, P, 0, 0}, {0x11000, P, Extent::kOwn, 0}, {0x12000, 2 * P, 0, 2 * P}}));
 }
 
 TEST(Increment, OneByteIsAChange) {
@@ -87,7 +87,8 @@ TEST(Increment, OneByteIsAChange) {
 
 TEST(Increment, MemoryIsPartlyNewPartlyGonePartlyMoved) {
   auto base = base_with_file(8);
-  // Two runs that touch in memory and not in the file; memory begins within the first and ends behind the last.
+  // Two runs that touch in memory and not in the file; memory begins within the first and ends behind the
+  // last.
   base.runs = {run(0x10000, 4 * P, 4 * P), run(0x14000, 2 * P, 0)};
   auto found = find_candidates({pages(0x11000, 6 * P), pages(0x20000, P, 1)}, base);
   EXPECT_EQ(found, (std::vector<Candidate>{{{0x11000, 3 * P, 0, 5 * P}, Work::kCompare, 0},
