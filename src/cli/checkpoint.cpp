@@ -70,6 +70,7 @@ CLI::App* add_checkpoint(CLI::App& app, int& status) {
   verb->add_flag("--json", options->as_json, "Print the result as JSON");
   verb->footer(R"(
 A checkpoint that fails or is refused leaves the program running and the earlier checkpoints as they were.
+From the second one on only memory that has changed is written; each is complete by itself all the same.
 
 Examples:
   stasis checkpoint db

@@ -1,10 +1,11 @@
+#include "image/prune.h"
+
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
 #include "cli/stores.h"
 #include "cli/verbs.h"
-#include "image/prune.h"
 #include "image/store.h"
 
 namespace stasis::cli {

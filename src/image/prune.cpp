@@ -168,8 +168,8 @@ class Pruner {
       auto at = static_cast<off_t>(range.start), there = at;
       // Shares the blocks where the file system can.
       while (at < static_cast<off_t>(range.end)) {
-        const ssize_t count = copy_file_range(from.get(), &at, to.get(), &there,
-                                              range.end - static_cast<uint64_t>(at), 0);
+        const ssize_t count =
+            copy_file_range(from.get(), &at, to.get(), &there, range.end - static_cast<uint64_t>(at), 0);
         if (count <= 0) break;
       }
       for (auto next = static_cast<uint64_t>(at); next < range.end; next += buffer.size()) {

@@ -203,10 +203,12 @@ Result<void> Image::verify(const std::function<void(uint64_t, uint64_t)>& progre
       const uint64_t size = std::min<uint64_t>(file.block_size(), file.size() - offset);
       STASIS_TRY(BlockSum block, summer.sum(fd.get(), path, offset, size));
       if (block.sum != file.sums(i)) {
-        return Error{"verify image", path,
-                     fmt::format("the block of {} bytes at offset {} is not what was saved", size, offset),
-                     "restart from another checkpoint (stasis list) and check this disk",
-                     ErrorCode::kDamaged};
+        return Error{
+            "verify image", path,
+            fmt::format("the block of {} bytes at offset {} is not what was saved", size, offset),
+            "restart from another checkpoint (stasis list), check this disk, and take the next one with "
+            "--full: others may share this file",
+            ErrorCode::kDamaged};
       }
       done += size;
       if (progress) progress(done, total);
