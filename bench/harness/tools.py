@@ -188,7 +188,7 @@ class Stasis(Tool):
         return {key[:-3] + "_ms": value / 1e6 for key, value in said.items() if key.endswith("_ns")}
 
     def checkpoint(self, session):
-        result = self.command("checkpoint", session, "--json")
+        result = self.command("checkpoint", session, "--json", "--full")  # bench/increment measures the others
         said = json.loads(result["output"])
         result["engine"] = self.engine_figures(said)
         result["image"] = pathlib.Path(said["directory"])

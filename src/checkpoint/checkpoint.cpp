@@ -188,13 +188,35 @@ class Attempt {
       total += bytes;
     }
     uint64_t done = 0;
+    auto base = BaseImage::open(request_.base, writer);
     for (size_t i = 0; i < savers_.size(); ++i) {
-      STASIS_CHECK(savers_[i]->write_pages(writer, *manifest_.mutable_memories(static_cast<int>(i)),
+      STASIS_CHECK(savers_[i]->write_pages(writer, base ? &*base : nullptr,
+                                           *manifest_.mutable_memories(static_cast<int>(i)),
                                            [&](uint64_t bytes) {
                                              done += bytes;
                                              if (request_.progress) request_.progress(done, total);
                                            }));
     }
+    if (base) STASIS_CHECK(share_with(*base));
+    return {};
+  }
+
+  // What was copied while the program stood still.
+  Result<void> share_with(BaseImage& base) {
+    for (int i = 0; i < manifest_.shared_memories_size(); ++i) {
+      STASIS_CHECK(base.share_pages(base.of_shared_memory(i), *manifest_.mutable_shared_memories(i)));
+    }
+    if (manifest_.has_system_v()) {
+      for (auto& segment : *manifest_.mutable_system_v()->mutable_segments())
+        STASIS_CHECK(base.share_pages(base.of_segment(segment.object().id()), segment));
+    }
+    auto shares = [](const auto& memories) {
+      return std::any_of(memories.begin(), memories.end(),
+                         [](const auto& memory) { return memory.layers_size() > 0; });
+    };
+    if (shares(manifest_.memories()) || shares(manifest_.shared_memories()) ||
+        shares(manifest_.system_v().segments()))
+      manifest_.set_base(base.id());
     return {};
   }
 
@@ -216,7 +238,9 @@ class Attempt {
     Report report;
     report.id = published.id;
     report.directory = published.directory;
-    report.stored = published.stored;
+    report.stored = published.stored - published.shared;
+    report.shared = published.shared;
+    report.base = manifest_.base();
     report.pause_ns = pause_ns;
     report.total_ns = monotonic_ns() - started_ns_;
     report.processes = static_cast<uint64_t>(manifest_.processes_size());

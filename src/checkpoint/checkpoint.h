@@ -21,6 +21,7 @@ struct Request {
   std::string store;  // <store>/<SESSION>
   std::string tag;
   std::string deadlines;  // a file of the session, see remote::Deadlines
+  std::string base;       // directory of a checkpoint whose page files may be shared; empty: none
   bool stop = false;      // end the session when the image is complete; it does not run on in between
   std::vector<std::string> command;
   uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
@@ -35,7 +36,9 @@ struct Report {
   std::string directory;
   int64_t pause_ns = 0;  // how long the program stood still
   int64_t total_ns = 0;
-  uint64_t stored = 0;
+  uint64_t stored = 0;  // bytes written
+  uint64_t shared = 0;  // bytes in files that are shared with earlier checkpoints
+  uint32_t base = 0;    // the number of the checkpoint to which this one adds what has changed; 0: none
   uint64_t processes = 0;
   std::vector<std::string> warnings;
 };

@@ -31,32 +31,43 @@ std::vector<uint64_t> layout_offsets(const std::vector<inspect::MappingFacts>& m
   return offsets;
 }
 
-Result<std::vector<Run>> find_runs(HostTid task, const std::vector<inspect::MappingFacts>& mappings) {
+Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings) {
   STASIS_TRY(auto pagemap, kernel::PageMap::open(task));
   std::vector<uint64_t> offsets = layout_offsets(mappings);
   uint64_t packed = offsets.back();
-  std::vector<Run> runs;
+  std::vector<Pages> all;
   for (size_t i = 0; i < mappings.size(); ++i) {
     const auto& facts = mappings[i];
     if (!in_page_file(facts)) continue;
     uint64_t start = facts.entry.start;
     uint64_t size = facts.entry.end - start;
-    if (facts.content == Content::kEverything) {
-      runs.push_back({start, size, offsets[i]});
+    auto add = [&](uint64_t from, uint64_t to, bool untouched) {
+      if (from == to) return;
+      Pages& pages = all.emplace_back();
+      pages.mapping = i;
+      pages.address = from;
+      pages.size = to - from;
+      pages.offset = size <= kLargestSparse ? offsets[i] + (from - start) : packed;
+      if (size > kLargestSparse) packed += pages.size;
+      if (!untouched) return;
+      pages.untouched_of = {facts.entry.device, facts.entry.inode};
+      pages.file_offset = facts.entry.offset + (from - start);
+    };
+    const bool everything = facts.content == Content::kEverything;
+    if (everything && !facts.mapped_page_file) {
+      add(start, facts.entry.end, false);
       continue;
     }
     STASIS_TRY(auto ranges, pagemap.own_pages(start, facts.entry.end));
+    uint64_t done = start;
     for (const auto& range : ranges) {
-      uint64_t bytes = range.end - range.start;
-      if (size <= kLargestSparse) {
-        runs.push_back({range.start, bytes, offsets[i] + (range.start - start)});
-      } else {
-        runs.push_back({range.start, bytes, packed});
-        packed += bytes;
-      }
+      if (everything) add(done, range.start, true);
+      add(range.start, range.end, false);
+      done = range.end;
     }
+    if (everything) add(done, facts.entry.end, true);
   }
-  return runs;
+  return all;
 }
 
 }  // namespace stasis::checkpoint

@@ -15,8 +15,24 @@ namespace stasis::checkpoint {
 // move.
 std::vector<uint64_t> layout_offsets(const std::vector<inspect::MappingFacts>& mappings);
 
-// The runs of `mappings` (of one process), read from the page tables of `task`: the process or its snapshot
-// child.
-Result<std::vector<Run>> find_runs(HostTid task, const std::vector<inspect::MappingFacts>& mappings);
+// A file as /proc/PID/maps names it (its device is not always that of stat()).
+struct FileOfPages {
+  uint64_t device = 0;
+  uint64_t inode = 0;
+  explicit operator bool() const { return inode != 0; }
+  bool operator==(const FileOfPages&) const = default;
+};
+
+struct Pages : Run {
+  size_t mapping = 0;  // its index
+  // In a mapped page file of an earlier checkpoint, from which the program was restarted: pages to which it
+  // has never written. What they show is what the file has at `file_offset`.
+  FileOfPages untouched_of;
+  uint64_t file_offset = 0;
+};
+
+// The pages of `mappings` (of one process) that go into the image, read from the page tables of `task`: the
+// process or its snapshot child. Ascending; none belongs to two mappings.
+Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings);
 
 }  // namespace stasis::checkpoint

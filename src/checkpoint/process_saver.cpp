@@ -6,7 +6,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
-#include <iterator>
+#include <utility>
 
 #include "checkpoint/page_layout.h"
 #include "kernel/pagemap.h"
@@ -333,35 +333,67 @@ Result<uint64_t> ProcessSaver::find_pages() {
   child_->leave_processor();
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
   inspect::add_flags(mappings_, flags);
-  STASIS_TRY(runs_, find_runs(child_->pid(), mappings_));
+  STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_));
   uint64_t bytes = 0;
-  for (const auto& run : runs_) bytes += run.size;
+  for (const auto& part : pages_) bytes += part.size;
   return bytes;
 }
 
-Result<void> ProcessSaver::write_pages(image::Writer& writer, schema::Memory& memory,
+// In the order of their addresses. Without a base the places in the page file do not depend on which pages
+// there are, and what is between two pages is a hole, so that a restart can map both together. Pages that are
+// added to a base are many small pieces, packed.
+std::vector<Extent> ProcessSaver::find_extents(const BasePages& base,
+                                               const std::function<void(uint64_t)>& wrote) const {
+  std::vector<Extent> extents;
+  if (base.runs.empty()) {
+    size_t mapping = 0;
+    for (const auto& part : pages_) {
+      Extent* last = extents.empty() || mapping != part.mapping ? nullptr : &extents.back();
+      mapping = part.mapping;
+      if (last != nullptr && last->address + last->size == part.address &&
+          last->offset + last->size == part.offset) {
+        last->size += part.size;
+      } else {
+        extents.push_back({part.address, part.size, Extent::kOwn, part.offset});
+      }
+    }
+    return extents;
+  }
+  auto read = [pid = child_->pid()](uint64_t address, std::span<char> into) {
+    return remote::read_memory(pid, RemotePtr{address}, into).ok();
+  };
+  extents = compare(find_candidates(pages_, base), base, read, wrote);
+  drop_wasteful_files(extents, base);
+  uint64_t next = 0;
+  for (const auto& run : wiped_runs_) next = std::max(next, run.offset + run.size);
+  for (auto& extent : extents) {
+    if (extent.file == Extent::kOwn) extent.offset = std::exchange(next, next + extent.size);
+  }
+  return extents;
+}
+
+Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
                                        const std::function<void(uint64_t)>& wrote) {
   STASIS_TRY(Fd file, page_file(writer));
   STASIS_TRY(int number, child_->pass(file.get()));
-  STASIS_CHECK(make_readable(runs_));
-  auto written = child_->write(number, file.get(), runs_, [&](const Run& piece) {
+  STASIS_CHECK(make_readable({pages_.begin(), pages_.end()}));
+  BasePages shared = base != nullptr ? base->of_process(process_.status.ns_tgid) : BasePages();
+  std::vector<Extent> extents = find_extents(shared, wrote);
+  std::vector<Run> runs;
+  for (const auto& extent : extents) {
+    if (extent.file == Extent::kOwn) runs.push_back({extent.address, extent.size, extent.offset});
+  }
+  auto written = child_->write(number, file.get(), runs, [&](const Run& piece) {
     writer.written(page_file_name_, piece.offset + piece.size);
     wrote(piece.size);
   });
   if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
   child_.reset();
 
-  std::vector<Run> all;
-  std::merge(runs_.begin(), runs_.end(), wiped_runs_.begin(), wiped_runs_.end(), std::back_inserter(all),
-             [](const Run& a, const Run& b) { return a.address < b.address; });
-  uint64_t end = 0;
-  for (const auto& run : all) {
-    auto* entry = memory.add_runs();
-    entry->set_address(run.address);
-    entry->set_size(run.size);
-    entry->set_offset(run.offset);
-    end = std::max(end, run.offset + run.size);
-  }
+  for (const auto& run : wiped_runs_) extents.push_back({run.address, run.size, Extent::kOwn, run.offset});
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.address < b.address; });
+  place(extents, shared, memory, writer);
   memory.set_page_file(page_file_name_);
   for (auto& facts : mappings_) *memory.add_mappings() = std::move(facts.mapping);
   return {};

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "checkpoint/base_image.h"
 #include "checkpoint/snapshot.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
@@ -58,7 +59,8 @@ class ProcessSaver {
   // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is
   // known.
   Result<uint64_t> find_pages();
-  Result<void> write_pages(image::Writer& writer, schema::Memory& memory,
+  // Of `base` (nullptr: there is none) those pages are shared that are the same.
+  Result<void> write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
                            const std::function<void(uint64_t)>& wrote);
 
  private:
@@ -67,6 +69,7 @@ class ProcessSaver {
   Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;
   Result<void> make_readable(const std::vector<Run>& runs);
+  std::vector<Extent> find_extents(const BasePages& base, const std::function<void(uint64_t)>& wrote) const;
   Result<Fd> page_file(image::Writer& writer);
 
   const freeze::FrozenProcess& process_;
@@ -77,7 +80,7 @@ class ProcessSaver {
   std::vector<inspect::MappingFacts> mappings_;
   inspect::SystemVCounts system_v_;
   std::unique_ptr<SnapshotChild> child_;
-  std::vector<Run> runs_;
+  std::vector<Pages> pages_;
   std::vector<Run> wiped_runs_;  // already in the page file
   std::vector<size_t> wiped_;
   bool reaping_suspended_ = false;

@@ -24,6 +24,8 @@ void print_report(const std::string& name, const checkpoint::Report& report) {
                 {"directory", report.directory},
                 {"processes", report.processes},
                 {"stored", report.stored},
+                {"shared", report.shared},
+                {"base", report.base},
                 {"pause_ns", report.pause_ns},
                 {"total_ns", report.total_ns},
                 {"warnings", report.warnings}};
@@ -44,8 +46,10 @@ int run_checkpoint(CheckpointOptions& options) {
   if (options.as_json) {
     print_report(options.request.name, *result);
   } else {
-    fmt::print("{}@{}: {} process{}, {} stored, paused {}, complete in {}, {}\n", options.request.name,
-               made.id, made.processes, made.processes == 1 ? "" : "es", human_size(made.stored),
+    std::string shared;
+    if (made.base != 0) shared = fmt::format(" (changes since @{})", made.base);
+    fmt::print("{}@{}: {} process{}, {} stored{}, paused {}, complete in {}, {}\n", options.request.name,
+               made.id, made.processes, made.processes == 1 ? "" : "es", human_size(made.stored), shared,
                human_duration(made.pause_ns), human_duration(made.total_ns), made.directory);
   }
   return kExitOk;
@@ -59,15 +63,19 @@ CLI::App* add_checkpoint(CLI::App& app, int& status) {
   verb->add_option("SESSION", options->request.name, "Name of the session ('stasis ps')")->required();
   verb->add_flag("--stop", options->request.stop,
                  "End the session when it is saved; nothing runs in between");
+  verb->add_flag("--full", options->request.full,
+                 "Write all memory again; else what an earlier checkpoint has is shared with it");
   verb->add_option("--tag", options->request.tag, "A note that 'stasis list' shows");
   options->files.add_to(*verb, "as launched");
   verb->add_flag("--json", options->as_json, "Print the result as JSON");
   verb->footer(R"(
 A checkpoint that fails or is refused leaves the program running and the earlier checkpoints as they were.
+From the second one on only memory that has changed is written; each is complete by itself all the same.
 
 Examples:
   stasis checkpoint db
   stasis checkpoint db --tag before-upgrade
+  stasis checkpoint db --full                  share nothing with the earlier ones
   stasis checkpoint vm --files=copy            also a disk of many GiB, while it stands still
   stasis checkpoint db --stop && stasis restart db)");
   verb->callback([options, &status] { status = run_checkpoint(*options); });

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/inspection.h"
 #include "cli/output.h"
@@ -51,12 +52,14 @@ json memories_json(const Inspection& inspection) {
   for (const auto& view : inspection.memories) {
     json mappings = json::array();
     for (const auto& mapping : view.memory->mappings()) mappings.push_back(mapping_json(mapping));
-    memories.push_back({{"pids", view.pids},
-                        {"executable", view.memory->executable()},
-                        {"mapped_bytes", view.mapped},
-                        {"page_bytes", view.stored},
-                        {"page_file", view.memory->page_file()},
-                        {"mappings", mappings}});
+    memories.push_back(
+        {{"pids", view.pids},
+         {"executable", view.memory->executable()},
+         {"mapped_bytes", view.mapped},
+         {"page_bytes", view.stored},
+         {"page_file", view.memory->page_file()},
+         {"layers", std::vector<std::string>(view.memory->layers().begin(), view.memory->layers().end())},
+         {"mappings", mappings}});
   }
   return memories;
 }
@@ -177,7 +180,10 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
   const auto& manifest = image.manifest();
   json files = json::array();
   for (const auto& file : manifest.files()) {
-    files.push_back({{"name", file.name()}, {"bytes", file.size()}, {"stored_bytes", file.stored()}});
+    files.push_back({{"name", file.name()},
+                     {"bytes", file.size()},
+                     {"stored_bytes", file.stored()},
+                     {"origin", file.origin()}});
   }
   const json object = {
       {"session", manifest.session()},
@@ -192,8 +198,10 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"terminal", manifest.terminal().present()},
       {"pause_ms", static_cast<double>(manifest.pause_ns()) * 1e-6},
       {"total_ms", static_cast<double>(manifest.total_ns()) * 1e-6},
-      {"logical_bytes", image.logical_size()},
+      {"base", manifest.base()},
+      {"logical_bytes", image.content_size()},
       {"stored_bytes", image.stored_size()},
+      {"own_bytes", image.own_size()},
       {"processes", processes_json(inspection)},
       {"memories", memories_json(inspection)},
       {"shared_memories", shared_memories_json(inspection)},
@@ -204,6 +212,22 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"warnings", std::vector<std::string>(manifest.warnings().begin(), manifest.warnings().end())},
   };
   fmt::print("{}\n", object.dump(2, ' ', false, json::error_handler_t::replace));
+}
+
+// What it has in common with other checkpoints, and which ones wrote that.
+std::string describe_shared(const image::Image& image) {
+  const auto& manifest = image.manifest();
+  std::set<uint32_t> origins;
+  uint64_t bytes = 0;
+  for (const auto& file : manifest.files()) {
+    if (file.origin() == 0) continue;
+    origins.insert(file.origin());
+    bytes += file.stored();
+  }
+  if (origins.empty()) return {};
+  return fmt::format("{} in page files of checkpoint{} {}; it holds what had changed since @{}",
+                     human_size(bytes), origins.size() == 1 ? "" : "s", joined(origins, ", "),
+                     manifest.base());
 }
 
 void print_head(const image::Image& image) {
@@ -223,9 +247,10 @@ void print_head(const image::Image& image) {
            : std::string("none"));
   line("pause", fmt::format("{}; complete in {}", human_duration(manifest.pause_ns()),
                             human_duration(manifest.total_ns())));
-  line("size", fmt::format("{}, {} on disk, {} file{} and the manifest", human_size(image.logical_size()),
+  line("size", fmt::format("{}, {} on disk, {} file{} and the manifest", human_size(image.content_size()),
                            human_size(image.stored_size()), manifest.files_size(),
                            manifest.files_size() == 1 ? "" : "s"));
+  line("shared", describe_shared(image));
   line("where", image.directory());
   for (const auto& warning : manifest.warnings()) line("warning", warning);
 }

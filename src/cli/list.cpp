@@ -27,6 +27,8 @@ json entry_json(const image::Entry& entry) {
                  {"processes", entry.processes},
                  {"logical_bytes", entry.logical},
                  {"stored_bytes", entry.stored},
+                 {"own_bytes", entry.own},
+                 {"base", entry.base},
                  {"pause_ms", static_cast<double>(entry.pause_ns) * 1e-6},
                  {"directory", entry.directory},
                  {"usable", entry.problem.empty()}};
@@ -80,7 +82,7 @@ int run_list(const ListOptions& options) {
       continue;
     }
     rows.push_back({name, iso_time(entry.created_ns), fmt::format("{}", entry.processes),
-                    human_size(entry.logical), human_size(entry.stored), human_duration(entry.pause_ns),
+                    human_size(entry.logical), human_size(entry.own), human_duration(entry.pause_ns),
                     entry.tag, entry.directory});
   }
   print_table({{"CHECKPOINT"},
@@ -108,9 +110,11 @@ CLI::App* add_list(CLI::App& app, int& status) {
   verb->add_option("--store", options->store, kStoreHelp)->type_name("DIR");
   verb->add_flag(
       "--json", options->as_json,
-      "An array of objects: session, id, tag, created, processes, logical_bytes, stored_bytes, pause_ms, "
-      "directory, usable");
+      "An array of objects: session, id, tag, created, processes, logical_bytes, stored_bytes, own_bytes, "
+      "base, pause_ms, directory, usable");
   verb->footer(R"(
+ON DISK is what is free when the checkpoint is removed: pages that it shares with others are not in it.
+
 Examples:
   stasis list                                         all checkpoints of all sessions
   stasis list db

@@ -91,6 +91,7 @@ CLI::App* add_rm(CLI::App& app, int& status) {
                  "Nothing to remove is no error; SESSION alone is its newest checkpoint");
   verb->footer(R"(
 A program that was restarted from a removed checkpoint runs on: its mappings hold the files until it ends.
+Any checkpoint can be removed: what others share with it stays (see stasis prune).
 Damaged checkpoints can be removed too.
 
 Examples:

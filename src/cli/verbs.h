@@ -16,6 +16,7 @@ CLI::App* add_list(CLI::App& app, int& status);
 CLI::App* add_inspect(CLI::App& app, int& status);
 CLI::App* add_verify(CLI::App& app, int& status);
 CLI::App* add_rm(CLI::App& app, int& status);
+CLI::App* add_prune(CLI::App& app, int& status);
 CLI::App* add_check(CLI::App& app, int& status);
 
 }  // namespace stasis::cli

@@ -3,6 +3,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -29,6 +30,17 @@ Error damaged(std::string cause) {
           ErrorCode::kDamaged};
 }
 
+template <typename List>
+bool any_layers(const List& memories) {
+  return std::any_of(memories.begin(), memories.end(),
+                     [](const auto& memory) { return memory.layers_size() > 0; });
+}
+
+bool has_layers(const schema::Manifest& manifest) {
+  return any_layers(manifest.memories()) || any_layers(manifest.shared_memories()) ||
+         any_layers(manifest.system_v().segments());
+}
+
 bool has_control_characters(std::string_view name) {
   for (unsigned char c : name) {
     if (c < 0x20 || c == 0x7f) return true;
@@ -43,7 +55,7 @@ std::string encode_manifest(const schema::Manifest& manifest) {
   std::string out;
   out.reserve(kHeaderSize + length);
   out.append(kMagic);
-  put<uint32_t>(out, kVersion);
+  put<uint32_t>(out, has_layers(manifest) ? kVersionWithLayers : kVersion);
   put<uint32_t>(out, 0);
   put<uint64_t>(out, length);
   put<uint64_t>(out, 0);  // the sum's place
@@ -60,7 +72,8 @@ Result<schema::Manifest> parse_manifest(std::span<const std::byte> bytes) {
   }
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
     return damaged("this is not an image of stasis");
-  if (auto version = get<uint32_t>(bytes, 8); version != kVersion) {
+  const auto version = get<uint32_t>(bytes, 8);
+  if (version != kVersion && version != kVersionWithLayers) {
     Error error = damaged(fmt::format("its format is version {}, this is version {}", version, kVersion));
     error.hint = "use the stasis that wrote it";
     return error;
@@ -81,6 +94,7 @@ Result<schema::Manifest> parse_manifest(std::span<const std::byte> bytes) {
   if (!manifest.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
     return damaged("its contents cannot be parsed");
   }
+  if (version == kVersion && has_layers(manifest)) return damaged("its version knows no layers, it has some");
   STASIS_CHECK(validate(manifest));
   return manifest;
 }

@@ -15,6 +15,8 @@ namespace stasis::image {
 
 inline constexpr std::string_view kMagic = "STASISIM";
 inline constexpr uint32_t kVersion = 1;
+// Of a manifest that has layers anywhere: who does not know them would take pages from the wrong file.
+inline constexpr uint32_t kVersionWithLayers = 2;
 inline constexpr std::string_view kManifestName = "manifest";
 
 // The manifest file: magic, version, four reserved bytes (zero), length and XXH3 of the payload; then the

@@ -122,12 +122,21 @@ Result<Image> Image::open(const std::string& directory) {
   return image;
 }
 
-Result<Fd> Image::open_file(const std::string& name) const {
-  const std::string path = directory_ + "/" + name;
+const schema::ImageFile* Image::find_file(const std::string& name) const {
   const auto& files = manifest_.files();
   const auto entry =
       std::find_if(files.begin(), files.end(), [&](const auto& file) { return file.name() == name; });
-  if (entry == files.end()) return not_an_image(path, "the manifest names no such file");
+  return entry == files.end() ? nullptr : &*entry;
+}
+
+bool Image::link_file(const std::string& name, int directory, const std::string& new_name) const {
+  return linkat(directory_fd_.get(), name.c_str(), directory, new_name.c_str(), 0) == 0;
+}
+
+Result<Fd> Image::open_file(const std::string& name) const {
+  const std::string path = directory_ + "/" + name;
+  const schema::ImageFile* entry = find_file(name);
+  if (entry == nullptr) return not_an_image(path, "the manifest names no such file");
   STASIS_TRY(Fd file, open_ours(directory_fd_.get(), name, path));
   struct stat status;
   if (fstat(file.get(), &status) != 0) return errno_error("open image", path);
@@ -147,6 +156,30 @@ uint64_t Image::logical_size() const {
 uint64_t Image::stored_size() const {
   uint64_t total = 0;
   for (const auto& file : manifest_.files()) total += file.stored();
+  return total;
+}
+
+uint64_t Image::content_size() const {
+  uint64_t total = 0;
+  for (const auto& file : manifest_.files()) total += file.origin() == 0 ? file.size() : 0;
+  auto add = [&total](const auto& memories) {
+    for (const auto& memory : memories) {
+      for (const auto& run : memory.runs()) total += run.layer() == 0 ? 0 : run.size();
+    }
+  };
+  add(manifest_.memories());
+  add(manifest_.shared_memories());
+  add(manifest_.system_v().segments());
+  return total;
+}
+
+uint64_t Image::own_size() const {
+  uint64_t total = 0;
+  for (const auto& file : manifest_.files()) {
+    struct stat status;
+    const bool known = fstatat(directory_fd_.get(), file.name().c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!known || status.st_nlink == 1) total += file.stored();
+  }
   return total;
 }
 
@@ -170,10 +203,12 @@ Result<void> Image::verify(const std::function<void(uint64_t, uint64_t)>& progre
       const uint64_t size = std::min<uint64_t>(file.block_size(), file.size() - offset);
       STASIS_TRY(BlockSum block, summer.sum(fd.get(), path, offset, size));
       if (block.sum != file.sums(i)) {
-        return Error{"verify image", path,
-                     fmt::format("the block of {} bytes at offset {} is not what was saved", size, offset),
-                     "restart from another checkpoint (stasis list) and check this disk",
-                     ErrorCode::kDamaged};
+        return Error{
+            "verify image", path,
+            fmt::format("the block of {} bytes at offset {} is not what was saved", size, offset),
+            "restart from another checkpoint (stasis list), check this disk, and take the next one with "
+            "--full: others may share this file",
+            ErrorCode::kDamaged};
       }
       done += size;
       if (progress) progress(done, total);

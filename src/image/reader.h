@@ -24,9 +24,20 @@ class Image {
   // A file of the checkpoint, read-only. Only names in manifest.files.
   Result<Fd> open_file(const std::string& name) const;
 
+  // The entry in the manifest; nullptr: there is none.
+  const schema::ImageFile* find_file(const std::string& name) const;
+
+  // A second name for the file, in another directory of the same file system. Fails with errno set.
+  bool link_file(const std::string& name, int directory, const std::string& new_name) const;
+
   // Bytes of all files, as verify() counts them, and the bytes on the disk.
   uint64_t logical_size() const;
   uint64_t stored_size() const;
+  // What there would be to read of it alone: of shared page files only the pages that are its own.
+  uint64_t content_size() const;
+  // Of the bytes on the disk, those of files that no other checkpoint shares: what is free when this one is
+  // removed.
+  uint64_t own_size() const;
 
   // Reads everything and compares every block's sum; the error names file and offset of the first damaged
   // block. `progress` (may be empty) is called with bytes done and bytes in all.

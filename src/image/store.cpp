@@ -34,8 +34,10 @@ Entry make_entry(const std::string& session_store, const std::string& session, u
   entry.tag = manifest.tag();
   entry.created_ns = manifest.clocks().realtime_ns();
   entry.processes = static_cast<uint64_t>(manifest.processes_size());
-  entry.logical = image->logical_size();
+  entry.logical = image->content_size();
   entry.stored = image->stored_size();
+  entry.own = image->own_size();
+  entry.base = manifest.base();
   entry.pause_ns = manifest.pause_ns();
   return entry;
 }

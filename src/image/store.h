@@ -21,8 +21,10 @@ struct Entry {
   std::string tag;
   int64_t created_ns = 0;  // real time
   uint64_t processes = 0;
-  uint64_t logical = 0;  // bytes of all files, holes included
-  uint64_t stored = 0;   // bytes without holes
+  uint64_t logical = 0;  // bytes of its contents, holes included
+  uint64_t stored = 0;   // bytes without holes of all files that it uses
+  uint64_t own = 0;      // of these in files that it shares with no other checkpoint
+  uint32_t base = 0;     // the checkpoint to which it adds what had changed; 0: none
   int64_t pause_ns = 0;
   std::string problem;  // why it cannot be used; empty for a good one
 };

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
 
 #include "base/result.h"
 #include "base/types.h"
@@ -46,9 +47,21 @@ struct Known {
   bool description_or_none(uint32_t id) const { return id == 0 || descriptions.contains(id); }
 };
 
-// In one walk: where pages of an object of `limit` bytes are, in a file of the image.
+// The sizes of a memory's page files, by layer (schema::PageRun).
+using PageFileSizes = std::vector<uint64_t>;
+using FileNames = google::protobuf::RepeatedPtrField<std::string>;
+inline constexpr uint32_t kLayerLimit = 256;
+
+Result<PageFileSizes> page_file_sizes(const std::string& page_file, const FileNames& layers, bool needed,
+                                      const std::string& where, const Known& known);
+template <typename Memory>
+Result<PageFileSizes> page_file_sizes(const Memory& memory, const std::string& where, const Known& known) {
+  return page_file_sizes(memory.page_file(), memory.layers(), memory.runs_size() > 0, where, known);
+}
+
+// In one walk: where pages of an object of `limit` bytes are, in the files of the image.
 Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun>& runs, uint64_t limit,
-                        const std::string& page_file, const std::string& where, const Known& known);
+                        const PageFileSizes& files, const std::string& where);
 
 Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);

@@ -63,30 +63,21 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
 
 // One run by itself and in its file. Runs may share bytes of the file: equal pages need to be stored only
 // once.
-Result<void> check_run(const schema::PageRun& run, uint64_t previous_end, uint64_t limit, uint64_t file_size,
-                       const std::string& where) {
+Result<void> check_run(const schema::PageRun& run, uint64_t previous_end, uint64_t limit,
+                       const PageFileSizes& files, const std::string& where) {
   if (!aligned(run.address()) || !aligned(run.size()) || !aligned(run.offset()))
     return bad(where, "it is not page-aligned");
   if (run.size() == 0) return bad(where, "it is empty");
   if (run.address() < previous_end) return bad(where, "it overlaps the one before it or is out of order");
   if (run.address() > limit || run.size() > limit - run.address())
     return bad(where, "it is outside its memory");
+  if (run.layer() >= files.size())
+    return bad(where, fmt::format("it refers to layer {}, which does not exist", run.layer()));
+  const uint64_t file_size = files[run.layer()];
   if (run.offset() > file_size || run.size() > file_size - run.offset()) {
     return bad(where, "it is outside its page file");
   }
   return {};
-}
-
-Result<uint64_t> page_file_size(const std::string& name, bool needed, const std::string& where,
-                                const Known& known) {
-  if (name.empty()) {
-    if (needed) return bad(where, "it has pages but no page file");
-    return uint64_t{0};
-  }
-  const auto found = known.file_sizes.find(name);
-  if (found == known.file_sizes.end())
-    return bad(where, fmt::format("its page file {} is not in the image", name));
-  return found->second;
 }
 
 Result<void> check_layout(const schema::Memory& memory, const std::string& where) {
@@ -119,15 +110,14 @@ Result<void> check_memory(const schema::Memory& memory, const std::string& where
     end = mapping.end();
   }
 
-  STASIS_TRY(const uint64_t file_size,
-             page_file_size(memory.page_file(), memory.runs_size() > 0, where, known));
+  STASIS_TRY(const PageFileSizes files, page_file_sizes(memory, where, known));
   uint64_t run_end = 0;
   int mapping = 0;
   for (int i = 0; i < memory.runs_size(); ++i) {
     const auto& run = memory.runs(i);
     const auto what = [&] { return fmt::format("{}: run {} (at {:#x})", where, i, run.address()); };
-    if (auto fine = check_run(run, run_end, kUserEnd, file_size, ""); !fine) {
-      return check_run(run, run_end, kUserEnd, file_size, what());
+    if (auto fine = check_run(run, run_end, kUserEnd, files, ""); !fine) {
+      return check_run(run, run_end, kUserEnd, files, what());
     }
     run_end = run.address() + run.size();
     // Both lists ascend: one walk finds the mappings that cover the run, which may be several that touch.
@@ -154,18 +144,40 @@ Result<void> check_shared_memory(const schema::SharedMemory& memory, const std::
   if (!known.description_or_none(memory.description())) {
     return bad(where, fmt::format("it refers to description {}, which does not exist", memory.description()));
   }
-  return check_runs(memory.runs(), page_up(memory.size()), memory.page_file(), where, known);
+  STASIS_TRY(const PageFileSizes files, page_file_sizes(memory, where, known));
+  return check_runs(memory.runs(), page_up(memory.size()), files, where);
 }
 
 }  // namespace
 
+Result<PageFileSizes> page_file_sizes(const std::string& page_file, const FileNames& layers, bool needed,
+                                      const std::string& where, const Known& known) {
+  if (layers.size() > static_cast<int>(kLayerLimit))
+    return bad(where, fmt::format("{} layers are more than stasis makes", layers.size()));
+  if (page_file.empty() && layers.empty() && needed) return bad(where, "it has pages but no page file");
+  PageFileSizes sizes;
+  auto add = [&](const std::string& name) -> Result<void> {
+    const auto found = known.file_sizes.find(name);
+    if (found == known.file_sizes.end())
+      return bad(where, fmt::format("its page file {} is not in the image", name));
+    sizes.push_back(found->second);
+    return {};
+  };
+  if (page_file.empty()) {
+    sizes.push_back(0);
+  } else {
+    STASIS_CHECK(add(page_file));
+  }
+  for (const auto& name : layers) STASIS_CHECK(add(name));
+  return sizes;
+}
+
 Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun>& runs, uint64_t limit,
-                        const std::string& page_file, const std::string& where, const Known& known) {
-  STASIS_TRY(const uint64_t file_size, page_file_size(page_file, !runs.empty(), where, known));
+                        const PageFileSizes& files, const std::string& where) {
   uint64_t end = 0;
   for (int i = 0; i < runs.size(); ++i) {
     const auto& run = runs[i];
-    STASIS_CHECK(check_run(run, end, limit, file_size, fmt::format("{}: run {}", where, i)));
+    STASIS_CHECK(check_run(run, end, limit, files, fmt::format("{}: run {}", where, i)));
     end = run.address() + run.size();
   }
   return {};

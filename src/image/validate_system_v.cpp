@@ -38,7 +38,8 @@ Result<void> check_system_v(Known& known) {
     const std::string where = fmt::format("segment {}", segment.object().id());
     if (segment.size() == 0 || segment.size() > kSizeLimit)
       return bad(where, fmt::format("{} bytes are impossible", segment.size()));
-    STASIS_CHECK(check_runs(segment.runs(), page_up(segment.size()), segment.page_file(), where, known));
+    STASIS_TRY(const PageFileSizes files, page_file_sizes(segment, where, known));
+    STASIS_CHECK(check_runs(segment.runs(), page_up(segment.size()), files, where));
     known.segments[segment.object().id()] = segment.size();
   }
   for (const auto& set : objects.semaphore_sets()) {

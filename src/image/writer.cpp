@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <charconv>
+#include <map>
 
 #include "image/background.h"
 #include "image/directory.h"
@@ -74,11 +75,14 @@ struct Writer::State {
   Fd directory;  // holds the flock
   bool published = false;
   Background background;
+  std::vector<schema::ImageFile> shared;
+  std::map<std::string, uint32_t> origins;  // of created files, if not 0
 
   ~State() {
     if (!published && directory) (void)remove_directory(store.get(), name).ok();
   }
 
+  Result<void> finish_files(schema::Manifest& manifest);
   void describe_files(schema::Manifest& manifest) const;
   Result<void> write_manifest(const std::string& bytes);
 };
@@ -115,7 +119,7 @@ Result<Writer> Writer::create(const std::string& session_store) {
 
 const std::string& Writer::directory() const { return state_->path; }
 
-Result<Fd> Writer::create_file(const std::string& name) {
+Result<Fd> Writer::create_file(const std::string& name, uint32_t origin) {
   if (!valid_file_name(name)) {
     return Error{"write checkpoint", name, "this cannot be the name of a file in a checkpoint", "",
                  ErrorCode::kFailed};
@@ -129,6 +133,7 @@ Result<Fd> Writer::create_file(const std::string& name) {
   // exists from the beginning, so our fdatasync hears of all of them.
   STASIS_TRY(Fd own, open_file(state_->directory.get(), name, O_RDONLY | O_NOFOLLOW));
   state_->background.add(name, std::move(own));
+  if (origin != 0) state_->origins[name] = origin;
   return file;
 }
 
@@ -152,6 +157,32 @@ Result<std::optional<Fd>> Writer::clone_file(const std::string& name, int from, 
   return std::optional<Fd>(std::move(file));
 }
 
+std::optional<Fd> Writer::share_file(const std::string& name, const Image& from,
+                                     const std::string& name_there, uint32_t origin) {
+  const schema::ImageFile* entry = from.find_file(name_there);
+  if (entry == nullptr || !valid_file_name(name)) return {};
+  auto checked = from.open_file(name_there);
+  if (!checked || !from.link_file(name_there, state_->directory.get(), name)) return {};
+  // What was checked and what was linked are the same file.
+  struct stat opened, linked;
+  if (fstat(checked->get(), &opened) != 0 ||
+      fstatat(state_->directory.get(), name.c_str(), &linked, AT_SYMLINK_NOFOLLOW) != 0 ||
+      opened.st_ino != linked.st_ino || opened.st_dev != linked.st_dev) {
+    unlinkat(state_->directory.get(), name.c_str(), 0);
+    return {};
+  }
+  auto& added = state_->shared.emplace_back(*entry);
+  added.set_name(name);
+  added.set_origin(origin);
+  return std::move(*checked);
+}
+
+void Writer::drop_shared_file(const std::string& name) {
+  std::erase_if(state_->shared, [&](const auto& file) {
+    return file.name() == name && unlinkat(state_->directory.get(), name.c_str(), 0) == 0;
+  });
+}
+
 void Writer::written(const std::string& name, uint64_t up_to) { state_->background.written(name, up_to); }
 
 void Writer::State::describe_files(schema::Manifest& manifest) const {
@@ -164,7 +195,9 @@ void Writer::State::describe_files(schema::Manifest& manifest) const {
     entry->mutable_sums()->Assign(file.sums.begin(), file.sums.end());
     entry->set_stored(file.stored);
     entry->set_unsummed(!file.summed);
+    if (auto origin = origins.find(file.name); origin != origins.end()) entry->set_origin(origin->second);
   }
+  for (const auto& file : shared) *manifest.add_files() = file;
 }
 
 Result<void> Writer::State::write_manifest(const std::string& bytes) {
@@ -191,14 +224,37 @@ Result<void> Writer::State::write_manifest(const std::string& bytes) {
   return {};
 }
 
-Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
-  State& state = *state_;
-  if (auto finished = state.background.finish(); !finished) {
+Result<void> Writer::State::finish_files(schema::Manifest& manifest) {
+  if (auto finished = background.finish(); !finished) {
     Error error = std::move(finished).error();
-    error.object = state.path + "/" + error.object;
+    error.object = path + "/" + error.object;
     return error;
   }
-  state.describe_files(manifest);
+  describe_files(manifest);
+  return {};
+}
+
+Result<void> Writer::replace(schema::Manifest& manifest) {
+  State& state = *state_;
+  STASIS_CHECK(state.finish_files(manifest));
+  STASIS_CHECK(state.write_manifest(encode_manifest(manifest)));
+  if (fsync(state.directory.get()) != 0) return write_error("write checkpoint", state.path, errno);
+  const std::string number = fmt::format("{}", manifest.id());
+  if (renameat2(state.store.get(), state.name.c_str(), state.store.get(), number.c_str(), RENAME_EXCHANGE) !=
+      0) {
+    Error error = write_error("replace checkpoint", state.store_path + "/" + number, errno);
+    if (errno == EINVAL || errno == ENOSYS) error.code = ErrorCode::kUnsupported;
+    return error;
+  }
+  // What has our name now is the old one: it goes with us, or, should we be killed, with the next writer.
+  if (fsync(state.store.get()) != 0)
+    return write_error("replace checkpoint", state.store_path + "/" + number, errno);
+  return {};
+}
+
+Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
+  State& state = *state_;
+  STASIS_CHECK(state.finish_files(manifest));
 
   uint32_t id = 0;
   uint64_t manifest_size = 0;
@@ -236,7 +292,9 @@ Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
   published.id = id;
   published.directory = state.path;
   published.stored = manifest_size;
+  for (const auto& file : state.shared) published.shared += file.stored();
   for (const auto& file : state.background.files()) published.stored += file.stored;
+  published.stored += published.shared;
   return published;
 }
 

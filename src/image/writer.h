@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/result.h"
+#include "image/reader.h"
 #include "schema/manifest.pb.h"
 
 namespace stasis::image {
@@ -27,13 +28,23 @@ class Writer {
   ~Writer();
 
   // A new file of the checkpoint, 0600, open for reading and writing. It may be written through this or any
-  // passed on descriptor until publish().
-  Result<Fd> create_file(const std::string& name);
+  // passed on descriptor until publish(). `origin`: see schema::ImageFile.
+  Result<Fd> create_file(const std::string& name, uint32_t origin = 0);
 
   // The same with all that is in `from`, sharing its blocks: no time, no space. Nothing, and no file, when
   // the file system of the store cannot do that. Sums may be left out: they would read all of it.
   enum class Sums { kYes, kNo };
   Result<std::optional<Fd>> clone_file(const std::string& name, int from, Sums sums);
+
+  // A file of another checkpoint, which becomes one of this checkpoint as well (a hard link): no time, no
+  // space, and either can be removed without the other. Nothing when that cannot be had: on another file
+  // system, on one without hard links, or when somebody is removing the other checkpoint. The descriptor is
+  // for reading.
+  // `origin`: see schema::ImageFile.
+  std::optional<Fd> share_file(const std::string& name, const Image& from, const std::string& name_there,
+                               uint32_t origin);
+  // Not needed after all.
+  void drop_shared_file(const std::string& name);
 
   // The bytes [0, up_to) of the file will not change any more. They are summed and sent to the disk in the
   // background, so that publish() has little left to do. Cheap; `up_to` may grow in steps of any size.
@@ -43,11 +54,15 @@ class Writer {
     uint32_t id = 0;
     std::string directory;
     uint64_t stored = 0;  // bytes on the disk: all files without their holes, and the manifest
+    uint64_t shared = 0;  // of these in files of other checkpoints
   };
   // Completes the sums of all files (manifest.files), puts id into the manifest, syncs everything, reads the
   // manifest back, and renames the directory to the next free number. Files must not change any more. After
   // an Error nothing is published.
   Result<Published> publish(schema::Manifest& manifest);
+  // The same, into the place of the published checkpoint that has the id of the manifest and is removed. The
+  // two change places at once. kUnsupported where the file system cannot do that.
+  Result<void> replace(schema::Manifest& manifest);
 
   // Where the files are now.
   const std::string& directory() const;

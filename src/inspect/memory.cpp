@@ -82,6 +82,7 @@ class Classifier {
     } else if (is_page_file(entry.name)) {
       mapping.set_kind(Mapping::ANONYMOUS);
       facts.content = Content::kEverything;
+      facts.mapped_page_file = true;
     } else {
       STASIS_CHECK(classify_private_file(facts));
     }

@@ -25,6 +25,7 @@ struct MappingFacts {
   kernel::MapsEntry entry;
   schema::Mapping mapping;
   Content content = Content::kNone;
+  bool mapped_page_file = false;  // a page file of an image of ours, mapped by a restart
 };
 
 // Shared objects are found once and numbered over the whole tree.

@@ -12,7 +12,8 @@ class PidNamespace {
   // The namespace of `init`.
   static Result<PidNamespace> open(HostTid init);
 
-  // 0: there is none, or the kernel cannot tell (before 6.11); /proc/PID/status can, at twenty times the cost.
+  // 0: there is none, or the kernel cannot tell (before 6.11); /proc/PID/status can, at twenty times the
+  // cost.
   HostTid host_number(NsTid task) const;
 
  private:

@@ -13,6 +13,7 @@
 #include <set>
 #include <utility>
 
+#include "image/page_files.h"
 #include "restore/mapped_pages.h"
 
 namespace stasis::restore {
@@ -65,8 +66,9 @@ Result<int> make_shared_memory(const image::Image& image, const schema::SharedMe
     return errno_error("restart: make shared memory", object.name());
   }
   if (object.runs_size() > 0) {
-    STASIS_TRY(Fd pages, image.open_file(object.page_file()));
+    STASIS_TRY(auto files, image::open_page_files(image, object));
     for (const auto& run : object.runs()) {
+      const Fd& pages = files[run.layer()];
       auto from = static_cast<off_t>(run.offset());
       auto to = static_cast<off_t>(run.address());
       uint64_t left = run.size();
@@ -186,11 +188,7 @@ class Builder {
     }
     std::vector<MappedPages> mapped;
     if (mode_ == MemoryMode::kMapped) mapped = mapped_pages(memory_, mapping);
-    std::erase_if(runs, [&](const auto* run) {
-      return std::any_of(mapped.begin(), mapped.end(), [&](const auto& piece) {
-        return run->address() >= piece.address && run->address() < piece.end();
-      });
-    });
+    std::erase_if(runs, [&](const auto* run) { return is_mapped(mapped, *run); });
 
     uint64_t fill_protection = !runs.empty() ? protection | PROT_WRITE : protection;
     uint64_t flags = MAP_FIXED;
@@ -237,9 +235,9 @@ class Builder {
       STASIS_CHECK(room());
       optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice), 0, 0, pass_}));
     }
-    auto pages = static_cast<uint64_t>(files_.page_file(index_));
     for (const auto& piece : mapped) {
       STASIS_CHECK(room());
+      auto pages = static_cast<uint64_t>(files_.page_file(index_, piece.layer));
       uint64_t private_flags = MAP_FIXED | MAP_PRIVATE | (flags & MAP_NORESERVE);
       batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, pages, piece.offset});
     }
@@ -258,7 +256,8 @@ class Builder {
     for (const auto* run : to_read_) {
       for (uint64_t done = 0; done < run->size(); done += buffer.size()) {
         buffer.resize(std::min(kPiece, run->size() - done));
-        auto got = pread_all(files_.page_file(index_), buffer, static_cast<off_t>(run->offset() + done));
+        auto got = pread_all(files_.page_file(index_, run->layer()), buffer,
+                             static_cast<off_t>(run->offset() + done));
         if (!got.ok()) {
           Error error = std::move(got).error().within(
               fmt::format("restart: read the memory of task {}", skeleton_.ns_pid()));
@@ -392,12 +391,15 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
   for (const auto& segment : image.manifest().system_v().segments())
     files.segment_sizes_[segment.object().id()] = page_up(segment.size());
   for (const auto& memory : image.manifest().memories()) {
-    int pages = -1;
-    if (!memory.page_file().empty()) {
-      STASIS_TRY(Fd file, image.open_file(memory.page_file()));
-      STASIS_TRY(pages, table.add(std::move(file)));
+    auto& numbers = files.page_files_.emplace_back();
+    STASIS_TRY(auto opened, image::open_page_files(image, memory));
+    for (Fd& file : opened) {
+      int number = -1;
+      if (file) {
+        STASIS_TRY(number, table.add(std::move(file)));
+      }
+      numbers.push_back(number);
     }
-    files.page_files_.push_back(pages);
     int executable = -1;
     // An executable that was deleted cannot be named again; /proc/PID/exe will then show ours.
     if (!memory.executable().ends_with(" (deleted)")) {

@@ -22,14 +22,18 @@ class MemoryFiles {
   // Opens what has to be there and compares; for prepare(), which changes nothing.
   static Result<void> check(const schema::Manifest& manifest);
 
-  int page_file(int memory) const { return page_files_[memory]; }
+  // `layer` as in schema::PageRun. -1: the memory has none.
+  int page_file(int memory, uint32_t layer) const {
+    const auto& files = page_files_[static_cast<size_t>(memory)];
+    return layer < files.size() ? files[layer] : -1;
+  }
   int executable(int memory) const { return executables_[memory]; }
   int shared_memory(int object) const { return shared_[object]; }
   // Of a System V segment, by its id; in whole pages.
   uint64_t segment_size(int32_t id) const { return segment_sizes_.at(id); }
 
  private:
-  std::vector<int> page_files_;
+  std::vector<std::vector<int>> page_files_;  // by memory and layer
   std::vector<int> executables_;
   std::vector<int> shared_;
   std::map<int32_t, uint64_t> segment_sizes_;

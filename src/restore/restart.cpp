@@ -98,10 +98,10 @@ GuardPlan RestartFromImage::plan_guard() const {
   plan.pass = area_.guard_pass();
   for (int index = 0; index < manifest().memories_size(); ++index) {
     const auto& memory = manifest().memories(index);
-    struct stat file = {};
-    if (files_.page_file(index) < 0 || ::fstat(files_.page_file(index), &file) != 0) continue;
     for (const auto& mapping : memory.mappings()) {
       for (const auto& piece : mapped_pages(memory, mapping)) {
+        struct stat file = {};
+        if (::fstat(files_.page_file(index, piece.layer), &file) != 0) continue;
         plan.ranges.push_back({piece.address, piece.end()});
         GuardedPages pages = {.inode = file.st_ino, .offset = piece.offset, .size = piece.size};
         pages.no_reserve = mapping.no_reserve();

@@ -13,6 +13,7 @@
 #include <functional>
 
 #include "base/fd.h"
+#include "image/page_files.h"
 #include "remote/semaphore_operations.h"
 
 namespace stasis::restore {
@@ -136,9 +137,10 @@ Result<void> SystemV::make_segment(const schema::IpcSegment& segment) {
     if (memory == reinterpret_cast<void*>(-1)) return cannot_make(what);
     attached_.push_back(memory);
     if (segment.runs_size() > 0) {
-      STASIS_TRY(Fd pages, image_.open_file(segment.page_file()));
+      STASIS_TRY(auto files, image::open_page_files(image_, segment));
       for (const auto& run : segment.runs()) {
-        STASIS_CHECK(pread_all(pages.get(), {static_cast<char*>(memory) + run.address(), run.size()},
+        STASIS_CHECK(pread_all(files[run.layer()].get(),
+                               {static_cast<char*>(memory) + run.address(), run.size()},
                                static_cast<off_t>(run.offset())));
       }
     }

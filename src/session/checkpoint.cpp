@@ -33,6 +33,21 @@ class StopMarker {
   std::string path_;
 };
 
+// The checkpoint that is most like the program: the newest of this run, else the one that it was restarted
+// from, else the newest that there is. Any would do, since pages are compared, and none at all is no failure.
+std::string find_base(const Record& record) {
+  auto entries = image::list(record.store + "/" + record.name);
+  const image::Entry* newest = nullptr;
+  if (entries.ok()) {
+    for (const auto& entry : *entries) {
+      if (entry.problem.empty()) newest = &entry;
+    }
+  }
+  const bool of_this_run = newest != nullptr && newest->created_ns >= record.started_ns;
+  if (!record.image.empty() && !of_this_run) return record.image;
+  return newest != nullptr ? newest->directory : std::string();
+}
+
 checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request,
                                    const std::string& directory) {
   checkpoint::Request engine;
@@ -43,6 +58,7 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   engine.tag = request.tag;
   engine.deadlines = directory + "/" + kDeadlinesFile;
   engine.stop = request.stop;
+  if (!request.full) engine.base = find_base(record);
   engine.command = record.command;
   engine.terminal_device = record.terminal_device;
   for (size_t i = 0; i < record.stdio.size(); ++i) {

@@ -15,6 +15,7 @@ struct CheckpointRequest {
   std::string name;
   std::string tag;
   bool stop = false;
+  bool full = false;                          // share nothing with earlier checkpoints
   std::optional<checkpoint::FileMode> files;  // nothing: as the session was launched
   std::optional<uint64_t> files_limit;
   std::function<void(uint64_t done, uint64_t total)> progress;

@@ -51,6 +51,7 @@ json to_json(const Record& record) {
           {"interval_ns", record.interval_ns},
           {"keep", record.keep},
           {"started_ns", record.started_ns},
+          {"image", record.image},
           {"files", checkpoint::file_mode_name(record.files.mode)},
           {"files_limit", record.files.limit}};
 }
@@ -77,6 +78,7 @@ Record from_json(const json& value) {
   value.at("interval_ns").get_to(record.interval_ns);
   value.at("keep").get_to(record.keep);
   value.at("started_ns").get_to(record.started_ns);
+  record.image = value.value("image", std::string());
   auto mode = checkpoint::parse_file_mode(value.value("files", "auto"));
   record.files.mode = mode.value_or(checkpoint::FileMode::kAuto);
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);

@@ -46,6 +46,7 @@ struct Record {
   int64_t interval_ns = 0;  // 0: no interval checkpoints
   uint32_t keep = 0;        // of those made by interval; 0: all
   int64_t started_ns = 0;   // real time
+  std::string image;        // directory of the checkpoint from which it was restarted; empty: from none
   checkpoint::FilePolicy files;
 };
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 
@@ -27,6 +28,11 @@ std::optional<Record> earlier_record(const std::string& name) {
   auto record = load_record(name);
   if (!record.ok()) return {};
   return std::move(record).value();
+}
+
+std::string absolute_path(const std::string& path) {
+  std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+  return real ? real.get() : path;
 }
 
 // The attributes and size that the program knows; `restart`'s own size follows when the program runs, so that
@@ -95,6 +101,7 @@ Result<int> restart(const RestartRequest& request) {
   record.root = NsTid{manifest.root_pid()};
   record.command.assign(manifest.command().begin(), manifest.command().end());
   record.started_ns = clock_ns(CLOCK_REALTIME);
+  record.image = absolute_path(directory);
   // The timer goes on when the same session does; a copy gets one only on demand.
   if (earlier && earlier->name == record.name) {
     record.interval_ns = earlier->interval_ns;

@@ -69,4 +69,7 @@ class SubjectTest(ProgramTest):
         self.assertEqual(self.said(), [])
 
     def checkpoints(self, session="s"):
-        return json.loads(self.box.stasis("list", session, "--json").stdout or "[]")
+        entries = json.loads(self.box.stasis("list", session, "--json").stdout or "[]")
+        for entry in entries:
+            entry.pop("own_bytes", None)  # depends on who else has the same files, also on what was left behind
+        return entries

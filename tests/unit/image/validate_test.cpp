@@ -188,6 +188,25 @@ const Mistake kMistakes[] = {
     {"out of order", [](Manifest& m) { *m.mutable_memories(0)->add_runs() = run(m); }},
     {"what the kernel maps", [](Manifest& m) { mapping(m).set_kind(schema::Mapping::VDSO); }},
     {"no page file", [](Manifest& m) { m.mutable_memories(0)->clear_page_file(); }},
+    {"layer 1, which does not exist", [](Manifest& m) { run(m).set_layer(1); }},
+    {"layer 4294967295, which does not exist", [](Manifest& m) { run(m).set_layer(~0u); }},
+    {"page file ../1/pages is not in the image",
+     [](Manifest& m) { m.mutable_memories(0)->add_layers("../1/pages"); }},
+    {"outside its page file",
+     [](Manifest& m) {
+       m.mutable_memories(0)->add_layers("shared");
+       run(m).set_layer(1);
+       run(m).set_offset(0x1000);
+     }},
+    {"300 layers",
+     [](Manifest& m) {
+       for (int i = 0; i < 300; ++i) m.mutable_shared_memories(0)->add_layers("shared");
+     }},
+    {"layer 2, which does not exist",
+     [](Manifest& m) {
+       segment(m).add_layers("shared");
+       segment(m).mutable_runs(0)->set_layer(2);
+     }},
     {"page file other is not in the image",
      [](Manifest& m) { m.mutable_memories(0)->set_page_file("other"); }},
     {"shared memory 0: run 0", [](Manifest& m) { m.mutable_shared_memories(0)->set_size(0x1000); }},

@@ -1,0 +1,155 @@
+#include "checkpoint/base_image.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+
+#include "kernel/proc.h"
+
+namespace stasis::checkpoint {
+
+namespace {
+
+constexpr std::string_view kSuffix = ".stasis-pages";
+
+// A file of the base's own gets its number, so that no other of the new checkpoint has the same name.
+std::string shared_name(std::string name, bool is_layer, uint32_t base) {
+  if (is_layer) return name;
+  if (name.ends_with(kSuffix)) name.resize(name.size() - kSuffix.size());
+  return fmt::format("{}.{}{}", name, base, kSuffix);
+}
+
+// As the mapping of a program would show it.
+FileOfPages identify(int file) {
+  void* page = ::mmap(nullptr, kPageSize, PROT_READ, MAP_PRIVATE, file, 0);
+  if (page == MAP_FAILED) return {};
+  const auto address = reinterpret_cast<uint64_t>(page);
+  auto seen = kernel::mappings_between(HostTid{::getpid()}, address, address + kPageSize);
+  ::munmap(page, kPageSize);
+  if (!seen.ok() || seen->size() != 1) return {};
+  return {seen->front().device, seen->front().inode};
+}
+
+void add_run(google::protobuf::RepeatedPtrField<schema::PageRun>& runs, const Extent& extent,
+             uint32_t layer) {
+  auto* run = runs.Add();
+  run->set_address(extent.address);
+  run->set_size(extent.size);
+  run->set_offset(extent.offset);
+  run->set_layer(layer);
+}
+
+}  // namespace
+
+std::optional<BaseImage> BaseImage::open(const std::string& directory, image::Writer& writer) {
+  if (directory.empty()) return {};
+  auto image = image::Image::open(directory);
+  if (!image.ok()) return {};
+  return BaseImage(std::move(image).value(), writer);
+}
+
+BaseFile BaseImage::share(const std::string& name) {
+  BaseFile file;
+  const auto* entry = image_.find_file(name);
+  if (entry == nullptr) return file;
+  file.stored = entry->stored();
+  file.name = shared_name(name, entry->origin() != 0, id());
+  const uint32_t origin = entry->origin() != 0 ? entry->origin() : id();
+  if (auto opened = writer_->share_file(file.name, image_, name, origin)) {
+    file.fd = std::move(*opened);
+    file.identity = identify(file.fd.get());
+  }
+  return file;
+}
+
+template <typename Memory>
+BasePages BaseImage::pages_of(const Memory& memory) {
+  BasePages pages;
+  if (memory.runs().empty()) return pages;
+  pages.runs.assign(memory.runs().begin(), memory.runs().end());
+  pages.files.push_back(share(memory.page_file()));
+  for (const auto& layer : memory.layers()) pages.files.push_back(share(layer));
+  return pages;
+}
+
+BasePages BaseImage::of_process(NsTid pid) {
+  const auto& manifest = image_.manifest();
+  for (const auto& process : manifest.processes()) {
+    if (process.pid() == pid.value && process.state() != schema::Process::ZOMBIE)
+      return pages_of(manifest.memories(static_cast<int>(process.memory())));
+  }
+  return {};
+}
+
+// They have nothing lasting by which one could know them, but are found in the same order. What is compared
+// with the wrong one is only written once more.
+BasePages BaseImage::of_shared_memory(int index) {
+  const auto& objects = image_.manifest().shared_memories();
+  return index < objects.size() ? pages_of(objects[index]) : BasePages();
+}
+
+BasePages BaseImage::of_segment(int32_t id) {
+  for (const auto& segment : image_.manifest().system_v().segments()) {
+    if (segment.object().id() == id) return pages_of(segment);
+  }
+  return {};
+}
+
+template <typename Memory>
+void place(const std::vector<Extent>& extents, const BasePages& pages, Memory& memory,
+           image::Writer& writer) {
+  memory.clear_runs();
+  memory.clear_layers();
+  std::map<int, uint32_t> layers;
+  for (const auto& extent : extents) {
+    uint32_t layer = 0;
+    if (extent.file != Extent::kOwn) {
+      auto [known, is_new] = layers.try_emplace(extent.file, memory.layers_size() + 1);
+      if (is_new) memory.add_layers(pages.files[static_cast<size_t>(extent.file)].name);
+      layer = known->second;
+    }
+    add_run(*memory.mutable_runs(), extent, layer);
+  }
+  for (size_t i = 0; i < pages.files.size(); ++i) {
+    if (pages.files[i].fd && !layers.contains(static_cast<int>(i)))
+      writer.drop_shared_file(pages.files[i].name);
+  }
+}
+
+template <typename Memory>
+Result<void> BaseImage::share_pages(BasePages pages, Memory& memory) {
+  if (pages.runs.empty() || memory.runs().empty()) return {};
+  STASIS_TRY(Fd own, open_file(writer_->directory() + "/" + memory.page_file(), O_RDWR));
+  std::vector<Pages> present;
+  for (const auto& run : memory.runs()) {
+    Pages& part = present.emplace_back();
+    part.address = run.address();
+    part.size = run.size();
+  }
+  // In the own file a page is where it is in the object.
+  auto read = [&](uint64_t address, std::span<char> into) {
+    return pread_all(own.get(), into, static_cast<off_t>(address)).ok();
+  };
+  auto extents = compare(find_candidates(present, pages), pages, read, {});
+  drop_wasteful_files(extents, pages);
+  for (auto& extent : extents) {
+    if (extent.file == Extent::kOwn) {
+      extent.offset = extent.address;
+    } else {
+      // Mostly before it has been sent to the disk. Where holes cannot be made it stays, and does no harm.
+      (void)::fallocate(own.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                        static_cast<off_t>(extent.address), static_cast<off_t>(extent.size));
+    }
+  }
+  place(extents, pages, memory, *writer_);
+  return {};
+}
+
+template void place(const std::vector<Extent>&, const BasePages&, schema::Memory&, image::Writer&);
+template Result<void> BaseImage::share_pages(BasePages, schema::SharedMemory&);
+template Result<void> BaseImage::share_pages(BasePages, schema::IpcSegment&);
+
+}  // namespace stasis::checkpoint
