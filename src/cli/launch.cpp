@@ -47,6 +47,7 @@ int run_launch(LaunchOptions& options) {
   if (!limit.ok()) return report(limit.error());
   if (*limit) request.files.limit = **limit;
   if (options.background) request.ground = session::Ground::kBackground;
+  request.announce = [](const std::string& name) { fmt::print("{}\n", name); };
   auto status = session::launch(request);
   if (status.ok()) return *status;
   int code = report(status.error());

@@ -1,11 +1,15 @@
 #include "session/restart.h"
 
+#include <nlohmann/json.hpp>
+
 #include "cli/command_line.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 
 namespace stasis::cli {
 namespace {
+
+using nlohmann::json;
 
 struct RestartOptions {
   session::RestartRequest request;
@@ -14,6 +18,7 @@ struct RestartOptions {
   std::string interval;
   std::optional<uint32_t> keep;
   bool background = false;
+  bool as_json = false;
 };
 
 int run_restart(RestartOptions& options) {
@@ -23,6 +28,17 @@ int run_restart(RestartOptions& options) {
   if (options.files == "copies") request.files = restore::FileUse::kCopies;
   if (options.files == "keep") request.files = restore::FileUse::kKeep;
   if (options.background) request.ground = session::Ground::kBackground;
+  request.announce = [as_json = options.as_json](const session::Restarted& done) {
+    if (!as_json) {
+      fmt::print("{}\n", done.name);
+      return;
+    }
+    const json value = {{"session", done.name},
+                        {"directory", done.directory},
+                        {"processes", done.processes},
+                        {"engine_ns", done.took_ns}};
+    fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
+  };
   if (!options.interval.empty()) {
     auto interval = parse_duration(options.interval);
     if (!interval.ok()) return report(interval.error());
@@ -47,6 +63,8 @@ CLI::App* add_restart(CLI::App& app, int& status) {
   verb->add_option("--store", options->request.store,
                    "Directory for checkpoints (default: where the session has them)");
   verb->add_flag("--background", options->background, "Return when it runs, and print the session's name");
+  verb->add_flag("--json", options->as_json, "Print it as JSON, with how long it took (with --background)")
+      ->needs("--background");
   verb->add_option(
           "--memory", options->memory,
           "mapped: pages come from the image when they are touched, at once for any size; eager: all of them "

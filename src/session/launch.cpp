@@ -91,7 +91,8 @@ Result<int> launch(const LaunchRequest& request) {
     claimed.lock.release();
     return session;
   };
-  return run_session(request.ground, request.interval_ns > 0, record.name, start_it);
+  return run_session(request.ground, request.interval_ns > 0, start_it,
+                     [&request, name = record.name](int64_t) { request.announce(name); });
 }
 
 }  // namespace stasis::session

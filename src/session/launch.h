@@ -1,6 +1,7 @@
 // Starts a program in a session of its own.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct LaunchRequest {
   checkpoint::FilePolicy files;
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
+  std::function<void(const std::string& name)> announce;  // in the background, when the session runs
 };
 
 // The exit code to leave with. See supervisor.h for what happens until then.

@@ -149,7 +149,15 @@ Result<int> restart(const RestartRequest& request) {
     engine.reset();
     return session;
   };
-  return run_session(request.ground, supervised, record.name, start_it);
+  // `plan` is gone by then.
+  Restarted done;
+  done.name = record.name;
+  done.directory = directory;
+  done.processes = static_cast<size_t>(manifest.processes_size());
+  return run_session(request.ground, supervised, start_it, [&](int64_t took_ns) {
+    done.took_ns = took_ns;
+    request.announce(done);
+  });
 }
 
 }  // namespace stasis::session

@@ -11,6 +11,14 @@
 
 namespace stasis::session {
 
+// What a restart in the background tells.
+struct Restarted {
+  std::string name;       // of the session
+  std::string directory;  // of the checkpoint
+  size_t processes = 0;
+  int64_t took_ns = 0;  // from the first thing made until every task was let go
+};
+
 struct RestartRequest {
   std::string what;   // SESSION, SESSION@ID or the directory of a checkpoint
   std::string name;   // of the new session; empty: the one that was saved
@@ -24,6 +32,7 @@ struct RestartRequest {
   std::optional<restore::FileUse> files;
   // While memory is read; done is total when the program is about to run.
   std::function<void(uint64_t done, uint64_t total)> progress;
+  std::function<void(const Restarted&)> announce;  // in the background
 };
 
 // The exit code to leave with. See supervisor.h for what happens until then.

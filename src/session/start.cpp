@@ -9,6 +9,7 @@
 
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/prefault.h"
 #include "session/init.h"
 #include "session/signals.h"
@@ -302,6 +303,7 @@ void block_forwarded_signals() {
 }
 
 Result<RunningSession> start(StartPlan plan) {
+  const int64_t begun_ns = monotonic_ns();
   kernel::host_proc();
   STASIS_TRY(std::string directory, session_directory(plan.record.name));
   auto previous = load_record(plan.record.name);
@@ -338,6 +340,7 @@ Result<RunningSession> start(StartPlan plan) {
   } else {
     STASIS_CHECK(build_beside(plan, parts, streams, session, record));
   }
+  session.took_ns = monotonic_ns() - begun_ns;
   record.accept();
   return session;
 }

@@ -53,7 +53,8 @@ struct StartPlan {
 // What the supervisor has of a session that runs.
 struct RunningSession {
   Record record;
-  Fd exit_pipe;  // gives the wait status of the root process
+  int64_t took_ns = 0;  // from the first thing made until the program was let go
+  Fd exit_pipe;         // gives the wait status of the root process
   // Of a session in the foreground that has a terminal:
   Fd terminal_master;
   Channel terminal_channel;  // says init that somebody reads the master

@@ -231,7 +231,7 @@ void leave_caller() {
   }
   leave_caller();
   let_go_of_inherited_descriptors();
-  if (!caller.send('R').ok()) ::_exit(0);
+  if (!caller.send('R', std::to_string(session->took_ns)).ok()) ::_exit(0);
   caller.close();
   ::_exit(supervise(std::move(session).value()));
 }
@@ -252,11 +252,11 @@ void let_go_of_inherited_descriptors() {
 
 int supervise(RunningSession session) { return Supervisor(std::move(session)).run(); }
 
-Result<int> run_session(Ground ground, bool supervised, std::string name,
-                        std::function<Result<RunningSession>()> start_it) {
+Result<int> run_session(Ground ground, bool supervised, std::function<Result<RunningSession>()> start_it,
+                        const std::function<void(int64_t took_ns)>& announce) {
   if (ground == Ground::kBackground && !supervised) {
     STASIS_TRY(RunningSession session, start_it());
-    fmt::print("{}\n", name);
+    announce(session.took_ns);
     return 0;
   }
   if (ground == Ground::kForeground) {
@@ -283,7 +283,7 @@ Result<int> run_session(Ground ground, bool supervised, std::string name,
   }
   ends.second.close();
   STASIS_TRY(std::string ready, ends.first.expect('R'));
-  fmt::print("{}\n", name);
+  announce(std::stoll(ready));
   return 0;
 }
 

@@ -16,9 +16,9 @@ int supervise(RunningSession session);
 void let_go_of_inherited_descriptors();
 
 // Runs `start_it` and then supervises in the foreground. In the background returns 0 as soon as the session
-// runs, and prints its `name`; when it is to be `supervised` all the same, by a new process that has left our
-// terminal.
-Result<int> run_session(Ground ground, bool supervised, std::string name,
-                        std::function<Result<RunningSession>()> start_it);
+// runs, after `announce`, which is told how long the start took (RunningSession::took_ns); when it is to be
+// `supervised` all the same, by a new process that has left our terminal.
+Result<int> run_session(Ground ground, bool supervised, std::function<Result<RunningSession>()> start_it,
+                        const std::function<void(int64_t took_ns)>& announce);
 
 }  // namespace stasis::session

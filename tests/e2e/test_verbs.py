@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 import unittest
 
 from harness import ProgramTest, wait_for
@@ -136,6 +137,20 @@ class Verbs(ProgramTest):
         self.checkpoint("--full")
         results = json.loads(self.exits(DAMAGED, "verify", "s@1", "s@2", "s@3", "--json").stdout)
         self.assertEqual([result["ok"] for result in results], [False, True, False])
+
+    def test_restart_says_what_it_did(self):
+        self.box.stasis("checkpoint", "s", "--stop")
+        self.exits(USAGE, "restart", "s", "--json")  # in the foreground the output is the program's
+        for timer in [], ["--interval", "1h"]:
+            begun = time.monotonic()
+            said = json.loads(self.box.stasis("restart", "s", "--background", "--json", *timer).stdout)
+            took = (time.monotonic() - begun) * 1e9
+            self.assertEqual((said["session"], said["processes"]), ("s", 2))
+            self.assertEqual(said["directory"], self.list()[-1]["directory"])
+            self.assertTrue(0 < said["engine_ns"] < took, said)
+            self.assertEqual(len(self.box.session("s")["processes"]), 2)
+            self.box.stasis("signal", "s", "KILL", "--all")
+            self.box.assert_gone("s")
 
     def test_list_says_what_is_unusable(self):
         entry = self.checkpoint()
