@@ -1,6 +1,6 @@
 // The only program of a Linux guest, its init: prints "TICK n ..." to the console, and looks at each tick whether all it
 // has is still so: random numbers in memory, a counter on another processor, a counter on the disk, a server on the network.
-// Words on the kernel's command line: fill=MB, tickms=N, net.
+// Words on the kernel's command line: fill=MB, tickms=N, check=N (memory, at every so many ticks), disk, net.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -131,6 +131,7 @@ int main(void) {
   }
   printf("INIT processors=%ld disk=%s\n", processors, disk >= 0 ? "yes" : "no");
 
+  const uint64_t check = (uint64_t)number_of("check=", 5);
   for (uint64_t n = 0;; ++n) {
     const char* on_disk = "";
     if (disk >= 0) {
@@ -139,10 +140,10 @@ int main(void) {
       if (pwrite(disk, sector, 4096, 1 << 20) != 4096) on_disk = " DISK BAD";
     }
     uint64_t now = 0;
-    if (n % 5 == 0)
+    if (n % check == 0)
       for (size_t i = 0; i < words; ++i) now += memory[i];
     printf("TICK %lu other=%lu%s%s\n", n, other_processor, on_disk,
-           n % 5 ? "" : now == sum ? " MEMORY OK" : " MEMORY BAD");
+           n % check ? "" : now == sum ? " MEMORY OK" : " MEMORY BAD");
     struct timespec pause = {0, number_of("tickms=", 100) * 1000000};
     nanosleep(&pause, NULL);
   }
