@@ -143,7 +143,10 @@ class Pruner {
       }
     }
     schema::Manifest manifest = image.manifest();
-    STASIS_CHECK(writer.replace(manifest));
+    auto replaced = writer.replace(manifest, image);
+    if (!replaced.ok() && replaced.error().code == ErrorCode::kNotFound)
+      return {};  // nobody needs it any more
+    STASIS_CHECK(std::move(replaced));
     for (auto& [file, name] : renewed) {
       file->new_directory = image.directory();
       file->new_name = name;

@@ -133,6 +133,13 @@ bool Image::link_file(const std::string& name, int directory, const std::string&
   return linkat(directory_fd_.get(), name.c_str(), directory, new_name.c_str(), 0) == 0;
 }
 
+bool Image::is_entry(int directory, const std::string& name) const {
+  struct stat ours, there;
+  return fstat(directory_fd_.get(), &ours) == 0 &&
+         fstatat(directory, name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 && ours.st_ino == there.st_ino &&
+         ours.st_dev == there.st_dev;
+}
+
 Result<Fd> Image::open_file(const std::string& name) const {
   const std::string path = directory_ + "/" + name;
   const schema::ImageFile* entry = find_file(name);

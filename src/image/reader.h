@@ -30,6 +30,9 @@ class Image {
   // A second name for the file, in another directory of the same file system. Fails with errno set.
   bool link_file(const std::string& name, int directory, const std::string& new_name) const;
 
+  // Whether the entry of that directory is this very checkpoint, and not another that has got its number.
+  bool is_entry(int directory, const std::string& name) const;
+
   // Bytes of all files, as verify() counts them, and the bytes on the disk.
   uint64_t logical_size() const;
   uint64_t stored_size() const;

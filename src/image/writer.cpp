@@ -234,21 +234,27 @@ Result<void> Writer::State::finish_files(schema::Manifest& manifest) {
   return {};
 }
 
-Result<void> Writer::replace(schema::Manifest& manifest) {
+Result<void> Writer::replace(schema::Manifest& manifest, const Image& old) {
   State& state = *state_;
   STASIS_CHECK(state.finish_files(manifest));
   STASIS_CHECK(state.write_manifest(encode_manifest(manifest)));
   if (fsync(state.directory.get()) != 0) return write_error("write checkpoint", state.path, errno);
+  const int store = state.store.get();
   const std::string number = fmt::format("{}", manifest.id());
-  if (renameat2(state.store.get(), state.name.c_str(), state.store.get(), number.c_str(), RENAME_EXCHANGE) !=
-      0) {
-    Error error = write_error("replace checkpoint", state.store_path + "/" + number, errno);
+  const std::string what = state.store_path + "/" + number;
+  auto exchange = [&] {
+    return renameat2(store, state.name.c_str(), store, number.c_str(), RENAME_EXCHANGE) == 0;
+  };
+  const Error gone{"replace checkpoint", what, "it was removed meanwhile", {}, ErrorCode::kNotFound};
+  if (!old.is_entry(store, number)) return gone;
+  if (!exchange()) {
+    Error error = write_error("replace checkpoint", what, errno);
     if (errno == EINVAL || errno == ENOSYS) error.code = ErrorCode::kUnsupported;
     return error;
   }
   // What has our name now is the old one: it goes with us, or, should we be killed, with the next writer.
-  if (fsync(state.store.get()) != 0)
-    return write_error("replace checkpoint", state.store_path + "/" + number, errno);
+  if (!old.is_entry(store, state.name) && exchange()) return gone;
+  if (fsync(store) != 0) return write_error("replace checkpoint", what, errno);
   return {};
 }
 

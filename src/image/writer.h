@@ -60,9 +60,11 @@ class Writer {
   // manifest back, and renames the directory to the next free number. Files must not change any more. After
   // an Error nothing is published.
   Result<Published> publish(schema::Manifest& manifest);
-  // The same, into the place of the published checkpoint that has the id of the manifest and is removed. The
-  // two change places at once. kUnsupported where the file system cannot do that.
-  Result<void> replace(schema::Manifest& manifest);
+  // The same, into the place of the published checkpoint `old`, whose id the manifest has and which is
+  // removed. The two change places at once. kUnsupported where the file system cannot do that; kNotFound, and
+  // nothing is changed, when `old` is not there any more: the newest may have been removed, and another have
+  // its number.
+  Result<void> replace(schema::Manifest& manifest, const Image& old);
 
   // Where the files are now.
   const std::string& directory() const;

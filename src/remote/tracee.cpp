@@ -164,7 +164,7 @@ Result<std::optional<Stop>> Tracee::wait_until(int64_t deadline_ns) const {
       if (pid < 0) return error("wait for");
       int64_t left = deadline_ns - monotonic_ns();
       if (left <= 0) return std::optional<Stop>();
-      timespec time = {left / 1'000'000'000, left % 1'000'000'000};
+      timespec time = to_timespec(left);
       ::sigtimedwait(&child, nullptr, &time);
     }
   }();

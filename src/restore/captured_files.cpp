@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "base/clock.h"
 #include "image/blocks.h"
 #include "image/directory.h"
 #include "resource/content.h"
@@ -90,7 +91,7 @@ bool others_write(const std::string& path) {
 }
 
 void set_modified(int fd, int64_t modified_ns) {
-  const timespec times[2] = {{0, UTIME_OMIT}, {modified_ns / 1'000'000'000, modified_ns % 1'000'000'000}};
+  const timespec times[2] = {{0, UTIME_OMIT}, to_timespec(modified_ns)};
   ::futimens(fd, times);
 }
 

@@ -15,6 +15,7 @@ namespace stasis::restore {
 
 // Builds one process, in steps that the tree takes together: what a step needs of other processes exists when
 // it comes.
+// tasks.cpp has the steps; task_threads.cpp what is done for single threads.
 class TaskBuilder {
   using Batch = remote::Batch;
 
@@ -56,7 +57,10 @@ class TaskBuilder {
   void add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const;
   void add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const;
   Result<void> check(const Batch& batch, const ThreadState& thread, const Optional& optional) const;
+  static remote::Registers recorded_registers(const schema::Thread& thread);
   Result<void> set_threads();
+  // Ends and stops of children while the tree was made are not news to the program.
+  static void add_forgetting(Batch& batch);
   Result<void> queue_signals(ThreadState& thread, bool shared);
   Result<void> prime_sleeps();
   Result<void> begin_sleep(ThreadState& thread, const remote::Executor& executor);

@@ -48,26 +48,23 @@ class BorrowedStreams {
   BorrowedStreams() = default;
   BorrowedStreams(const BorrowedStreams&) = delete;
   BorrowedStreams& operator=(const BorrowedStreams&) = delete;
-  ~BorrowedStreams() { exchange_back(); }
+  ~BorrowedStreams() {
+    for (int fd = 0; fd < 3; ++fd)
+      if (own_[fd]) ::dup2(own_[fd].get(), fd);
+  }
 
-  // While `use` is called our own are in place.
-  void with_own(const std::function<void()>& use) {
-    if (own_[2]) exchange(2);
+  // While `use` is called messages go where our own do.
+  void with_own_messages(const std::function<void()>& use) {
+    if (own_[2]) exchange_messages();
     use();
-    if (own_[2]) exchange(2);
+    if (own_[2]) exchange_messages();
   }
 
  private:
-  void exchange(int fd) {
-    Fd other(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
-    ::dup2(own_[fd].get(), fd);
-    own_[fd] = std::move(other);
-  }
-  void exchange_back() {
-    for (int fd = 0; fd < 3; ++fd) {
-      if (own_[fd]) ::dup2(own_[fd].get(), fd);
-      own_[fd].reset();
-    }
+  void exchange_messages() {
+    Fd other(::fcntl(2, F_DUPFD_CLOEXEC, 3));
+    ::dup2(own_[2].get(), 2);
+    own_[2] = std::move(other);
   }
   Fd own_[3];
 };
@@ -128,8 +125,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
     channel.send_error(built.error());
     ::_exit(1);
   }
-  // The supervisor may be gone; the program is not.
-  if (!channel.send('R').ok()) ::_exit(0);
+  (void)channel.send('R').ok();  // the supervisor may be gone; the program is not
   ::_exit(0);
 }
 
@@ -260,7 +256,7 @@ Result<void> build_here(StartPlan& plan, BuilderParts& parts, const StandardStre
     return {};
   };
   reports.read = [&](uint64_t bytes) {
-    if (plan.read) borrowed.with_own([&] { plan.read(bytes); });
+    if (plan.read) borrowed.with_own_messages([&] { plan.read(bytes); });
   };
   // Whoever wants to end the command ends the session with it, or comes too late.
   sigset_t before;

@@ -31,11 +31,10 @@ CASE(thread_local_data) {
   for (auto t : threads) CHECK_EQ(pthread_join(t, nullptr), 0);
 }
 
-CASE(many) {
+// Threads that know what is on their stack, and say so when they may `go`.
+static void start_crowd(pthread_t* threads, int count) {
   static int alive;
-  constexpr int kCount = 100;
-  pthread_t threads[kCount];
-  for (int i = 0; i < kCount; ++i) {
+  for (int i = 0; i < count; ++i) {
     threads[i] = subject::thread([=] {
       uint64_t on_stack[64];
       subject::fill(on_stack, sizeof on_stack, i);
@@ -44,7 +43,12 @@ CASE(many) {
       CHECK_EQ(subject::differs(on_stack, sizeof on_stack, i), -1);
     });
   }
-  while (__atomic_load_n(&alive, __ATOMIC_SEQ_CST) < kCount) subject::pass(1);
+  while (__atomic_load_n(&alive, __ATOMIC_SEQ_CST) < count) subject::pass(1);
+}
+
+CASE(many) {
+  pthread_t threads[100];
+  start_crowd(threads, 100);
   subject::hold();
   for (auto t : threads) CHECK_EQ(pthread_join(t, nullptr), 0);
 }
@@ -97,25 +101,9 @@ CASE(affinity) {
 // Nothing that is writable may be executable: the engine has to do without such memory of its own.
 CASE(without_writable_code) {
   constexpr int kSetDenyWriteExecute = 65, kGetDenyWriteExecute = 66;
-  static int alive;
-  constexpr int kCount = 5;
-  pthread_t threads[kCount];
-  cpu_set_t before;
-  MUST(sched_getaffinity(0, sizeof before, &before) == 0);
-  for (int i = 0; i < kCount; ++i) {
-    threads[i] = subject::thread([=] {
-      uint64_t on_stack[64];
-      subject::fill(on_stack, sizeof on_stack, i);
-      __atomic_add_fetch(&alive, 1, __ATOMIC_SEQ_CST);
-      subject::await("go", 20);
-      CHECK_EQ(subject::differs(on_stack, sizeof on_stack, i), -1);
-      cpu_set_t now;
-      CHECK_EQ(sched_getaffinity(0, sizeof now, &now), 0);
-      CHECK(CPU_EQUAL(&now, &before));
-    });
-  }
+  pthread_t threads[5];
+  start_crowd(threads, 5);
   if (prctl(kSetDenyWriteExecute, 1, 0, 0, 0) != 0) SKIP("this kernel cannot forbid it");
-  while (__atomic_load_n(&alive, __ATOMIC_SEQ_CST) < kCount) subject::pass(1);
   subject::hold();
   CHECK_EQ(prctl(kGetDenyWriteExecute, 0, 0, 0, 0), 1);
   void* both = mmap(nullptr, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

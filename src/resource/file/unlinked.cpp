@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "resource/content.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
@@ -105,7 +106,7 @@ Result<void> UnlinkedFileKind::fill(const Record& record, int, Making& context) 
   STASIS_TRY(auto message, unpack<schema::File>(record));
   int object = context.shared_objects()[object_key(message)].get();
   if (fchmod(object, message.mode() & 07777) < 0) return cannot_make(record, "fchmod");
-  timespec modified = {message.modified_ns() / 1'000'000'000, message.modified_ns() % 1'000'000'000};
+  timespec modified = to_timespec(message.modified_ns());
   timespec times[2] = {{0, UTIME_OMIT}, modified};
   if (futimens(object, times) < 0) return cannot_make(record, "futimens");
   return {};

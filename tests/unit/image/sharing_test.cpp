@@ -161,5 +161,26 @@ TEST(Prune, FreesWhatNobodyNeeds) {
   }
 }
 
+// The newest one may be removed while it is written anew, and the next checkpoint has its number then.
+TEST(Sharing, AnotherCheckpointWithTheSameNumberIsNotReplaced) {
+  TemporaryDirectory store;
+  const std::string session = store.path() + "/sample";
+  auto made = write_shared(session);
+  auto old = Image::open(made.second);
+  ASSERT_TRUE(old.ok());
+  auto writer = Writer::create(session);
+  ASSERT_TRUE(writer.ok());
+  for (const auto& file : old->manifest().files())
+    ASSERT_TRUE(writer->share_file(file.name(), *old, file.name(), file.origin()).has_value());
+  schema::Manifest manifest = old->manifest();
+  ASSERT_TRUE(remove(made.second).ok());
+  EXPECT_EQ(writer->replace(manifest, *old).error().code, ErrorCode::kNotFound);
+  ASSERT_EQ(write_sample(session), made.second);
+  EXPECT_EQ(writer->replace(manifest, *old).error().code, ErrorCode::kNotFound);
+  auto newer = Image::open(made.second);
+  ASSERT_TRUE(newer.ok());
+  EXPECT_EQ(newer->manifest().base(), 0u);
+}
+
 }  // namespace
 }  // namespace stasis::image

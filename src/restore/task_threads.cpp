@@ -1,0 +1,312 @@
+// What TaskBuilder does for single threads.
+#include <linux/capability.h>
+#include <linux/ioprio.h>
+#include <linux/sched.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+#include "base/clock.h"
+#include "restore/clone.h"
+#include "restore/tasks.h"
+
+namespace stasis::restore {
+
+using remote::Batch;
+using remote::in_restartable_sleep;
+using remote::Registers;
+using remote::Stop;
+
+namespace {
+
+void set_scheduling(HostTid task, const schema::Thread& record) {
+  pid_t host = task.value;
+  struct {
+    uint32_t size = 48;
+    uint32_t policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime = 0, deadline = 0, period = 0;
+  } scheduling = {};
+  scheduling.size = sizeof scheduling;
+  scheduling.policy = static_cast<uint32_t>(record.policy());
+  scheduling.flags = record.sched_flags();
+  scheduling.nice = record.nice();
+  scheduling.priority = record.priority();
+  // Rights over scheduling are the host's: without them the program runs with what it may have.
+  ::syscall(SYS_sched_setattr, host, &scheduling, 0);
+  // Policies without a nice value keep one all the same, for when they are left.
+  ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
+  if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
+}
+
+// Whether there is room in a thread's station for all that is to be done.
+bool fits_station(const schema::Thread& thread) {
+  constexpr int kMostGroups = 1000;
+  return thread.pending().empty() && thread.credentials().groups_size() <= kMostGroups;
+}
+
+}  // namespace
+
+Registers TaskBuilder::recorded_registers(const schema::Thread& thread) {
+  Registers registers;
+  std::memcpy(&registers, thread.registers().data(), sizeof registers);
+  return registers;
+}
+
+void TaskBuilder::add_forgetting(Batch& batch) {
+  uint64_t set = batch.put_object<uint64_t>(uint64_t{1} << (SIGCHLD - 1));
+  uint64_t no_time = batch.put_object(timespec{});
+  for (int i = 0; i < 2; ++i) batch.call(SYS_rt_sigtimedwait, {set, 0, no_time, 8});
+}
+
+Result<void> TaskBuilder::make_threads() {
+  threads_.push_back({skeleton_, &process_.threads(0)});
+  constexpr int kAtOnce = 256;
+  for (int first = 1; first < process_.threads_size(); first += kAtOnce) {
+    int last = std::min(first + kAtOnce, process_.threads_size());
+    Batch batch = skeleton_.batch();
+    for (int i = first; i < last; ++i) {
+      const auto& thread = process_.threads(i);
+      CloneRequest request;
+      request.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+                      CLONE_PTRACE | CLONE_CHILD_CLEARTID;
+      request.child_tid = thread.clear_tid_address();
+      add_clone(batch, request, NsTid{thread.tid()});
+    }
+    STASIS_CHECK(skeleton_.run_checked(batch, "make threads"));
+    std::vector<NsTid> expected;
+    for (int i = first; i < last; ++i) expected.push_back(NsTid{process_.threads(i).tid()});
+    STASIS_TRY(auto born, await_births(session_, expected));
+    for (int i = first; i < last; ++i) {
+      NsTid number{process_.threads(i).tid()};
+      threads_.push_back({skeleton_.thread(born.at(number.value), number), &process_.threads(i)});
+    }
+  }
+  return set_threads();
+}
+
+Result<void> TaskBuilder::check(const Batch& batch, const ThreadState& thread,
+                                const Optional& optional) const {
+  return check_batch(batch, thread.skeleton.ns_pid(), "set up a thread", [&](size_t index, int) {
+    return std::find(optional.begin(), optional.end(), index) != optional.end();
+  });
+}
+
+// The leader's rights and signals come at the very end.
+Result<void> TaskBuilder::set_threads() {
+  STASIS_CHECK(skeleton_.prepare());
+  Batch batch = skeleton_.batch();
+  Optional optional;
+  add_settings(batch, threads_.front(), optional);
+  STASIS_CHECK(skeleton_.run(batch));
+  STASIS_CHECK(check(batch, threads_.front(), optional));
+  set_scheduling(skeleton_.pid(), *threads_.front().record);
+
+  std::vector<remote::ThreadJob> jobs;
+  std::vector<Optional> tolerated(threads_.size());
+  for (size_t i = 1; i < threads_.size(); ++i) {
+    ThreadState& thread = threads_[i];
+    jobs.push_back({.thread = thread.skeleton.task(),
+                    .context = thread.skeleton.context(),
+                    .ask =
+                        [this, i, &thread, &tolerated](Batch& calls) {
+                          add_settings(calls, thread, tolerated[i]);
+                          if (fits_station(*thread.record)) add_credentials(calls, thread, tolerated[i]);
+                        },
+                    .take = [this, i, &thread, &tolerated](const Batch& calls) -> Result<void> {
+                      set_scheduling(thread.skeleton.pid(), *thread.record);
+                      return check(calls, thread, tolerated[i]);
+                    }});
+  }
+  STASIS_CHECK(area_.stations(skeleton_.executor()).run(skeleton_.pid(), jobs));
+  for (size_t i = 1; i < threads_.size(); ++i) {
+    ThreadState& thread = threads_[i];
+    if (fits_station(*thread.record)) continue;
+    STASIS_CHECK(thread.skeleton.prepare());
+    STASIS_CHECK(queue_signals(thread, false));
+    Batch rights = thread.skeleton.batch();
+    optional.clear();
+    add_credentials(rights, thread, optional);
+    STASIS_CHECK(thread.skeleton.run(rights));
+    STASIS_CHECK(check(rights, thread, optional));
+  }
+  return {};
+}
+
+void TaskBuilder::add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const {
+  const auto& record = *thread.record;
+  batch.call(SYS_set_tid_address, {record.clear_tid_address()});
+  if (record.robust_list_size() != 0)
+    batch.call(SYS_set_robust_list, {record.robust_list(), record.robust_list_size()});
+  if (record.rseq_address() != 0) {
+    batch.call(SYS_rseq, {record.rseq_address(), record.rseq_size(), 0, record.rseq_signature()});
+  }
+  stack_t stack = {};
+  stack.ss_sp = reinterpret_cast<void*>(record.altstack_base());
+  stack.ss_flags = static_cast<int>(record.altstack_flags());
+  stack.ss_size = record.altstack_size();
+  // The task has the scratch area nowhere near a stack, so that the kernel does not think it is running on
+  // this one.
+  if (stack.ss_size != 0) batch.call(SYS_sigaltstack, {batch.put_object(stack), 0});
+  batch.call(SYS_prctl, {PR_SET_NAME, batch.put({record.name().c_str(), record.name().size() + 1})});
+  if (record.timer_slack_ns() != 0) batch.call(SYS_prctl, {PR_SET_TIMERSLACK, record.timer_slack_ns()});
+  if (record.machine_check_policy() != 0) {
+    optional.push_back(batch.call(
+        SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, record.machine_check_policy() - uint64_t{1}, 0, 0}));
+  }
+}
+
+Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
+  const auto& pending = shared ? process_.shared_pending() : thread.record->pending();
+  Batch batch = thread.skeleton.batch();
+  if (shared) {
+    add_forgetting(batch);
+    STASIS_CHECK(thread.skeleton.run(batch));
+    batch.clear();
+  }
+  for (const auto& signal : pending) {
+    if (!batch.fits(1, 256)) {
+      STASIS_CHECK(thread.skeleton.run_checked(batch, "queue signals"));
+      batch.clear();
+    }
+    int number = 0;
+    std::memcpy(&number, signal.info().data(), sizeof number);
+    uint64_t info = batch.put(signal.info());
+    // A task may send itself any siginfo; from outside the kernel would not let us fake the sender.
+    if (shared) {
+      batch.call(SYS_rt_sigqueueinfo,
+                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(number), info});
+    } else {
+      batch.call(SYS_rt_tgsigqueueinfo,
+                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(thread.record->tid()),
+                  static_cast<uint64_t>(number), info});
+    }
+  }
+  if (batch.empty()) return {};
+  return thread.skeleton.run_checked(batch, "queue signals");
+}
+
+void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const {
+  const auto& wanted = thread.record->credentials();
+  if (wanted.uids_size() != 4 || wanted.gids_size() != 4) return;
+  if (!user_namespace_) {
+    std::string groups;
+    for (uint32_t group : wanted.groups()) groups.append(reinterpret_cast<const char*>(&group), sizeof group);
+    uint64_t address = batch.put(groups);
+    batch.call(SYS_setgroups, {static_cast<uint64_t>(wanted.groups_size()), address});
+    // Capabilities must outlive the change of user until they are set below.
+    batch.call(SYS_prctl, {PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP});
+    batch.call(SYS_setresgid, {wanted.gids(0), wanted.gids(1), wanted.gids(2)});
+    batch.call(SYS_setresuid, {wanted.uids(0), wanted.uids(1), wanted.uids(2)});
+    batch.call(SYS_setfsgid, {wanted.gids(3)});
+    batch.call(SYS_setfsuid, {wanted.uids(3)});
+  }
+  for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
+    if ((wanted.bounding() >> capability & 1) == 0) {
+      optional.push_back(batch.call(SYS_prctl, {PR_CAPBSET_DROP, capability}));
+    }
+  }
+  batch.call(SYS_prctl, {PR_SET_SECUREBITS, wanted.securebits()});
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  for (int half = 0; half < 2; ++half) {
+    data[half].inheritable = static_cast<uint32_t>(wanted.inheritable() >> (32 * half));
+    data[half].permitted = static_cast<uint32_t>(wanted.permitted() >> (32 * half));
+    data[half].effective = static_cast<uint32_t>(wanted.effective() >> (32 * half));
+  }
+  batch.call(SYS_capset, {batch.put_object(header), batch.put_object(data)});
+  for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
+    if ((wanted.ambient() >> capability & 1) != 0) {
+      optional.push_back(batch.call(SYS_prctl, {PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0}));
+    }
+  }
+  if (wanted.no_new_privs()) batch.call(SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
+  // A change of credentials makes the kernel forget these two.
+  if (thread.record->parent_death_signal() != 0) {
+    batch.call(SYS_prctl, {PR_SET_PDEATHSIG, thread.record->parent_death_signal()});
+  }
+  if (&thread == threads_.data()) {
+    optional.push_back(
+        batch.call(SYS_prctl, {PR_SET_DUMPABLE, process_.dumpable() == 1 ? uint64_t{1} : uint64_t{0}}));
+  }
+}
+
+// The kernel keeps the deadline of an interrupted sleep where only it can write. So the thread begins the
+// sleep anew, with the time that was left, and is interrupted: then the kernel has the deadline, and goes on
+// by itself.
+Result<void> TaskBuilder::prime_sleeps() {
+  std::vector<ThreadState*> sleepers;
+  for (auto& thread : threads_) {
+    if (thread.record->sleep_left_ns() >= 0 && in_restartable_sleep(recorded_registers(*thread.record)))
+      sleepers.push_back(&thread);
+  }
+  if (sleepers.empty()) return {};
+  const remote::Stations stations = area_.stations(skeleton_.executor());
+  for (size_t first = 0; first < sleepers.size(); first += stations.size()) {
+    const size_t last = std::min(first + stations.size(), sleepers.size());
+    for (size_t i = first; i < last; ++i) STASIS_CHECK(begin_sleep(*sleepers[i], stations.at(i - first)));
+    for (size_t i = first; i < last; ++i) STASIS_CHECK(interrupt_sleep(*sleepers[i], stations.at(i - first)));
+  }
+  return {};
+}
+
+Result<void> TaskBuilder::begin_sleep(ThreadState& thread, const remote::Executor& executor) {
+  Registers registers = recorded_registers(*thread.record);
+  Batch batch(executor.scratch());
+  int64_t left = std::max<int64_t>(thread.record->sleep_left_ns(), 1000);
+  uint64_t time = batch.put_object(to_timespec(left));
+  switch (static_cast<long>(registers.orig_rax)) {
+    case SYS_nanosleep:
+      batch.call(SYS_nanosleep, {time, registers.rsi});
+      break;
+    case SYS_clock_nanosleep:
+      batch.call(SYS_clock_nanosleep, {registers.rdi, registers.rsi, time, registers.r10});
+      break;
+    case SYS_poll:
+      batch.call(SYS_poll,
+                 {registers.rdi, registers.rsi, static_cast<uint64_t>((left + 999'999) / 1'000'000)});
+      break;
+    case SYS_futex:
+      batch.call(SYS_futex, {registers.rdi, registers.rsi, registers.rdx, time, registers.r8, registers.r9});
+      break;
+    default:
+      return {};
+  }
+  STASIS_CHECK(executor.install(skeleton_.pid(), thread.skeleton.context(), {.unmap_scratch = false}));
+  thread.deadline_ns = monotonic_ns() + left;
+  return executor.start(thread.skeleton.task(), thread.skeleton.context(), batch);
+}
+
+Result<void> TaskBuilder::interrupt_sleep(ThreadState& thread, const remote::Executor& executor) {
+  if (thread.deadline_ns == 0) return {};
+  const uint64_t number = recorded_registers(*thread.record).orig_rax;
+  remote::Tracee task = thread.skeleton.task();
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    STASIS_CHECK(task.interrupt());
+    STASIS_TRY(auto stop, task.wait());
+    if (stop->kind == Stop::Kind::kInterrupt) {
+      STASIS_TRY(Registers now, task.registers());
+      if (in_restartable_sleep(now) && now.orig_rax == number) {
+        thread.primed = true;
+        return {};
+      }
+    }
+    // Its time was up, or what it waited for is there: then it reissues the whole call and sees that, too.
+    STASIS_TRY(bool ended, executor.advance(task, thread.skeleton.context(), *stop));
+    if (ended) return {};
+    timespec moment{0, 20'000};
+    ::nanosleep(&moment, nullptr);
+  }
+  return {};
+}
+
+}  // namespace stasis::restore
