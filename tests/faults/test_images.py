@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Images that are damaged, in the way of a full disk, not ours, or not to be written: an error that says what is
 wrong, never a crash, and the program and the last good checkpoint as they were."""
+import contextlib
 import os
 import pathlib
 import random
@@ -168,6 +169,22 @@ class NoRoom(SubjectTest):
         self.box.stasis("verify", usable[-1]["directory"])
         self.assertNotEqual(self.box.stasis("checkpoint", "s", "--stop", "--full", check=False).returncode, 0)
         self.assert_lives("a --stop that failed")  # what could not be saved must not be killed
+
+        # Not even what has changed goes in; the page files that it would have shared are as they were.
+        filler = store / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        done = self.box.stasis("checkpoint", "s", check=False)
+        self.assert_harmless(done)
+        self.assertRegex(done.stderr, "(?i)space")
+        self.assertEqual([e for e in self.checkpoints() if e["usable"]], good)
+        self.box.stasis("verify", good[-1]["directory"])
+        filler.unlink()
+        self.box.stasis("checkpoint", "s")
+        newest = self.checkpoints()[-1]
+        self.assertEqual(newest["base"], good[-1]["id"])
+        self.box.stasis("verify", newest["directory"])
         self.verify_in_the_end()
 
     def test_store_may_not_be_written(self):
