@@ -19,7 +19,6 @@
 
 namespace stasis::restore {
 
-using remote::Batch;
 using remote::in_restartable_sleep;
 using remote::Registers;
 using remote::Stop;
