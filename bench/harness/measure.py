@@ -6,7 +6,7 @@ import subprocess
 import time
 
 from .state import State, Timeout
-from .tools import Failed, log
+from .tools import Failed, log, processes_of, timed
 
 WORK_TIMES = 5  # portions of work per way, in turns with a native process
 QUIET_SECONDS = 0.5  # how long the ticks are watched with nothing going on, to know the noise
@@ -45,9 +45,10 @@ def tree_mib(path):
 
 
 class Bench:
-    def __init__(self, host, workload, tools, rounds):
+    def __init__(self, host, workload, floor, tools, rounds):
         self.host = host
         self.workload = workload
+        self.floor = floor
         self.tools = tools
         self.rounds = rounds
 
@@ -96,6 +97,12 @@ class Bench:
             time.sleep(QUIET_SECONDS)
             one["quiet_ms"] = state.largest_gap_ms()
             one["fork_ms"] = state.fork_ms()
+            state.new_epoch()
+            state.wait_epoch()
+            subprocess.run([self.floor, "stop", *map(str, processes_of(self.workload, state.path))], check=True)
+            state.wait_ticks()
+            one["floor_pause_ms"] = state.largest_gap_ms()
+            one["floor_start_ms"] = self.floor_start_ms(row)
 
             state.new_epoch()
             state.wait_epoch()
@@ -132,6 +139,11 @@ class Bench:
             return one
         finally:
             self.clean(tool, handle, state, image)
+
+    def floor_start_ms(self, row):
+        words = [self.floor, "start", "--threads", row.threads, "--children", row.children]
+        result = timed(self.workload, words, self.host.images / "floor.log", self.host.user)
+        return (int(result["output"]) - result["start"]) / 1e6
 
     def clean(self, tool, handle, state, image):
         try:

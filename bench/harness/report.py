@@ -84,6 +84,21 @@ def restart_table(rows):
                                       "CRIU: until every thread ticks", "its whole command"], lines)
 
 
+def floor_table(rows):
+    lines = []
+    for row in rows:
+        s = row["samples"]
+        floor = values(s, "stasis", "floor_pause_ms")
+        if floor:
+            lines.append([row["title"], cell(floor), cell(ratios(s, ("stasis", "pause_ms"), ("stasis", "floor_pause_ms"))),
+                          cell(values(s, "stasis", "floor_start_ms")),
+                          cell(ratios(s, ("stasis", "restart_ms"), ("stasis", "floor_start_ms")))])
+    if not lines:
+        return ""
+    return "### What the kernel alone needs for so many tasks, with nothing in them\n\n" + table(
+        ["ms", "stop, fork and let go", "pause / that", "create them bare", "restart / that"], lines)
+
+
 def rss_table(rows):
     lines = []
     for row in rows:
@@ -120,11 +135,14 @@ class Bars:
         self.samples = {row["row"]: row["samples"] for row in rows}
         self.lines = []
 
-    def add(self, row, what, limit, measured):
+    def add(self, row, what, limit, measured, floor=()):
+        """`floor`: what the kernel alone needs for it; a bar below cannot be met on this machine."""
         if measured:
             middle = statistics.median(measured)
             best = min(measured)
             verdict = "yes" if middle <= limit else ("at best" if best <= limit else "**no**")
+            if middle > limit and floor and statistics.median(floor) > limit:
+                verdict = f"not possible: the kernel alone needs {cell(floor)}"
             self.lines.append([row.title, what, number(limit), cell(measured), verdict])
 
     def median(self, row_name, *path):
@@ -138,7 +156,7 @@ class Bars:
                 continue
             pauses, restarts = values(s, "stasis", "pause_ms"), values(s, "stasis", "restart_ms")
             if row.pause_ms:
-                self.add(row, "pause, ms", row.pause_ms, pauses)
+                self.add(row, "pause, ms", row.pause_ms, pauses, values(s, "stasis", "floor_pause_ms"))
             if "fork" in row.bars:
                 excess = [sample["stasis"]["pause_ms"] - 1.5 * sample["stasis"]["fork_ms"] for sample in s if "stasis" in sample]
                 self.add(row, "pause - 1.5 x bare fork, ms", 5, excess)
@@ -150,7 +168,8 @@ class Bars:
             if "engine" in row.bars:
                 self.add(row, "restart inside the engine, ms", 6, values(s, "stasis", "restart_engine", "engine_ms"))
             if row.restart_ms:
-                self.add(row, "restart until every thread ticks, ms", row.restart_ms, restarts)
+                self.add(row, "restart until every thread ticks, ms", row.restart_ms, restarts,
+                         values(s, "stasis", "floor_start_ms"))
             reference = self.median("1gib-4k", "stasis", "restart_ms")
             if "constant" in row.bars and reference:
                 self.add(row, "restart / restart of 1 GiB", 1.2, [value / reference for value in restarts])
@@ -170,7 +189,7 @@ def markdown(result):
     ]
     parts += [note + "\n" for note in result["notes"]]
     if timed:
-        parts += [checkpoint_table(timed), restart_table(timed), rss_table(timed)]
+        parts += [checkpoint_table(timed), restart_table(timed), floor_table(timed), rss_table(timed)]
     if overhead and any(row["samples"] for row in overhead):
         parts.append(overhead_table(overhead))
     bars = Bars(timed).fill()

@@ -63,6 +63,11 @@ class State:
         epoch = self.get("epoch")
         self.wait("every thread ticking", lambda: all(slot["epoch"] == epoch for slot in self.slots()), seconds)
 
+    def wait_ticks(self):
+        """Until every ticker has ticked once more, so that it knows of a pause that has just ended."""
+        before = [slot["ticks"] for slot in self.slots()]
+        self.wait("every thread ticking", lambda: all(slot["ticks"] > was + 1 for slot, was in zip(self.slots(), before)))
+
     def largest_gap_ms(self):
         return max(slot["largest_gap_ns"] for slot in self.slots()) / 1e6
 

@@ -31,8 +31,8 @@ def become_subreaper():
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
 
 
-def build_workload(source, directory):
-    binary = directory / "workload"
+def build(source, directory):
+    binary = directory / source.stem
     if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
         compiler = os.environ.get("CXX", "c++")
         subprocess.run([compiler, "-std=c++20", "-O2", "-pthread", "-o", binary, source], check=True)
