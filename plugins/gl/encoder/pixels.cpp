@@ -1,0 +1,444 @@
+// Pixels go along in one layout, without gaps, whatever the program's pixel store says; so a packet says all
+// that there is to know, and a replay needs no state for it.
+#include <cstdlib>
+
+#include "encoder/program.h"
+#include "generated/packets.h"
+
+namespace stasis::gl {
+
+namespace {
+
+#define STREAM_OR_RETURN(...) \
+  Stream* s = stream();       \
+  if (s == nullptr) return __VA_ARGS__
+
+size_t components_of(GLenum format) {
+  switch (format) {
+    case GL_COLOR_INDEX:
+    case GL_STENCIL_INDEX:
+    case GL_DEPTH_COMPONENT:
+    case GL_RED:
+    case GL_GREEN:
+    case GL_BLUE:
+    case GL_ALPHA:
+    case GL_LUMINANCE:
+    case GL_INTENSITY:
+    case GL_RED_INTEGER:
+    case GL_GREEN_INTEGER:
+    case GL_BLUE_INTEGER:
+    case GL_ALPHA_INTEGER:
+    case GL_DEPTH_STENCIL:
+      return 1;
+    case GL_LUMINANCE_ALPHA:
+    case GL_RG:
+    case GL_RG_INTEGER:
+      return 2;
+    case GL_RGB:
+    case GL_BGR:
+    case GL_RGB_INTEGER:
+    case GL_BGR_INTEGER:
+      return 3;
+    default:
+      return 4;
+  }
+}
+
+// Of one pixel; 0: a bitmap, or nothing that the driver will take.
+size_t pixel_size(GLenum format, GLenum type) {
+  switch (type) {
+    case GL_BITMAP:
+      return 0;
+    case GL_UNSIGNED_BYTE_3_3_2:
+    case GL_UNSIGNED_BYTE_2_3_3_REV:
+      return 1;
+    case GL_UNSIGNED_SHORT_5_6_5:
+    case GL_UNSIGNED_SHORT_5_6_5_REV:
+    case GL_UNSIGNED_SHORT_4_4_4_4:
+    case GL_UNSIGNED_SHORT_4_4_4_4_REV:
+    case GL_UNSIGNED_SHORT_5_5_5_1:
+    case GL_UNSIGNED_SHORT_1_5_5_5_REV:
+      return 2;
+    case GL_UNSIGNED_INT_8_8_8_8:
+    case GL_UNSIGNED_INT_8_8_8_8_REV:
+    case GL_UNSIGNED_INT_10_10_10_2:
+    case GL_UNSIGNED_INT_2_10_10_10_REV:
+    case GL_UNSIGNED_INT_24_8:
+    case GL_UNSIGNED_INT_10F_11F_11F_REV:
+    case GL_UNSIGNED_INT_5_9_9_9_REV:
+      return 4;
+    case GL_FLOAT_32_UNSIGNED_INT_24_8_REV:
+      return 8;
+  }
+  return components_of(format) * type_size(type);
+}
+
+struct Image {
+  size_t row_bytes;   // that are there
+  size_t row_stride;  // in the program's memory
+  size_t image_stride;
+  size_t skip;  // from the pointer to the first pixel
+  size_t rows, images;
+  size_t total() const { return row_bytes * rows * images; }
+};
+
+Image layout(const PixelStore& store, GLsizei width, GLsizei height, GLsizei depth, GLenum format,
+             GLenum type, bool three_dimensional) {
+  if (width <= 0 || height <= 0 || depth <= 0) return {};
+  const auto w = static_cast<size_t>(width), h = static_cast<size_t>(height), d = static_cast<size_t>(depth);
+  const size_t row_pixels = store.row_length > 0 ? static_cast<size_t>(store.row_length) : w;
+  const auto alignment = static_cast<size_t>(store.alignment);
+  const auto skip_pixels = static_cast<size_t>(store.skip_pixels);
+  size_t row_bytes, row_stride, skip;
+  if (type == GL_BITMAP) {
+    row_bytes = (w + 7) / 8;
+    row_stride = ((row_pixels + 7) / 8 + alignment - 1) / alignment * alignment;
+    skip = skip_pixels / 8;
+  } else {
+    const size_t pixel = pixel_size(format, type);
+    row_bytes = w * pixel;
+    row_stride = (row_pixels * pixel + alignment - 1) / alignment * alignment;
+    skip = skip_pixels * pixel;
+  }
+  const size_t image_rows =
+      three_dimensional && store.image_height > 0 ? static_cast<size_t>(store.image_height) : h;
+  skip += static_cast<size_t>(store.skip_rows) * row_stride;
+  if (three_dimensional) skip += static_cast<size_t>(store.skip_images) * row_stride * image_rows;
+  return {row_bytes, row_stride, row_stride * image_rows, skip, h, d};
+}
+
+void gather(char* into, const void* from, const Image& image, size_t bit_skip) {
+  const char* start = static_cast<const char*>(from) + image.skip;
+  if (image.row_bytes == image.row_stride && image.images <= 1 && bit_skip == 0) {
+    memcpy(into, start, image.total());
+    return;
+  }
+  for (size_t z = 0; z < image.images; ++z) {
+    for (size_t y = 0; y < image.rows; ++y) {
+      const char* row = start + z * image.image_stride + y * image.row_stride;
+      if (bit_skip == 0) {
+        memcpy(into, row, image.row_bytes);
+      } else {
+        for (size_t i = 0; i < image.row_bytes; ++i) {
+          auto high = static_cast<unsigned char>(row[i]), low = static_cast<unsigned char>(row[i + 1]);
+          into[i] = static_cast<char>(high << bit_skip | low >> (8 - bit_skip));
+        }
+      }
+      into += image.row_bytes;
+    }
+  }
+}
+
+void scatter(void* into, const char* from, const Image& image) {
+  char* start = static_cast<char*>(into) + image.skip;
+  for (size_t z = 0; z < image.images; ++z) {
+    for (size_t y = 0; y < image.rows; ++y) {
+      memcpy(start + z * image.image_stride + y * image.row_stride, from, image.row_bytes);
+      from += image.row_bytes;
+    }
+  }
+}
+
+// How the pixels of one call travel.
+struct Upload {
+  Upload(Stream& s, GLsizei width, GLsizei height, GLsizei depth, GLenum format, GLenum type,
+         const void* from, bool three_dimensional = false)
+      : stream(s), pixels(from) {
+    Context& c = context_of(s);
+    if (c.bound[kPixelUnpackTarget] != 0) {
+      bytes = kOffset;
+      return;
+    }
+    image = layout(c.unpack, width, height, depth, format, type, three_dimensional);
+    bytes = from == nullptr ? kNull : image.total();
+    bit_skip = type == GL_BITMAP ? static_cast<size_t>(c.unpack.skip_pixels) % 8 : 0;
+    if (c.unpack.swap != 0) flags |= kSwapBytes;
+    if (c.unpack.lsb_first != 0) flags |= kLsbFirst;
+  }
+  template <typename P>
+  void send(P* packet) {
+    stream.set_flags(flags);
+    if (bytes == kOffset) packet->pixels = reinterpret_cast<uint64_t>(pixels);
+    put(packet, sizeof(P));
+  }
+  void put(void* packet, size_t size) {
+    if (has_bytes(bytes)) gather(static_cast<char*>(packet) + padded(size), pixels, image, bit_skip);
+    stream.commit();
+  }
+  Stream& stream;
+  const void* pixels;
+  Image image = {};
+  size_t bytes = 0;
+  size_t bit_skip = 0;
+  uint16_t flags = 0;
+};
+
+// How the answer to a question for pixels comes back.
+void download(Stream& s, const Image& image, void* into) {
+  Answer answer = s.ask();
+  size_t size = 0;
+  const char* from = answer.next(size);
+  if (size >= image.total() && into != nullptr) scatter(into, from, image);
+}
+
+}  // namespace
+
+void stub_TexImage1D(GLenum target, GLint level, GLint internal, GLsizei width, GLint border, GLenum format,
+                     GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, 1, 1, format, type, pixels);
+  up.send(begin_TexImage1D(*s, target, level, internal, width, border, format, type, up.bytes));
+}
+void stub_TexImage2D(GLenum target, GLint level, GLint internal, GLsizei width, GLsizei height, GLint border,
+                     GLenum format, GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, 1, format, type, pixels);
+  up.send(begin_TexImage2D(*s, target, level, internal, width, height, border, format, type, up.bytes));
+}
+void stub_TexImage3D(GLenum target, GLint level, GLint internal, GLsizei width, GLsizei height, GLsizei depth,
+                     GLint border, GLenum format, GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, depth, format, type, pixels, true);
+  up.send(
+      begin_TexImage3D(*s, target, level, internal, width, height, depth, border, format, type, up.bytes));
+}
+void stub_TexSubImage1D(GLenum target, GLint level, GLint x, GLsizei width, GLenum format, GLenum type,
+                        const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, 1, 1, format, type, pixels);
+  up.send(begin_TexSubImage1D(*s, target, level, x, width, format, type, up.bytes));
+}
+void stub_TexSubImage2D(GLenum target, GLint level, GLint x, GLint y, GLsizei width, GLsizei height,
+                        GLenum format, GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, 1, format, type, pixels);
+  up.send(begin_TexSubImage2D(*s, target, level, x, y, width, height, format, type, up.bytes));
+}
+void stub_TexSubImage3D(GLenum target, GLint level, GLint x, GLint y, GLint z, GLsizei width, GLsizei height,
+                        GLsizei depth, GLenum format, GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, depth, format, type, pixels, true);
+  up.send(begin_TexSubImage3D(*s, target, level, x, y, z, width, height, depth, format, type, up.bytes));
+}
+void stub_DrawPixels(GLsizei width, GLsizei height, GLenum format, GLenum type, const void* pixels) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, 1, format, type, pixels);
+  up.send(begin_DrawPixels(*s, width, height, format, type, up.bytes));
+}
+void stub_Bitmap(GLsizei width, GLsizei height, GLfloat x, GLfloat y, GLfloat move_x, GLfloat move_y,
+                 const GLubyte* bitmap) {
+  STREAM_OR_RETURN();
+  Upload up(*s, width, height, 1, GL_COLOR_INDEX, GL_BITMAP, bitmap);
+  auto* packet = begin_Bitmap(*s, width, height, x, y, move_x, move_y, up.bytes);
+  s->set_flags(up.flags);
+  if (up.bytes == kOffset) packet->bitmap = reinterpret_cast<uint64_t>(bitmap);
+  up.put(packet, sizeof *packet);
+}
+void stub_PolygonStipple(const GLubyte* mask) {
+  STREAM_OR_RETURN();
+  Upload up(*s, 32, 32, 1, GL_COLOR_INDEX, GL_BITMAP, mask);
+  auto* packet = begin_PolygonStipple(*s, up.bytes);
+  s->set_flags(up.flags);
+  if (up.bytes == kOffset) packet->mask = reinterpret_cast<uint64_t>(mask);
+  up.put(packet, sizeof *packet);
+}
+
+namespace {
+
+// Compressed images have no layout to choose (but for the block sizes of GL 4.2, which are not offered).
+size_t compressed_bytes(Stream& s, GLsizei size, const void* data) {
+  if (context_of(s).bound[kPixelUnpackTarget] != 0) return kOffset;
+  return data == nullptr ? kNull : bytes_of(static_cast<size_t>(size), 1);
+}
+template <typename P>
+void send_compressed(Stream& s, P* packet, size_t bytes, const void* data) {
+  if (bytes == kOffset) packet->data = reinterpret_cast<uint64_t>(data);
+  put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), data, bytes);
+  s.commit();
+}
+
+}  // namespace
+
+void stub_CompressedTexImage1D(GLenum target, GLint level, GLenum internal, GLsizei width, GLint border,
+                               GLsizei size, const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(*s, begin_CompressedTexImage1D(*s, target, level, internal, width, border, size, bytes),
+                  bytes, data);
+}
+void stub_CompressedTexImage2D(GLenum target, GLint level, GLenum internal, GLsizei width, GLsizei height,
+                               GLint border, GLsizei size, const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(*s,
+                  begin_CompressedTexImage2D(*s, target, level, internal, width, height, border, size, bytes),
+                  bytes, data);
+}
+void stub_CompressedTexImage3D(GLenum target, GLint level, GLenum internal, GLsizei width, GLsizei height,
+                               GLsizei depth, GLint border, GLsizei size, const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(
+      *s, begin_CompressedTexImage3D(*s, target, level, internal, width, height, depth, border, size, bytes),
+      bytes, data);
+}
+void stub_CompressedTexSubImage1D(GLenum target, GLint level, GLint x, GLsizei width, GLenum format,
+                                  GLsizei size, const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(*s, begin_CompressedTexSubImage1D(*s, target, level, x, width, format, size, bytes), bytes,
+                  data);
+}
+void stub_CompressedTexSubImage2D(GLenum target, GLint level, GLint x, GLint y, GLsizei width, GLsizei height,
+                                  GLenum format, GLsizei size, const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(*s,
+                  begin_CompressedTexSubImage2D(*s, target, level, x, y, width, height, format, size, bytes),
+                  bytes, data);
+}
+void stub_CompressedTexSubImage3D(GLenum target, GLint level, GLint x, GLint y, GLint z, GLsizei width,
+                                  GLsizei height, GLsizei depth, GLenum format, GLsizei size,
+                                  const void* data) {
+  STREAM_OR_RETURN();
+  const size_t bytes = compressed_bytes(*s, size, data);
+  send_compressed(
+      *s,
+      begin_CompressedTexSubImage3D(*s, target, level, x, y, z, width, height, depth, format, size, bytes),
+      bytes, data);
+}
+
+void stub_ReadPixels(GLint x, GLint y, GLsizei width, GLsizei height, GLenum format, GLenum type,
+                     void* pixels) {
+  STREAM_OR_RETURN();
+  Context& c = context_of(*s);
+  // With a pack buffer the driver writes there; the pointer is an offset.
+  const bool to_buffer = c.bound[kPixelPackTarget] != 0;
+  struct Request : PReadPixels {
+    uint64_t offset, to_buffer;
+  };
+  auto* packet = static_cast<Request*>(s->begin(kOpReadPixels, sizeof(Request)));
+  packet->x = x;
+  packet->y = y;
+  packet->width = width;
+  packet->height = height;
+  packet->format = format;
+  packet->type = type;
+  packet->offset = reinterpret_cast<uint64_t>(pixels);
+  packet->to_buffer = to_buffer;
+  if (c.pack.swap != 0) s->set_flags(kSwapBytes);
+  if (c.pack.lsb_first != 0) s->set_flags(kLsbFirst);
+  if (to_buffer) return s->commit();
+  download(*s, layout(c.pack, width, height, 1, format, type, false), pixels);
+}
+
+void stub_GetTexImage(GLenum target, GLint level, GLenum format, GLenum type, void* pixels) {
+  STREAM_OR_RETURN();
+  Context& c = context_of(*s);
+  const bool to_buffer = c.bound[kPixelPackTarget] != 0;
+  GLint width = 0, height = 0, depth = 0;
+  if (!to_buffer) {
+    stub_GetTexLevelParameteriv(target, level, GL_TEXTURE_WIDTH, &width);
+    stub_GetTexLevelParameteriv(target, level, GL_TEXTURE_HEIGHT, &height);
+    stub_GetTexLevelParameteriv(target, level, GL_TEXTURE_DEPTH, &depth);
+  }
+  const Image image = layout(c.pack, width, height, depth, format, type, true);
+  struct Request : PGetTexImage {
+    uint64_t offset, to_buffer, bytes;
+  };
+  auto* packet = static_cast<Request*>(s->begin(kOpGetTexImage, sizeof(Request)));
+  packet->target = target;
+  packet->level = level;
+  packet->format = format;
+  packet->type = type;
+  packet->offset = reinterpret_cast<uint64_t>(pixels);
+  packet->to_buffer = to_buffer;
+  packet->bytes = image.total();
+  if (c.pack.swap != 0) s->set_flags(kSwapBytes);
+  if (to_buffer) return s->commit();
+  download(*s, image, pixels);
+}
+
+void stub_GetCompressedTexImage(GLenum target, GLint level, void* pixels) {
+  STREAM_OR_RETURN();
+  const bool to_buffer = context_of(*s).bound[kPixelPackTarget] != 0;
+  struct Request : PGetCompressedTexImage {
+    uint64_t offset, to_buffer;
+  };
+  auto* packet = static_cast<Request*>(s->begin(kOpGetCompressedTexImage, sizeof(Request)));
+  packet->target = target;
+  packet->level = level;
+  packet->offset = reinterpret_cast<uint64_t>(pixels);
+  packet->to_buffer = to_buffer;
+  if (to_buffer) return s->commit();
+  s->ask().take(pixels, kAnySize);
+}
+
+void stub_GetPolygonStipple(GLubyte* mask) {
+  STREAM_OR_RETURN();
+  begin_GetPolygonStipple(*s);
+  if (context_of(*s).pack.lsb_first != 0) s->set_flags(kLsbFirst);
+  download(*s, layout(context_of(*s).pack, 32, 32, 1, GL_COLOR_INDEX, GL_BITMAP, false), mask);
+}
+
+namespace {
+
+int32_t* stored(Context& c, GLenum name) {
+  switch (name) {
+    case GL_UNPACK_SWAP_BYTES:
+      return &c.unpack.swap;
+    case GL_UNPACK_LSB_FIRST:
+      return &c.unpack.lsb_first;
+    case GL_UNPACK_ROW_LENGTH:
+      return &c.unpack.row_length;
+    case GL_UNPACK_IMAGE_HEIGHT:
+      return &c.unpack.image_height;
+    case GL_UNPACK_SKIP_ROWS:
+      return &c.unpack.skip_rows;
+    case GL_UNPACK_SKIP_PIXELS:
+      return &c.unpack.skip_pixels;
+    case GL_UNPACK_SKIP_IMAGES:
+      return &c.unpack.skip_images;
+    case GL_UNPACK_ALIGNMENT:
+      return &c.unpack.alignment;
+    case GL_PACK_SWAP_BYTES:
+      return &c.pack.swap;
+    case GL_PACK_LSB_FIRST:
+      return &c.pack.lsb_first;
+    case GL_PACK_ROW_LENGTH:
+      return &c.pack.row_length;
+    case GL_PACK_IMAGE_HEIGHT:
+      return &c.pack.image_height;
+    case GL_PACK_SKIP_ROWS:
+      return &c.pack.skip_rows;
+    case GL_PACK_SKIP_PIXELS:
+      return &c.pack.skip_pixels;
+    case GL_PACK_SKIP_IMAGES:
+      return &c.pack.skip_images;
+    case GL_PACK_ALIGNMENT:
+      return &c.pack.alignment;
+  }
+  return nullptr;
+}
+
+bool is_valid(GLenum name, GLint value) {
+  if (name == GL_UNPACK_ALIGNMENT || name == GL_PACK_ALIGNMENT)
+    return value == 1 || value == 2 || value == 4 || value == 8;
+  return value >= 0;
+}
+
+}  // namespace
+
+void stub_PixelStorei(GLenum name, GLint value) {
+  STREAM_OR_RETURN();
+  int32_t* at = stored(context_of(*s), name);
+  if (at != nullptr && *at == value) return;
+  if (at != nullptr && is_valid(name, value)) *at = value;
+  begin_PixelStorei(*s, name, value);
+  s->commit_small();
+}
+void stub_PixelStoref(GLenum name, GLfloat value) {
+  stub_PixelStorei(name, static_cast<GLint>(value + 0.5F));
+}
+
+}  // namespace stasis::gl

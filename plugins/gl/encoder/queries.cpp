@@ -1,0 +1,351 @@
+// What is answered on the program's side, and questions whose answers need a hand.
+#include <cstdio>
+#include <cstdlib>
+
+#include "encoder/program.h"
+#include "generated/packets.h"
+
+namespace stasis::gl {
+
+#define STREAM_OR_RETURN(...) \
+  Stream* s = stream();       \
+  if (s == nullptr) return __VA_ARGS__
+
+size_t type_size(uint32_t type) {
+  switch (type) {
+    case GL_BYTE:
+    case GL_UNSIGNED_BYTE:
+      return 1;
+    case GL_SHORT:
+    case GL_UNSIGNED_SHORT:
+    case GL_HALF_FLOAT:
+    case 0x8D61: /* GL_HALF_FLOAT_OES */
+      return 2;
+    case GL_INT:
+    case GL_UNSIGNED_INT:
+    case GL_FLOAT:
+    case GL_FIXED:
+      return 4;
+    case GL_DOUBLE:
+      return 8;
+  }
+  return 0;
+}
+
+size_t values_of(uint32_t name) {
+  switch (name) {
+    case GL_AMBIENT:
+    case GL_DIFFUSE:
+    case GL_SPECULAR:
+    case GL_POSITION:
+    case GL_EMISSION:
+    case GL_AMBIENT_AND_DIFFUSE:
+    case GL_LIGHT_MODEL_AMBIENT:
+    case GL_FOG_COLOR:
+    case GL_TEXTURE_ENV_COLOR:
+    case GL_TEXTURE_BORDER_COLOR:
+    case GL_OBJECT_PLANE:
+    case GL_EYE_PLANE:
+    case GL_TEXTURE_SWIZZLE_RGBA:
+      return 4;
+    case GL_SPOT_DIRECTION:
+    case GL_COLOR_INDEXES:
+    case GL_POINT_DISTANCE_ATTENUATION:
+      return 3;
+  }
+  return 1;
+}
+
+void* find_exported(const char* name) {
+  size_t low = 0, high = kExportedCount;
+  while (low < high) {
+    const size_t middle = (low + high) / 2;
+    const int order = strcmp(name, kExported[middle].name);
+    if (order == 0) return kExported[middle].function;
+    if (order < 0) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return nullptr;
+}
+
+// --- Texts
+
+namespace {
+
+// What the driver says of its version, but not more than what is recorded.
+char* limited_version(const char* said, const char* prefix, int major, int minor) {
+  const size_t skip = strlen(prefix);
+  int its_major = 0, its_minor = 0;
+  if (strncmp(said, prefix, skip) != 0 || sscanf(said + skip, "%d.%d", &its_major, &its_minor) != 2)
+    return strdup(said);
+  const char* rest = said + skip + strspn(said + skip, "0123456789.");
+  if (its_major < major || (its_major == major && its_minor <= minor)) return strdup(said);
+  char* text = nullptr;
+  if (asprintf(&text, minor >= 10 ? "%s%d.%02d%s" : "%s%d.%d%s", prefix, major, minor, rest) < 0)
+    return nullptr;
+  return text;
+}
+
+void add_extension(Context& c, const char* name, size_t length) {
+  for (size_t i = 0; i < kExtensionCount; ++i) {
+    if (strlen(kExtensions[i]) != length || strncmp(kExtensions[i], name, length) != 0) continue;
+    c.extensions = static_cast<char**>(
+        realloc(c.extensions, static_cast<size_t>(c.extension_count + 1) * sizeof(char*)));
+    c.extensions[c.extension_count++] = strndup(name, length);
+    return;
+  }
+}
+
+// Those of the driver of which we know every command.
+char* limited_extensions(Context& c, const char* said) {
+  for (const char* at = said; *at != '\0';) {
+    const size_t length = strcspn(at, " ");
+    add_extension(c, at, length);
+    at += length + strspn(at + length, " ");
+  }
+  size_t total = 1;
+  for (int i = 0; i < c.extension_count; ++i) total += strlen(c.extensions[i]) + 1;
+  char* text = static_cast<char*>(zeroed(total));
+  for (int i = 0; i < c.extension_count; ++i) {
+    strcat(text, c.extensions[i]);
+    strcat(text, " ");
+  }
+  return text;
+}
+
+char* ask_for_text(Stream& s, GLenum name) {
+  begin_GetString(s, name);
+  size_t size = 0;
+  const char* text = s.ask().next(size);
+  return size == 0 ? nullptr : strndup(text, size);
+}
+
+char* text_of(Stream& s, GLenum name) {
+  char* said = ask_for_text(s, name);
+  if (said == nullptr) return nullptr;
+  char* text = said;
+  Context& c = context_of(s);
+  if (name == GL_EXTENSIONS) {
+    text = limited_extensions(c, said);
+  } else if (name == GL_VERSION) {
+    text = c.is_es ? limited_version(said, "OpenGL ES ", 3, 0) : limited_version(said, "", 3, 3);
+  } else if (name == GL_SHADING_LANGUAGE_VERSION) {
+    text = c.is_es ? limited_version(said, "OpenGL ES GLSL ES ", 3, 0) : limited_version(said, "", 3, 30);
+  }
+  if (text != said) free(said);
+  return text;
+}
+
+}  // namespace
+
+const char* context_text(Stream& s, uint32_t name) {
+  Context& c = context_of(s);
+  for (Text& one : c.texts) {
+    if (one.name == name) return one.text;
+    if (one.name != 0) continue;
+    char* text = text_of(s, name);
+    if (text == nullptr) return nullptr;
+    one = {name, text};
+    return text;
+  }
+  return nullptr;
+}
+
+const GLubyte* stub_GetString(GLenum name) {
+  STREAM_OR_RETURN(nullptr);
+  return reinterpret_cast<const GLubyte*>(context_text(*s, name));
+}
+
+const GLubyte* stub_GetStringi(GLenum name, GLuint index) {
+  STREAM_OR_RETURN(nullptr);
+  Context& c = context_of(*s);
+  (void)context_text(*s, GL_EXTENSIONS);
+  if (name != GL_EXTENSIONS || index >= static_cast<GLuint>(c.extension_count)) return nullptr;
+  return reinterpret_cast<const GLubyte*>(c.extensions[index]);
+}
+
+// --- Numbers
+
+namespace {
+
+bool is_limit(GLenum name) {
+  switch (name) {
+    case GL_MAX_TEXTURE_SIZE:
+    case GL_MAX_3D_TEXTURE_SIZE:
+    case GL_MAX_CUBE_MAP_TEXTURE_SIZE:
+    case GL_MAX_TEXTURE_UNITS:
+    case GL_MAX_TEXTURE_COORDS:
+    case GL_MAX_TEXTURE_IMAGE_UNITS:
+    case GL_MAX_COMBINED_TEXTURE_IMAGE_UNITS:
+    case GL_MAX_VERTEX_TEXTURE_IMAGE_UNITS:
+    case GL_MAX_VERTEX_ATTRIBS:
+    case GL_MAX_VERTEX_UNIFORM_COMPONENTS:
+    case GL_MAX_FRAGMENT_UNIFORM_COMPONENTS:
+    case GL_MAX_VARYING_FLOATS:
+    case GL_MAX_DRAW_BUFFERS:
+    case GL_MAX_COLOR_ATTACHMENTS:
+    case GL_MAX_RENDERBUFFER_SIZE:
+    case GL_MAX_SAMPLES:
+    case GL_MAX_LIGHTS:
+    case GL_MAX_CLIP_PLANES:
+    case GL_MAX_ELEMENTS_VERTICES:
+    case GL_MAX_ELEMENTS_INDICES:
+    case GL_MAX_UNIFORM_BUFFER_BINDINGS:
+    case GL_MAX_ARRAY_TEXTURE_LAYERS:
+    case GL_MAX_RECTANGLE_TEXTURE_SIZE:
+    case GL_MAX_MODELVIEW_STACK_DEPTH:
+    case GL_MAX_PROJECTION_STACK_DEPTH:
+    case GL_MAX_TEXTURE_STACK_DEPTH:
+      return true;
+  }
+  return false;
+}
+
+// One that never changes is asked for once.
+GLint limit(Stream& s, GLenum name) {
+  Context& c = context_of(s);
+  for (auto& one : c.limits) {
+    if (one.known && one.name == name) return one.value;
+    if (one.known) continue;
+    begin_GetIntegerv(s, name);
+    GLint value = 0;
+    s.ask().take(&value, sizeof value);
+    one = {name, value, true};
+    return value;
+  }
+  return 0;
+}
+
+bool known_integer(Stream& s, GLenum name, GLint& value) {
+  Context& c = context_of(s);
+  switch (name) {
+    case GL_NUM_EXTENSIONS:
+      (void)context_text(s, GL_EXTENSIONS);
+      value = c.extension_count;
+      return true;
+    case GL_MAJOR_VERSION:
+    case GL_MINOR_VERSION: {
+      const char* text = context_text(s, GL_VERSION);
+      int major = 0, minor = 0;
+      if (text == nullptr || sscanf(text + strcspn(text, "0123456789"), "%d.%d", &major, &minor) != 2)
+        return false;
+      value = name == GL_MAJOR_VERSION ? major : minor;
+      return true;
+    }
+    case GL_ARRAY_BUFFER_BINDING:
+      value = static_cast<GLint>(c.bound[kArrayTarget]);
+      return true;
+    case GL_ELEMENT_ARRAY_BUFFER_BINDING:
+      value = static_cast<GLint>(c.vertices->element_buffer);
+      return true;
+    case GL_PIXEL_PACK_BUFFER_BINDING:
+      value = static_cast<GLint>(c.bound[kPixelPackTarget]);
+      return true;
+    case GL_PIXEL_UNPACK_BUFFER_BINDING:
+      value = static_cast<GLint>(c.bound[kPixelUnpackTarget]);
+      return true;
+    case GL_VERTEX_ARRAY_BINDING:
+      value = static_cast<GLint>(c.vertex_array);
+      return true;
+  }
+  if (is_limit(name)) {
+    value = limit(s, name);
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void stub_GetIntegerv(GLenum name, GLint* data) {
+  STREAM_OR_RETURN();
+  if (known_integer(*s, name, *data)) return;
+  begin_GetIntegerv(*s, name);
+  s->ask().take(data, kAnySize);
+}
+
+void stub_GetPointerv(GLenum name, void** pointer) {
+  STREAM_OR_RETURN();
+  Context& c = context_of(*s);
+  auto array = [&](uint32_t kind) { *pointer = const_cast<char*>(c.vertices->array[kind].pointer); };
+  switch (name) {
+    case GL_VERTEX_ARRAY_POINTER:
+      return array(kVertexArray);
+    case GL_NORMAL_ARRAY_POINTER:
+      return array(kNormalArray);
+    case GL_COLOR_ARRAY_POINTER:
+      return array(kColorArray);
+    case GL_SECONDARY_COLOR_ARRAY_POINTER:
+      return array(kSecondaryColorArray);
+    case GL_FOG_COORD_ARRAY_POINTER:
+      return array(kFogCoordArray);
+    case GL_INDEX_ARRAY_POINTER:
+      return array(kIndexArray);
+    case GL_EDGE_FLAG_ARRAY_POINTER:
+      return array(kEdgeFlagArray);
+    case GL_TEXTURE_COORD_ARRAY_POINTER:
+      return array(kTexCoordArray + c.client_texture);
+    case GL_FEEDBACK_BUFFER_POINTER:
+      *pointer = c.feedback;
+      return;
+    case GL_SELECTION_BUFFER_POINTER:
+      *pointer = c.selection;
+      return;
+  }
+}
+
+void stub_GetVertexAttribPointerv(GLuint index, GLenum, void** pointer) {
+  STREAM_OR_RETURN();
+  if (index < kArrays - kGenericArray)
+    *pointer = const_cast<char*>(context_of(*s).vertices->array[kGenericArray + index].pointer);
+}
+
+GLenum stub_GetError() {
+  STREAM_OR_RETURN(GL_NO_ERROR);
+  begin_GetError(*s);
+  return s->ask().result<GLenum>();
+}
+
+void stub_Finish() {
+  STREAM_OR_RETURN();
+  begin_Finish(*s);
+  (void)s->ask();
+}
+void stub_Flush() {
+  STREAM_OR_RETURN();
+  begin_Flush(*s);
+  s->commit_small();
+  s->publish();
+}
+
+// --- Feedback and selection: the driver writes into the renderer's memory, and the program gets it when it
+// leaves the mode.
+
+void stub_FeedbackBuffer(GLsizei size, GLenum type, GLfloat* buffer) {
+  STREAM_OR_RETURN();
+  context_of(*s).feedback = buffer;
+  context_of(*s).feedback_size = bytes_of(static_cast<size_t>(size), sizeof(GLfloat));
+  begin_FeedbackBuffer(*s, size, type);
+  s->commit_small();
+}
+void stub_SelectBuffer(GLsizei size, GLuint* buffer) {
+  STREAM_OR_RETURN();
+  context_of(*s).selection = buffer;
+  context_of(*s).selection_size = bytes_of(static_cast<size_t>(size), sizeof(GLuint));
+  begin_SelectBuffer(*s, size);
+  s->commit_small();
+}
+GLint stub_RenderMode(GLenum mode) {
+  STREAM_OR_RETURN(0);
+  Context& c = context_of(*s);
+  begin_RenderMode(*s, mode);
+  Answer answer = s->ask();
+  answer.take(c.feedback, c.feedback_size);
+  answer.take(c.selection, c.selection_size);
+  return answer.result<GLint>();
+}
+
+}  // namespace stasis::gl

@@ -1,0 +1,148 @@
+// The pruned log: of all calls of a program those that a fresh driver needs to get into the same state. Kept
+// while the program runs; what a call supersedes is freed at once, so the log is as large as the state.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "keeper/rules.h"
+#include "wire/packet.h"
+
+namespace stasis::gl {
+
+// One call. `order` counts the calls of the program.
+struct Kept {
+  uint64_t order = 0;
+  std::string packet;
+};
+using KeptList = std::vector<Kept>;
+
+// What calls supersede each other by.
+struct Key {
+  uint16_t slot = 0;
+  uint16_t unit = 0;
+  uint64_t part[8] = {};
+  bool operator==(const Key&) const = default;
+};
+struct KeyHash {
+  size_t operator()(const Key& key) const {
+    uint64_t hash = key.slot * 0x9e3779b97f4a7c15U + key.unit;
+    for (int i = 0; i < 3; ++i) hash = (hash ^ key.part[i]) * 0x9e3779b97f4a7c15U;
+    return hash ^ hash >> 32;
+  }
+};
+
+struct StateCall : Kept {
+  uint32_t groups = 0;  // of glPushAttrib
+  bool of_unit = false;
+  std::shared_ptr<const KeptList> eye;  // the modelview matrix that it was seen through
+};
+using StateMap = std::unordered_map<Key, StateCall, KeyHash>;
+
+struct KeptObject {
+  bool exists = false;
+  bool deleted = false;  // by the program, but something may still need it
+  uint32_t target = 0;   // of the first binding
+  Kept made;             // the call that made it, where that has arguments
+  std::unordered_map<Key, Kept, KeyHash> set;
+  KeptList steps;  // that depend on their order: attach, detach, link
+  // Of a buffer: its contents, and the call that gave it its size.
+  std::string content;
+  uint32_t usage = 0;
+  bool has_content = false;
+};
+
+struct KeptShare {
+  std::map<std::pair<uint32_t, uint32_t>, KeptObject> objects;  // by type and name
+  std::map<uint32_t, KeptList> lists;
+};
+
+struct MatrixStack {
+  std::vector<std::shared_ptr<KeptList>> levels;
+};
+
+struct AttributeLevel {
+  uint32_t mask = 0;
+  Kept push;
+  StateMap state;  // as it was
+  uint32_t active_unit = 0, matrix_mode = 0;
+};
+
+struct KeptContext {
+  std::string create;
+  std::shared_ptr<KeptShare> share;
+  StateMap state;
+  std::map<std::pair<uint32_t, uint32_t>, MatrixStack> matrices;  // by mode and texture unit
+  std::vector<AttributeLevel> attributes;
+  std::map<uint32_t, KeptObject> arrays, framebuffers, default_textures;
+  std::map<std::pair<uint32_t, uint32_t>, uint32_t> textures;  // by unit and target
+  std::map<uint32_t, uint32_t> buffers;                        // by target
+  uint32_t active_unit = 0, client_unit = 0, matrix_mode = 0x1700 /* GL_MODELVIEW */;
+  uint32_t array = 0, draw_framebuffer = 0, read_framebuffer = 0, renderbuffer = 0, program = 0;
+  // A list that is being compiled.
+  uint32_t list = 0;
+  bool list_executes = false;
+  KeptList list_calls;
+  // A primitive that has been begun.
+  KeptList primitive;
+  bool in_primitive = false;
+};
+
+struct KeptThread {
+  uint32_t context = 0;
+  uint64_t draw = 0, read = 0;
+};
+
+struct LogStatistics {
+  uint64_t recorded = 0, kept = 0, bytes = 0, objects = 0;
+};
+
+class Log {
+ public:
+  // A call that came through the ring of that number.
+  void add(uint32_t ring, const Packet& packet);
+  void end_thread(uint32_t ring) { threads_.erase(ring); }
+
+  // Packets that bring a fresh driver into this state, and for each ring those that give its thread its
+  // context.
+  std::string replay() const;
+  std::map<uint32_t, std::string> threads() const;
+  LogStatistics statistics() const;
+
+ private:
+  class Emitter;
+  void control(KeptThread& thread, const Packet& packet);
+  void call(KeptContext& c, const Packet& packet);
+  void apply(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  bool compile(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void set_state(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void set_object(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void set_image(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void set_data(KeptContext& c, const Packet& packet);
+  void set_subdata(KeptContext& c, const Packet& packet);
+  void bind(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void create(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void destroy(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void sweep_programs(KeptShare& share);
+  void add_step(KeptContext& c, const Packet& packet);
+  void change_matrix(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  void push_attributes(KeptContext& c, const Packet& packet);
+  void pop_attributes(KeptContext& c);
+  void call_list(KeptContext& c, uint32_t list, int depth);
+  void call_lists(KeptContext& c, const Packet& packet);
+  KeptObject* object_of(KeptContext& c, const Packet& packet, const EffectRule& rule);
+  Kept keep(const Packet& packet);
+
+  uint64_t order_ = 0;
+  bool has_deleted_ = false;
+  std::map<uint32_t, KeptThread> threads_;
+  std::map<uint32_t, KeptContext> contexts_;
+  std::map<uint64_t, std::string> surfaces_;
+};
+
+}  // namespace stasis::gl

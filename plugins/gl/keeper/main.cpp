@@ -1,0 +1,171 @@
+// stasis-gl-keeper DESCRIPTOR: reads the rings that it receives there, and keeps the pruned log. Messages:
+//
+//   (a ring's file)   read it
+//   load FILE         begin with this log
+//   save FILE         write the log, when all that has been published is in it
+//   cut FILE          write the log as it is while the program runs, for a new renderer in the place of a
+//   dead one status            what there is
+//
+// Each but the first is answered: "ok ...", or what is wrong.
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+
+#include "keeper/log.h"
+#include "reader/ring_file.h"
+#include "reader/ring_reader.h"
+
+namespace stasis::gl {
+
+namespace {
+
+class Keeper {
+ public:
+  explicit Keeper(int connection) : connection_(connection) {}
+
+  void run() {
+    Message message;
+    while (receive(connection_, message)) {
+      if (message.file >= 0) {
+        add_ring(message.file);
+      } else {
+        send(connection_, {answer(message.text), -1});
+      }
+    }
+  }
+
+ private:
+  struct Reading {
+    Ring* ring;
+    std::atomic<uint64_t> position;
+  };
+
+  std::string answer(const std::string& request) {
+    if (request.starts_with("load ")) return load(request.substr(5));
+    if (request.starts_with("save ")) return save(request.substr(5));
+    if (request.starts_with("cut ")) return cut(request.substr(4));
+    if (request == "status") return status();
+    return "an unknown request";
+  }
+
+  void add_ring(int file) {
+    Ring* ring = map_ring(file);
+    ::close(file);
+    if (ring == nullptr) return;
+    program_ = ring->program;
+    auto reading = std::make_shared<Reading>();
+    reading->ring = ring;
+    const LogFile::Thread* restored = loaded_.thread(ring->id);
+    if (restored != nullptr) RingReader(ring, kKeeper).skip_to(restored->position);
+    reading->position = ring->reader[kKeeper].tail.load();
+    {
+      std::lock_guard lock(mutex_);
+      rings_.push_back(reading);
+    }
+    std::thread([this, reading] { read(*reading); }).detach();
+  }
+
+  void read(Reading& reading) {
+    const uint32_t number = reading.ring->id;
+    try {
+      RingReader reader(reading.ring, kKeeper);
+      reader.run([&](const Packet& packet) {
+        std::lock_guard lock(mutex_);
+        if (packet.op == kOpEndOfThread) {
+          log_.end_thread(number);
+          std::erase_if(rings_, [&](const auto& one) { return one.get() == &reading; });
+          return false;
+        }
+        ++recorded_;
+        log_.add(number, packet);
+        reading.position = reader.end_of_packet();
+        return true;
+      });
+    } catch (const BadStream& bad) {
+      fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
+    }
+  }
+
+  std::string load(const std::string& path) {
+    if (std::string problem = loaded_.read(path); !problem.empty()) return problem;
+    try {
+      for (const auto& thread : loaded_.threads) for_each_packet(thread.packets, [&](const Packet&) {});
+      for_each_packet(loaded_.replay, [&](const Packet& packet) { log_.add(kLoading, packet); });
+      log_.end_thread(kLoading);
+      for (const auto& thread : loaded_.threads)
+        for_each_packet(thread.packets, [&](const Packet& packet) { log_.add(thread.ring, packet); });
+    } catch (const BadStream& bad) {
+      return path + ": " + bad.what;
+    }
+    return "ok";
+  }
+
+  // The program stands still, so nothing is added to the rings meanwhile.
+  std::string save(const std::string& path) {
+    constexpr int kLooks = 50000;
+    for (int look = 0;; ++look) {
+      std::unique_lock lock(mutex_);
+      const bool all = std::all_of(rings_.begin(), rings_.end(), [](const auto& one) {
+        return one->position.load() == one->ring->head.load();
+      });
+      if (all) break;
+      lock.unlock();
+      if (look == kLooks) return "its rings are not empty after 10 s";
+      timespec moment{0, 200'000};
+      nanosleep(&moment, nullptr);
+    }
+    std::lock_guard lock(mutex_);
+    return write(path);
+  }
+
+  // A ring keeps what its slowest reader has not seen, so the dead renderer's place in it is where the new
+  // one goes on.
+  std::string cut(const std::string& path) {
+    std::lock_guard lock(mutex_);
+    for (const auto& one : rings_) one->ring->reader[kRenderer].tail = one->position.load();
+    return write(path);
+  }
+
+  std::string write(const std::string& path) {
+    LogFile file;
+    file.program = program_;
+    file.replay = log_.replay();
+    auto threads = log_.threads();
+    for (const auto& one : rings_)
+      file.threads.push_back({one->ring->id, one->position.load(), threads[one->ring->id]});
+    std::string problem = file.write(path);
+    return problem.empty() ? "ok" : problem;
+  }
+
+  std::string status() {
+    std::lock_guard lock(mutex_);
+    LogStatistics now = log_.statistics();
+    char text[256];
+    snprintf(text, sizeof text, "ok recorded=%llu kept=%llu bytes=%llu objects=%llu",
+             static_cast<unsigned long long>(recorded_), static_cast<unsigned long long>(now.kept),
+             static_cast<unsigned long long>(now.bytes), static_cast<unsigned long long>(now.objects));
+    return text;
+  }
+
+  static constexpr uint32_t kLoading = 0xffffffff;
+  int connection_;
+  std::mutex mutex_;
+  Log log_;
+  LogFile loaded_;
+  uint64_t program_ = 0, recorded_ = 0;
+  std::vector<std::shared_ptr<Reading>> rings_;
+};
+
+}  // namespace
+
+}  // namespace stasis::gl
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 2;
+  stasis::gl::Keeper(atoi(argv[1])).run();
+  _exit(0);
+}

@@ -1,0 +1,167 @@
+#include "reader/ring_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "reader/ring_reader.h"
+
+namespace stasis::gl {
+
+Ring* map_ring(int file) {
+  struct stat status = {};
+  if (fstat(file, &status) < 0 || status.st_size < static_cast<off_t>(kRingFileSize)) return nullptr;
+  void* room = mmap(nullptr, kRingFileSize + kDataSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (room == MAP_FAILED) return nullptr;
+  constexpr int kProtection = PROT_READ | PROT_WRITE;
+  char* base = static_cast<char*>(room);
+  if (mmap(base, kRingFileSize, kProtection, MAP_SHARED | MAP_FIXED, file, 0) == MAP_FAILED ||
+      mmap(base + kRingFileSize, kDataSize, kProtection, MAP_SHARED | MAP_FIXED, file,
+           kHeaderSize + kReplySize) == MAP_FAILED)
+    return nullptr;
+  auto* ring = reinterpret_cast<Ring*>(base);
+  return ring->magic == kRingMagic && ring->version == kRingVersion ? ring : nullptr;
+}
+
+bool receive(int connection, Message& message) {
+  char text[kLongestText];
+  iovec data{text, sizeof text};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  header.msg_control = control;
+  header.msg_controllen = sizeof control;
+  ssize_t size = 0;
+  do size = recvmsg(connection, &header, MSG_CMSG_CLOEXEC);
+  while (size < 0 && errno == EINTR);
+  if (size <= 0) return false;
+  message.text.assign(text, strnlen(text, static_cast<size_t>(size)));
+  message.file = -1;
+  cmsghdr* passed = CMSG_FIRSTHDR(&header);
+  if (passed != nullptr && passed->cmsg_type == SCM_RIGHTS)
+    std::memcpy(&message.file, CMSG_DATA(passed), sizeof message.file);
+  return true;
+}
+
+bool send(int connection, const Message& message) {
+  std::string text = message.text + '\0';
+  iovec data{text.data(), text.size()};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  if (message.file >= 0) {
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+    cmsghdr* passed = CMSG_FIRSTHDR(&header);
+    passed->cmsg_level = SOL_SOCKET;
+    passed->cmsg_type = SCM_RIGHTS;
+    passed->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(passed), &message.file, sizeof message.file);
+  }
+  return sendmsg(connection, &header, MSG_NOSIGNAL) > 0;
+}
+
+namespace {
+
+constexpr uint64_t kLogMagic = 0x316c67736973ULL << 16 | 0x6174;
+constexpr uint32_t kLogVersion = 1;
+
+struct FileHeader {
+  uint64_t magic;
+  uint32_t version, threads;
+  uint64_t program, replay_size;
+};
+struct ThreadHeader {
+  uint32_t ring, pad;
+  uint64_t position, size;
+};
+
+std::string with_error(const std::string& path) { return path + ": " + std::strerror(errno); }
+
+}  // namespace
+
+std::string LogFile::write(const std::string& path) const {
+  std::string bytes;
+  auto put = [&](const void* from, size_t size) { bytes.append(static_cast<const char*>(from), size); };
+  FileHeader header = {kLogMagic, kLogVersion, static_cast<uint32_t>(threads.size()), program, replay.size()};
+  put(&header, sizeof header);
+  for (const Thread& thread : threads) {
+    ThreadHeader one = {thread.ring, 0, thread.position, thread.packets.size()};
+    put(&one, sizeof one);
+    bytes += thread.packets;
+  }
+  bytes += replay;
+  int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return with_error(path);
+  size_t done = 0;
+  while (done < bytes.size()) {
+    ssize_t written = ::write(file, bytes.data() + done, bytes.size() - done);
+    if (written < 0) break;
+    done += static_cast<size_t>(written);
+  }
+  std::string problem = done < bytes.size() ? with_error(path) : "";
+  if (::close(file) < 0 && problem.empty()) problem = with_error(path);
+  return problem;
+}
+
+std::string LogFile::read(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  if (!stream) return with_error(path);
+  std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+  size_t at = 0;
+  auto take = [&](void* into, size_t size) {
+    if (size > bytes.size() - at) return false;
+    std::memcpy(into, bytes.data() + at, size);
+    at += size;
+    return true;
+  };
+  auto take_text = [&](std::string& into, uint64_t size) {
+    if (size > bytes.size() - at) return false;
+    into = bytes.substr(at, size);
+    at += size;
+    return true;
+  };
+  FileHeader header;
+  const std::string damaged = path + ": it is not a log of OpenGL calls, or damaged";
+  if (!take(&header, sizeof header) || header.magic != kLogMagic) return damaged;
+  if (header.version != kLogVersion) return path + ": it was written by another version";
+  program = header.program;
+  for (uint32_t i = 0; i < header.threads; ++i) {
+    ThreadHeader one;
+    Thread thread;
+    if (!take(&one, sizeof one) || !take_text(thread.packets, one.size)) return damaged;
+    thread.ring = one.ring;
+    thread.position = one.position;
+    threads.push_back(std::move(thread));
+  }
+  return take_text(replay, header.replay_size) ? "" : damaged;
+}
+
+const LogFile::Thread* LogFile::thread(uint32_t ring) const {
+  for (const Thread& one : threads) {
+    if (one.ring == ring) return &one;
+  }
+  return nullptr;
+}
+
+void for_each_packet(const std::string& packets, const std::function<void(const Packet&)>& handle) {
+  for (size_t at = 0; at < packets.size();) {
+    if (packets.size() - at < sizeof(Packet)) throw BadStream{"a log ends within a packet"};
+    const auto& packet = *reinterpret_cast<const Packet*>(packets.data() + at);
+    if (packet.size < sizeof(Packet) || packet.size % 8 != 0 || packet.size > packets.size() - at)
+      throw BadStream{"the size of a packet in a log"};
+    handle(packet);
+    at += packet.size;
+  }
+}
+
+}  // namespace stasis::gl

@@ -1,0 +1,58 @@
+// Takes packets out of a ring, one after the other, those that came in pieces as a whole.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "wire/packet.h"
+#include "wire/ring.h"
+
+namespace stasis::gl {
+
+// The stream says something that no encoder would. The program's connection is ended; nobody else notices.
+struct BadStream {
+  std::string what;
+};
+
+template <typename P>
+const P& view(const Packet& header) {
+  if (header.size < sizeof(P)) throw BadStream{"a packet is too short"};
+  return reinterpret_cast<const P&>(header);
+}
+
+class RingReader {
+ public:
+  RingReader(Ring* ring, ReaderIndex index)
+      : ring_(ring),
+        self_(ring->reader[index]),
+        data_(reinterpret_cast<const char*>(ring) + kHeaderSize + kReplySize),
+        position_(self_.tail.load()) {}
+
+  // Until `handle` returns false, or nothing is left and `wait` is false. A packet is gone when it returns.
+  void run(const std::function<bool(const Packet&)>& handle, bool wait = true);
+  // Everything before `position` is dealt with.
+  void skip_to(uint64_t position);
+  // Behind the packet that is being handled.
+  uint64_t end_of_packet() const { return end_; }
+
+ private:
+  bool handle_piece(const Packet& packet, const std::function<bool(const Packet&)>& handle);
+  uint64_t wait_for_more();
+  void release();
+
+  Ring* ring_;
+  Ring::Reader& self_;
+  const char* data_;
+  uint64_t position_;
+  uint64_t end_ = 0;
+  uint64_t released_ = 0;
+  std::vector<uint64_t> large_;
+};
+
+// Wakes a writer that waits for room or for a frame to be shown.
+void wake_writer(Ring& ring);
+void wake_all(const void* futex);
+
+}  // namespace stasis::gl

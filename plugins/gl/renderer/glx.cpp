@@ -1,0 +1,337 @@
+// Windows, contexts and configurations: the renderer is another client of the program's X server and draws
+// into the program's own windows with the driver's own GLX.
+#include <GL/glx.h>
+#include <GL/glxext.h>
+#include <X11/Xlib.h>
+
+#include <cstdio>
+#include <cstring>
+#include <set>
+
+#include "generated/commands.h"
+#include "renderer/renderer.h"
+
+namespace stasis::gl {
+
+namespace {
+
+Display* display = nullptr;
+std::mutex mutex;  // of what follows
+std::map<uint32_t, std::shared_ptr<RenderContext>> contexts;
+std::map<uint64_t, std::pair<SurfaceKind, GLXDrawable>> surfaces;
+
+GLXFBConfig find_config(int screen, uint32_t id) {
+  int count = 0;
+  GLXFBConfig* all = glXGetFBConfigs(display, screen, &count);
+  GLXFBConfig found = nullptr;
+  for (int i = 0; i < count; ++i) {
+    int its_id = 0;
+    glXGetFBConfigAttrib(display, all[i], GLX_FBCONFIG_ID, &its_id);
+    if (static_cast<uint32_t>(its_id) == id) found = all[i];
+  }
+  if (all != nullptr) XFree(all);
+  return found;
+}
+
+XVisualInfo* find_visual(int screen, uint32_t id) {
+  XVisualInfo wanted = {};
+  wanted.visualid = id;
+  wanted.screen = screen;
+  int count = 0;
+  return XGetVisualInfo(display, VisualIDMask | VisualScreenMask, &wanted, &count);
+}
+
+void describe(GLXFBConfig config, Config& out) {
+  static const int kNames[] = {GLX_FBCONFIG_ID,
+                               GLX_BUFFER_SIZE,
+                               GLX_LEVEL,
+                               GLX_DOUBLEBUFFER,
+                               GLX_STEREO,
+                               GLX_AUX_BUFFERS,
+                               GLX_RED_SIZE,
+                               GLX_GREEN_SIZE,
+                               GLX_BLUE_SIZE,
+                               GLX_ALPHA_SIZE,
+                               GLX_DEPTH_SIZE,
+                               GLX_STENCIL_SIZE,
+                               GLX_ACCUM_RED_SIZE,
+                               GLX_ACCUM_GREEN_SIZE,
+                               GLX_ACCUM_BLUE_SIZE,
+                               GLX_ACCUM_ALPHA_SIZE,
+                               GLX_RENDER_TYPE,
+                               GLX_DRAWABLE_TYPE,
+                               GLX_X_RENDERABLE,
+                               GLX_VISUAL_ID,
+                               GLX_X_VISUAL_TYPE,
+                               GLX_CONFIG_CAVEAT,
+                               GLX_TRANSPARENT_TYPE,
+                               GLX_TRANSPARENT_INDEX_VALUE,
+                               GLX_TRANSPARENT_RED_VALUE,
+                               GLX_TRANSPARENT_GREEN_VALUE,
+                               GLX_TRANSPARENT_BLUE_VALUE,
+                               GLX_TRANSPARENT_ALPHA_VALUE,
+                               GLX_MAX_PBUFFER_WIDTH,
+                               GLX_MAX_PBUFFER_HEIGHT,
+                               GLX_MAX_PBUFFER_PIXELS,
+                               GLX_SAMPLE_BUFFERS,
+                               GLX_SAMPLES,
+                               GLX_FRAMEBUFFER_SRGB_CAPABLE_ARB};
+  static_assert(std::size(kNames) <= kConfigAttributes);
+  for (int name : kNames) {
+    int value = 0;
+    if (glXGetFBConfigAttrib(display, config, name, &value) != Success) continue;
+    if (name == GLX_FBCONFIG_ID) out.id = static_cast<uint32_t>(value);
+    if (name == GLX_VISUAL_ID) out.visual = static_cast<uint32_t>(value);
+    out.attributes[out.count++] = {name, value};
+  }
+}
+
+std::vector<int> attributes_of(const Packet& packet, size_t fixed, uint32_t count) {
+  Payload payload(packet, fixed);
+  // They follow directly; the fixed parts are multiples of 4, not always of 8.
+  const char* start = reinterpret_cast<const char*>(&packet) + fixed;
+  if (count > 256 || fixed + size_t{count} * sizeof(int) > packet.size)
+    throw BadStream{"too many attributes"};
+  std::vector<int> found(count);
+  if (count != 0) std::memcpy(found.data(), start, count * sizeof(int));
+  found.push_back(None);
+  found.push_back(None);
+  return found;
+}
+
+void get_configs(Renderer& r, const Packet& packet) {
+  std::vector<Config> found;
+  int count = 0;
+  GLXFBConfig* all = glXGetFBConfigs(display, view<ChooseConfigs>(packet).screen, &count);
+  for (int i = 0; i < count; ++i) describe(all[i], found.emplace_back());
+  if (all != nullptr) XFree(all);
+  r.answer_bytes(packet, found.data(), found.size() * sizeof(Config));
+}
+
+void choose_configs(Renderer& r, const Packet& packet) {
+  const auto& p = view<ChooseConfigs>(packet);
+  int count = 0;
+  GLXFBConfig* all =
+      glXChooseFBConfig(display, p.screen, attributes_of(packet, sizeof p, p.attributes).data(), &count);
+  std::vector<uint32_t> ids;
+  for (int i = 0; i < count; ++i) {
+    int id = 0;
+    glXGetFBConfigAttrib(display, all[i], GLX_FBCONFIG_ID, &id);
+    ids.push_back(static_cast<uint32_t>(id));
+  }
+  if (all != nullptr) XFree(all);
+  r.answer_bytes(packet, ids.data(), ids.size() * sizeof(uint32_t));
+}
+
+void get_visual_config(Renderer& r, const Packet& packet) {
+  const auto& p = view<GetVisualConfig>(packet);
+  VisualConfig answer = {GLX_BAD_VISUAL, 0};
+  if (XVisualInfo* visual = find_visual(p.screen, p.visual)) {
+    answer.error = glXGetConfig(display, visual, p.attribute, &answer.value);
+    XFree(visual);
+  }
+  r.answer_bytes(packet, &answer, sizeof answer);
+}
+
+void choose_visual(Renderer& r, const Packet& packet) {
+  const auto& p = view<ChooseConfigs>(packet);
+  uint64_t id = 0;
+  if (XVisualInfo* visual =
+          glXChooseVisual(display, p.screen, attributes_of(packet, sizeof p, p.attributes).data())) {
+    id = visual->visualid;
+    XFree(visual);
+  }
+  r.answer_result(packet, id);
+}
+
+bool is_compatible(const std::vector<int>& attributes) {
+  for (size_t i = 0; i + 1 < attributes.size(); i += 2) {
+    if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB)
+      return attributes[i + 1] != GLX_CONTEXT_CORE_PROFILE_BIT_ARB;
+  }
+  return true;
+}
+
+void create_context(Renderer& r, const Packet& packet) {
+  const auto& p = view<CreateContext>(packet);
+  const bool with_attributes = p.attributes != kNull;
+  std::vector<int> attributes = attributes_of(packet, sizeof p, with_attributes ? p.attributes : 0);
+  std::lock_guard lock(mutex);
+  auto share = contexts.find(p.share);
+  auto* shared = share == contexts.end() ? nullptr : static_cast<GLXContext>(share->second->handle);
+  GLXContext made = nullptr;
+  GLXFBConfig config = p.config != 0 ? find_config(p.screen, p.config) : nullptr;
+  if (with_attributes) {
+    auto* create = reinterpret_cast<PFNGLXCREATECONTEXTATTRIBSARBPROC>(
+        glXGetProcAddressARB(reinterpret_cast<const GLubyte*>("glXCreateContextAttribsARB")));
+    if (create != nullptr && config != nullptr)
+      made = create(display, config, shared, True, attributes.data());
+  } else if (config != nullptr) {
+    made = glXCreateNewContext(display, config, p.render_type, shared, True);
+  } else if (XVisualInfo* visual = find_visual(p.screen, p.visual)) {
+    made = glXCreateContext(display, visual, shared, True);
+    XFree(visual);
+  }
+  if (made != nullptr) {
+    auto context = std::make_shared<RenderContext>();
+    context->number = p.context;
+    context->handle = made;
+    context->share = shared != nullptr ? share->second->share
+                                       : std::make_shared<Share>(Renderer::gl, is_compatible(attributes));
+    contexts[p.context] = context;
+  }
+  r.answer_result(packet, made != nullptr);
+}
+
+void destroy_context(Renderer& r, const Packet& packet) {
+  std::lock_guard lock(mutex);
+  auto found = contexts.find(view<MakeCurrent>(packet).context);
+  if (found != contexts.end()) {
+    glXDestroyContext(display, static_cast<GLXContext>(found->second->handle));
+    // A thread that has it current goes on with the record.
+    if (found->second.use_count() == 1) contexts.erase(found);
+  }
+  r.answer_result(packet, 1);
+}
+
+GLXDrawable real_surface(uint64_t number) {
+  std::lock_guard lock(mutex);
+  auto found = surfaces.find(number);
+  return found == surfaces.end() ? static_cast<GLXDrawable>(number) : found->second.second;
+}
+
+void make_current(Renderer& r, const Packet& packet) {
+  const auto& p = view<MakeCurrent>(packet);
+  RenderContext* context = nullptr;
+  {
+    std::lock_guard lock(mutex);
+    auto found = contexts.find(p.context);
+    if (found != contexts.end()) context = found->second.get();
+  }
+  bool done = false;
+  if (p.context == 0) {
+    done = glXMakeCurrent(display, None, nullptr) == True;
+  } else if (context != nullptr) {
+    done = glXMakeContextCurrent(display, real_surface(p.draw), real_surface(p.read),
+                                 static_cast<GLXContext>(context->handle)) == True;
+  }
+  if (done) r.current = context;
+  r.answer_result(packet, done);
+}
+
+void create_surface(Renderer& r, const Packet& packet) {
+  const auto& p = view<CreateSurface>(packet);
+  std::vector<int> attributes = attributes_of(packet, sizeof p, p.attributes);
+  GLXDrawable made = None;
+  GLXFBConfig config = p.kind == kGlxPixmapOfVisual ? nullptr : find_config(p.screen, p.config);
+  if (p.kind == kPbuffer && config != nullptr) made = glXCreatePbuffer(display, config, attributes.data());
+  if (p.kind == kPixmap && config != nullptr)
+    made = glXCreatePixmap(display, config, p.drawable, attributes.data());
+  if (p.kind == kGlxPixmapOfVisual) {
+    if (XVisualInfo* visual = find_visual(p.screen, p.config)) {
+      made = glXCreateGLXPixmap(display, visual, p.drawable);
+      XFree(visual);
+    }
+  }
+  XSync(display, False);
+  std::lock_guard lock(mutex);
+  if (made != None) surfaces[p.surface] = {static_cast<SurfaceKind>(p.kind), made};
+  r.answer_result(packet, made != None);
+}
+
+void destroy_surface(Renderer& r, const Packet& packet) {
+  std::lock_guard lock(mutex);
+  auto found = surfaces.find(view<SurfaceCall>(packet).surface);
+  if (found != surfaces.end()) {
+    if (found->second.first == kPbuffer) {
+      glXDestroyPbuffer(display, found->second.second);
+    } else {
+      glXDestroyPixmap(display, found->second.second);
+    }
+    surfaces.erase(found);
+  }
+  r.answer_result(packet, 1);
+}
+
+void query_surface(Renderer& r, const Packet& packet) {
+  const auto& p = view<SurfaceCall>(packet);
+  VisualConfig answer = {0, 0};
+  unsigned int value = 0;
+  glXQueryDrawable(display, real_surface(p.surface), p.value, &value);
+  answer.value = static_cast<int32_t>(value);
+  r.answer_bytes(packet, &answer, sizeof answer);
+}
+
+void swap_buffers(Renderer& r, const Packet& packet) {
+  glXSwapBuffers(display, real_surface(view<SurfaceCall>(packet).surface));
+  r.frame_shown();
+}
+
+void swap_interval(const Packet& packet) {
+  // An address for it says nothing about whether there is anything behind it.
+  const char* extensions = glXQueryExtensionsString(display, DefaultScreen(display));
+  static auto* set = extensions == nullptr || std::strstr(extensions, "GLX_MESA_swap_control") == nullptr
+                         ? nullptr
+                         : reinterpret_cast<PFNGLXSWAPINTERVALMESAPROC>(
+                               glXGetProcAddressARB(reinterpret_cast<const GLubyte*>("glXSwapIntervalMESA")));
+  const int interval = view<SurfaceCall>(packet).value;
+  if (set != nullptr && interval >= 0) set(static_cast<unsigned int>(interval));
+}
+
+}  // namespace
+
+void open_display() {
+  if (display != nullptr) return;
+  XInitThreads();
+  display = XOpenDisplay(nullptr);
+  if (display == nullptr) throw BadStream{"the X server cannot be reached"};
+  // A window may be gone by the time that something is drawn into it.
+  XSetErrorHandler([](Display*, XErrorEvent*) { return 0; });
+  Renderer::gl.load([](const char* name) {
+    return reinterpret_cast<void*>(glXGetProcAddressARB(reinterpret_cast<const GLubyte*>(name)));
+  });
+}
+
+bool execute_glx(Renderer& r, const Packet& packet) {
+  switch (packet.op) {
+    case kOpGetConfigs:
+      get_configs(r, packet);
+      return true;
+    case kOpChooseConfigs:
+      choose_configs(r, packet);
+      return true;
+    case kOpGetVisualConfig:
+      get_visual_config(r, packet);
+      return true;
+    case kOpChooseVisual:
+      choose_visual(r, packet);
+      return true;
+    case kOpCreateContext:
+      create_context(r, packet);
+      return true;
+    case kOpDestroyContext:
+      destroy_context(r, packet);
+      return true;
+    case kOpMakeCurrent:
+      make_current(r, packet);
+      return true;
+    case kOpCreateSurface:
+      create_surface(r, packet);
+      return true;
+    case kOpDestroySurface:
+      destroy_surface(r, packet);
+      return true;
+    case kOpQuerySurface:
+      query_surface(r, packet);
+      return true;
+    case kOpSwapBuffers:
+      swap_buffers(r, packet);
+      return true;
+    case kOpSwapInterval:
+      swap_interval(packet);
+      return true;
+  }
+  return false;
+}
+
+}  // namespace stasis::gl

@@ -1,0 +1,88 @@
+// stasis-gl-renderer DESCRIPTOR: receives rings there, and serves each with a thread, until the program ends.
+// Messages:
+//
+//   display NAME      the X server
+//   (a ring's file)   do what is recorded there; "ok" when its thread has begun
+//   load FILE         replay this log first
+//
+// Each is answered: "ok", or what is wrong.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "reader/ring_file.h"
+#include "renderer/renderer.h"
+
+namespace stasis::gl {
+
+namespace {
+
+LogFile loaded;
+
+// The answers of a replay go nowhere.
+Ring* ring_of_replay() {
+  static char* memory = static_cast<char*>(calloc(1, kHeaderSize + kReplySize));
+  return reinterpret_cast<Ring*>(memory);
+}
+
+void serve(Ring* ring) {
+  try {
+    Renderer renderer(ring);
+    if (const LogFile::Thread* thread = loaded.thread(ring->id))
+      renderer.go_on(thread->packets, thread->position);
+    renderer.run();
+  } catch (const BadStream& bad) {
+    fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
+    _exit(1);
+  }
+}
+
+std::string load(const std::string& path) {
+  if (std::string problem = loaded.read(path); !problem.empty()) return problem;
+  open_display();
+  Renderer renderer(ring_of_replay());
+  for_each_packet(loaded.replay, [&](const Packet& packet) { renderer.execute(packet); });
+  return "ok";
+}
+
+std::string handle(const Message& message) {
+  if (message.file >= 0) {
+    Ring* ring = map_ring(message.file);
+    close(message.file);
+    if (ring == nullptr) return "it is not a ring";
+    open_display();
+    std::thread(serve, ring).detach();
+    return "ok";
+  }
+  if (message.text.starts_with("display ")) {
+    setenv("DISPLAY", message.text.c_str() + 8, 1);
+    return "ok";
+  }
+  if (message.text.starts_with("load ")) return load(message.text.substr(5));
+  return "an unknown request";
+}
+
+}  // namespace
+
+}  // namespace stasis::gl
+
+int main(int argc, char** argv) {
+  using namespace stasis::gl;
+  if (argc != 2) return 2;
+  const int connection = atoi(argv[1]);
+  Message message;
+  while (receive(connection, message)) {
+    std::string answer;
+    try {
+      answer = handle(message);
+    } catch (const BadStream& bad) {
+      answer = bad.what;
+    }
+    if (answer != "ok") fprintf(stderr, "stasis: OpenGL: %s\n", answer.c_str());
+    send(connection, {answer, -1});
+    if (answer != "ok") return 1;
+  }
+  _exit(0);
+}

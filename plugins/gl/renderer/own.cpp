@@ -1,0 +1,380 @@
+// Calls whose decoder the rules cannot describe.
+#include <cstring>
+
+#include "generated/commands.h"
+#include "renderer/renderer.h"
+
+namespace stasis::gl {
+
+namespace {
+
+// Texts one after the other, each with its end.
+std::vector<const GLchar*> split(const char* texts, uint32_t bytes, GLsizei count) {
+  std::vector<const GLchar*> found;
+  size_t at = 0;
+  for (GLsizei i = 0; i < count; ++i) {
+    const size_t length = at < bytes ? ::strnlen(texts + at, bytes - at) : bytes;
+    if (at + length >= bytes) throw BadStream{"a text without an end"};
+    found.push_back(texts + at);
+    at += length + 1;
+  }
+  if (found.empty()) found.push_back(nullptr);
+  return found;
+}
+
+NameType binding_type(GLenum name) {
+  switch (name) {
+    case GL_TEXTURE_BINDING_1D:
+    case GL_TEXTURE_BINDING_2D:
+    case GL_TEXTURE_BINDING_3D:
+    case GL_TEXTURE_BINDING_CUBE_MAP:
+    case GL_TEXTURE_BINDING_RECTANGLE:
+    case GL_TEXTURE_BINDING_1D_ARRAY:
+    case GL_TEXTURE_BINDING_2D_ARRAY:
+    case GL_TEXTURE_BINDING_BUFFER:
+    case GL_TEXTURE_BINDING_2D_MULTISAMPLE:
+    case GL_TEXTURE_BINDING_2D_MULTISAMPLE_ARRAY:
+    case GL_TEXTURE_BUFFER_DATA_STORE_BINDING:
+      return kTexture;
+    case GL_ARRAY_BUFFER_BINDING:
+    case GL_ELEMENT_ARRAY_BUFFER_BINDING:
+    case GL_PIXEL_PACK_BUFFER_BINDING:
+    case GL_PIXEL_UNPACK_BUFFER_BINDING:
+    case GL_UNIFORM_BUFFER_BINDING:
+    case GL_TRANSFORM_FEEDBACK_BUFFER_BINDING:
+    case GL_COPY_READ_BUFFER_BINDING:
+    case GL_COPY_WRITE_BUFFER_BINDING:
+    case GL_VERTEX_ARRAY_BUFFER_BINDING:
+    case GL_NORMAL_ARRAY_BUFFER_BINDING:
+    case GL_COLOR_ARRAY_BUFFER_BINDING:
+    case GL_TEXTURE_COORD_ARRAY_BUFFER_BINDING:
+      return kBuffer;
+    case GL_DRAW_FRAMEBUFFER_BINDING:
+    case GL_READ_FRAMEBUFFER_BINDING:
+      return kFramebuffer;
+    case GL_RENDERBUFFER_BINDING:
+      return kRenderbuffer;
+    case GL_CURRENT_PROGRAM:
+      return kProgram;
+    case GL_SAMPLER_BINDING:
+      return kSampler;
+    case GL_VERTEX_ARRAY_BINDING:
+      return kVertexArrayName;
+    case GL_TRANSFORM_FEEDBACK_BINDING:
+      return kTransformFeedback;
+    default:
+      return kNameTypes;
+  }
+}
+
+}  // namespace
+
+void own_GenLists(Renderer& r, const Packet& header) {
+  struct Request : PGenLists {
+    GLuint first;
+  };
+  const auto& p = view<Request>(header);
+  constexpr GLsizei kMost = 1 << 20;
+  if (p.range < 0 || p.range > kMost) throw BadStream{"too many lists"};
+  for (GLsizei i = 0; i < p.range; ++i) {
+    r.gl.NewList(p.first + static_cast<GLuint>(i), GL_COMPILE);
+    r.gl.EndList();
+  }
+}
+
+void own_DeleteShader(Renderer& r, const Packet& header) {
+  r.gl.DeleteShader(r.names(kProgram).find(view<PDeleteShader>(header).shader, false));
+}
+void own_DeleteProgram(Renderer& r, const Packet& header) {
+  r.gl.DeleteProgram(r.names(kProgram).find(view<PDeleteProgram>(header).program, false));
+}
+
+void own_FenceSync(Renderer& r, const Packet& header) {
+  struct Request : PFenceSync {
+    uint64_t number;
+  };
+  const auto& p = view<Request>(header);
+  GLsync made = r.gl.FenceSync(p.condition, p.flags);
+  std::lock_guard lock(r.current->share->mutex);
+  r.current->share->syncs[p.number] = made;
+}
+void own_DeleteSync(Renderer& r, const Packet& header) {
+  const auto& p = view<PDeleteSync>(header);
+  r.gl.DeleteSync(r.syncs.find(p.sync));
+  std::lock_guard lock(r.current->share->mutex);
+  r.current->share->syncs.erase(p.sync);
+}
+void own_GetSynciv(Renderer& r, const Packet& header) {
+  const auto& p = view<PGetSynciv>(header);
+  r.answer_outputs(header, {sizeof(GLsizei), kAnyOutput}, [&](void* const* o) {
+    r.gl.GetSynciv(r.syncs.find(p.sync), p.pname, std::min(p.count, 64), static_cast<GLsizei*>(o[0]),
+                   static_cast<GLint*>(o[1]));
+    return uint64_t{0};
+  });
+}
+
+// What failed on the program's side fails here, for the error that it leaves.
+void own_MapBuffer(Renderer& r, const Packet& header) {
+  const auto& p = view<PMapBuffer>(header);
+  if (r.gl.MapBuffer(p.target, p.access) != nullptr) r.gl.UnmapBuffer(p.target);
+}
+void own_MapBufferRange(Renderer& r, const Packet& header) {
+  const auto& p = view<PMapBufferRange>(header);
+  if (r.gl.MapBufferRange(p.target, p.offset, p.length, p.access) != nullptr) r.gl.UnmapBuffer(p.target);
+}
+void own_UnmapBuffer(Renderer& r, const Packet& header) {
+  r.gl.UnmapBuffer(view<PUnmapBuffer>(header).target);
+}
+
+void own_ShaderSource(Renderer& r, const Packet& header) {
+  const auto& p = view<PShaderSource>(header);
+  Payload payload(header, sizeof p);
+  const auto* text = payload.array<GLchar>(p.string_bytes);
+  if (text == nullptr || p.string_bytes == 0) throw BadStream{"no source"};
+  const auto length = static_cast<GLint>(p.string_bytes - 1);
+  r.gl.ShaderSource(r.names(kProgram).find(p.shader, false), 1, &text, &length);
+}
+void own_TransformFeedbackVaryings(Renderer& r, const Packet& header) {
+  const auto& p = view<PTransformFeedbackVaryings>(header);
+  Payload payload(header, sizeof p);
+  auto names = split(payload.array<GLchar>(p.varyings_bytes), p.varyings_bytes, p.count);
+  r.gl.TransformFeedbackVaryings(r.names(kProgram).find(p.program, false), p.count, names.data(),
+                                 p.bufferMode);
+}
+void own_GetUniformIndices(Renderer& r, const Packet& header) {
+  const auto& p = view<PGetUniformIndices>(header);
+  Payload payload(header, sizeof p);
+  auto names = split(payload.array<GLchar>(p.uniformNames_bytes), p.uniformNames_bytes, p.uniformCount);
+  r.answer_outputs(header, {names.size() * sizeof(GLuint)}, [&](void* const* o) {
+    r.gl.GetUniformIndices(r.names(kProgram).find(p.program, false), p.uniformCount, names.data(),
+                           static_cast<GLuint*>(o[0]));
+    return uint64_t{0};
+  });
+}
+
+void own_PixelStorei(Renderer& r, const Packet& header) {
+  const auto& p = view<PPixelStorei>(header);
+  r.gl.PixelStorei(p.pname, p.param);  // for its errors
+  r.current->pixel_store[p.pname] = p.param;
+  r.current->unpacking = RenderContext::kUnknown;
+}
+
+namespace {
+
+size_t answer_pixels(Renderer& r, const Packet& header, size_t bytes,
+                     const std::function<void(void*)>& read) {
+  // The driver knows best how much it writes; here is room for all that fits in an answer.
+  char* room = r.answer_room(16 + bytes);
+  const uint64_t result = 0, length = bytes;
+  std::memcpy(room, &result, 8);
+  std::memcpy(room + 8, &length, 8);
+  read(room + 16);
+  r.send_answer(header, 16 + bytes);
+  return bytes;
+}
+
+}  // namespace
+
+void own_ReadPixels(Renderer& r, const Packet& header) {
+  struct Request : PReadPixels {
+    uint64_t offset, to_buffer;
+  };
+  const auto& p = view<Request>(header);
+  r.use_packing(p.to_buffer != 0, header.flags);
+  if (p.to_buffer != 0) {
+    r.gl.ReadPixels(p.x, p.y, p.width, p.height, p.format, p.type, reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  constexpr size_t kLargestPixel = 32;
+  const auto width = static_cast<size_t>(std::max(p.width, 0)),
+             height = static_cast<size_t>(std::max(p.height, 0));
+  const size_t most = std::min(width * height * kLargestPixel, kReplySize - 64);
+  if (width * height > kReplySize / 4) throw BadStream{"too many pixels"};
+  answer_pixels(r, header, most,
+                [&](void* into) { r.gl.ReadPixels(p.x, p.y, p.width, p.height, p.format, p.type, into); });
+}
+void own_GetTexImage(Renderer& r, const Packet& header) {
+  struct Request : PGetTexImage {
+    uint64_t offset, to_buffer, bytes;
+  };
+  const auto& p = view<Request>(header);
+  r.use_packing(p.to_buffer != 0, header.flags);
+  if (p.to_buffer != 0) {
+    r.gl.GetTexImage(p.target, p.level, p.format, p.type, reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  answer_pixels(r, header, p.bytes,
+                [&](void* into) { r.gl.GetTexImage(p.target, p.level, p.format, p.type, into); });
+}
+void own_GetCompressedTexImage(Renderer& r, const Packet& header) {
+  struct Request : PGetCompressedTexImage {
+    uint64_t offset, to_buffer;
+  };
+  const auto& p = view<Request>(header);
+  r.use_packing(p.to_buffer != 0, header.flags);
+  if (p.to_buffer != 0) {
+    r.gl.GetCompressedTexImage(p.target, p.level, reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  GLint size = 0;
+  r.gl.GetTexLevelParameteriv(p.target, p.level, GL_TEXTURE_COMPRESSED_IMAGE_SIZE, &size);
+  answer_pixels(r, header, static_cast<size_t>(std::max(size, 0)),
+                [&](void* into) { r.gl.GetCompressedTexImage(p.target, p.level, into); });
+}
+void own_GetPolygonStipple(Renderer& r, const Packet& header) {
+  r.use_packing(false, header.flags);
+  answer_pixels(r, header, 128, [&](void* into) { r.gl.GetPolygonStipple(static_cast<GLubyte*>(into)); });
+}
+
+void own_Finish(Renderer& r, const Packet& header) {
+  r.gl.Finish();
+  r.answer_result(header, 0);
+}
+
+void own_GetString(Renderer& r, const Packet& header) {
+  const auto name = view<PGetString>(header).name;
+  const auto* text = reinterpret_cast<const char*>(r.gl.GetString(name));
+  std::string joined;
+  if (text == nullptr && name == GL_EXTENSIONS) {  // a core context has them one by one only
+    (void)r.gl.GetError();
+    GLint count = 0;
+    r.gl.GetIntegerv(GL_NUM_EXTENSIONS, &count);
+    for (GLint i = 0; i < count; ++i)
+      joined += reinterpret_cast<const char*>(r.gl.GetStringi(GL_EXTENSIONS, static_cast<GLuint>(i))) +
+                std::string(" ");
+    text = joined.c_str();
+  }
+  r.answer_bytes(header, text, text == nullptr ? 0 : std::strlen(text));
+}
+
+void own_GetIntegerv(Renderer& r, const Packet& header) {
+  const auto name = view<PGetIntegerv>(header).pname;
+  auto stored = r.current->pixel_store.find(name);
+  const NameType type = binding_type(name);
+  if (stored != r.current->pixel_store.end()) {
+    r.answer_bytes(header, &stored->second, sizeof stored->second);
+    return;
+  }
+  r.answer_outputs(header, {kAnyOutput}, [&](void* const* o) {
+    auto* values = static_cast<GLint*>(o[0]);
+    r.gl.GetIntegerv(name, values);
+    if (type != kNameTypes) *values = static_cast<GLint>(r.names(type).name_of(static_cast<GLuint>(*values)));
+    return uint64_t{0};
+  });
+}
+
+void own_FeedbackBuffer(Renderer& r, const Packet& header) {
+  const auto& p = view<PFeedbackBuffer>(header);
+  constexpr GLsizei kMost = 1 << 22;
+  if (p.size > kMost) throw BadStream{"a feedback buffer is too large"};
+  r.current->feedback.assign(static_cast<size_t>(std::max(p.size, 0)), 0.0F);
+  r.gl.FeedbackBuffer(p.size, p.type, r.current->feedback.data());
+}
+void own_SelectBuffer(Renderer& r, const Packet& header) {
+  const auto& p = view<PSelectBuffer>(header);
+  constexpr GLsizei kMost = 1 << 22;
+  if (p.size > kMost) throw BadStream{"a selection buffer is too large"};
+  r.current->selection.assign(static_cast<size_t>(std::max(p.size, 0)), 0U);
+  r.gl.SelectBuffer(p.size, r.current->selection.data());
+}
+void own_RenderMode(Renderer& r, const Packet& header) {
+  const uint64_t result = static_cast<uint32_t>(r.gl.RenderMode(view<PRenderMode>(header).mode));
+  const size_t feedback = r.current->feedback.size() * sizeof(GLfloat);
+  const size_t selection = r.current->selection.size() * sizeof(GLuint);
+  char* room = r.answer_room(32 + feedback + selection);
+  char* at = room;
+  auto put = [&](const void* from, size_t size) {
+    std::memcpy(at, from, size);
+    at += (size + 7) & ~size_t{7};
+  };
+  put(&result, 8);
+  const uint64_t sizes[] = {feedback, selection};
+  put(&sizes[0], 8);
+  if (feedback != 0) put(r.current->feedback.data(), feedback);
+  put(&sizes[1], 8);
+  if (selection != 0) put(r.current->selection.data(), selection);
+  r.send_answer(header, static_cast<size_t>(at - room));
+}
+
+// --- Draws whose arrays are in the packet
+
+namespace {
+
+void point_at(Renderer& r, const ClientArray& array, const void* at) {
+  const auto& gl = r.gl;
+  const GLint size = array.size == 255 ? GL_BGRA : array.size;
+  switch (array.kind) {
+    case kVertexArray:
+      return gl.VertexPointer(size, array.type, array.stride, at);
+    case kNormalArray:
+      return gl.NormalPointer(array.type, array.stride, at);
+    case kColorArray:
+      return gl.ColorPointer(size, array.type, array.stride, at);
+    case kSecondaryColorArray:
+      return gl.SecondaryColorPointer(size, array.type, array.stride, at);
+    case kFogCoordArray:
+      return gl.FogCoordPointer(array.type, array.stride, at);
+    case kIndexArray:
+      return gl.IndexPointer(array.type, array.stride, at);
+    case kEdgeFlagArray:
+      return gl.EdgeFlagPointer(array.stride, at);
+  }
+  if (array.kind < kGenericArray) {
+    gl.ClientActiveTexture(GL_TEXTURE0 + array.kind - kTexCoordArray);
+    return gl.TexCoordPointer(size, array.type, array.stride, at);
+  }
+  const GLuint index = array.kind - kGenericArray;
+  if (index >= kArrays - kGenericArray) throw BadStream{"an unknown array"};
+  if ((array.flags & kInteger) != 0)
+    return gl.VertexAttribIPointer(index, size, array.type, array.stride, at);
+  gl.VertexAttribPointer(index, size, array.type, (array.flags & kNormalized) != 0, array.stride, at);
+}
+
+}  // namespace
+
+void draw_client(Renderer& r, const Packet& packet) {
+  const auto& p = view<DrawClient>(packet);
+  const auto& gl = r.gl;
+  const char* base = reinterpret_cast<const char*>(&packet);
+  if (p.arrays > kArrays || sizeof p + p.arrays * sizeof(ClientArray) > packet.size)
+    throw BadStream{"too many arrays"};
+  const auto* arrays = reinterpret_cast<const ClientArray*>(&p + 1);
+  if (p.array_buffer != 0) gl.BindBuffer(GL_ARRAY_BUFFER, 0);
+  bool textures = false;
+  for (uint32_t i = 0; i < p.arrays; ++i) {
+    textures |= arrays[i].kind >= kTexCoordArray && arrays[i].kind < kGenericArray;
+    point_at(r, arrays[i], base + arrays[i].offset);
+  }
+  if (textures) gl.ClientActiveTexture(GL_TEXTURE0 + p.client_texture);
+  if (p.array_buffer != 0) gl.BindBuffer(GL_ARRAY_BUFFER, r.names(kBuffer).find(p.array_buffer, false));
+  r.will_draw();
+  const void* indices = reinterpret_cast<const void*>(p.index_offset);
+  if (p.index_bytes != kOffset) {
+    if (p.index_offset > packet.size || p.index_bytes > packet.size - p.index_offset)
+      throw BadStream{"indices beyond the packet"};
+    indices = base + p.index_offset;
+  }
+  const auto count = static_cast<GLsizei>(p.count);
+  switch (p.command) {
+    case kOpDrawArrays:
+      return gl.DrawArrays(p.mode, p.first, count);
+    case kOpDrawArraysInstanced:
+      return gl.DrawArraysInstanced(p.mode, p.first, count, static_cast<GLsizei>(p.instances));
+    case kOpDrawElements:
+      if (p.end != ~0U) return gl.DrawRangeElements(p.mode, p.start, p.end, count, p.index_type, indices);
+      return gl.DrawElements(p.mode, count, p.index_type, indices);
+    case kOpDrawElementsInstanced:
+      return gl.DrawElementsInstanced(p.mode, count, p.index_type, indices,
+                                      static_cast<GLsizei>(p.instances));
+    case kOpDrawElementsBaseVertex:
+      return gl.DrawElementsBaseVertex(p.mode, count, p.index_type, indices, p.base_vertex);
+    case kOpDrawElementsInstancedBaseVertex:
+      return gl.DrawElementsInstancedBaseVertex(p.mode, count, p.index_type, indices,
+                                                static_cast<GLsizei>(p.instances), p.base_vertex);
+    case kOpArrayElement:
+      return gl.ArrayElement(p.first);
+  }
+  throw BadStream{"an unknown draw"};
+}
+
+}  // namespace stasis::gl

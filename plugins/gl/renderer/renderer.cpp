@@ -1,0 +1,276 @@
+#include "renderer/renderer.h"
+
+#include <cstring>
+
+#include "generated/commands.h"
+#include "reader/ring_file.h"
+
+namespace stasis::gl {
+
+Functions Renderer::gl;
+
+// --- Names
+
+void Names::add(GLuint name, GLuint real) {
+  constexpr GLuint kSmall = 1 << 16;
+  if (name >= kSmall) {
+    large_[name] = real;
+    return;
+  }
+  if (name >= small_.size()) small_.resize(name + 64);
+  small_[name] = real;
+}
+
+GLuint Names::find(GLuint name, bool create) {
+  if (name == 0) return 0;
+  if (name < small_.size() && small_[name] != 0) return small_[name];
+  auto found = large_.find(name);
+  if (found != large_.end()) return found->second;
+  if (!create || !may_create || generate == nullptr)
+    return 0xfffffff0U;  // one that the driver does not know either
+  GLuint real = generate(*gl);
+  add(name, real);
+  return real;
+}
+
+std::vector<GLuint> Names::find_all(const GLuint* names, uint32_t bytes) {
+  std::vector<GLuint> real;
+  for (size_t i = 0; names != nullptr && i < bytes / sizeof(GLuint); ++i)
+    real.push_back(find(names[i], false));
+  if (real.empty()) real.push_back(0);
+  return real;
+}
+
+void Names::remove_all(const GLuint* names, uint32_t bytes) {
+  for (size_t i = 0; names != nullptr && i < bytes / sizeof(GLuint); ++i) {
+    if (names[i] < small_.size()) small_[names[i]] = 0;
+    large_.erase(names[i]);
+  }
+}
+
+GLuint Names::name_of(GLuint real) const {
+  if (real == 0) return 0;
+  if (real < small_.size() && small_[real] == real) return real;
+  for (GLuint i = 0; i < small_.size(); ++i) {
+    if (small_[i] == real) return i;
+  }
+  for (const auto& [name, other] : large_) {
+    if (other == real) return name;
+  }
+  return 0;
+}
+
+Share::Share(const Functions& gl, bool compatible) {
+  for (Names& one : names) {
+    one.gl = &gl;
+    one.may_create = compatible;
+  }
+  names[kTexture].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenTextures(1, &n);
+    return n;
+  };
+  names[kBuffer].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenBuffers(1, &n);
+    return n;
+  };
+  names[kFramebuffer].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenFramebuffers(1, &n);
+    return n;
+  };
+  names[kRenderbuffer].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenRenderbuffers(1, &n);
+    return n;
+  };
+  names[kQuery].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenQueries(1, &n);
+    return n;
+  };
+}
+
+GLsync SyncNames::find(uint64_t number) const {
+  std::lock_guard lock(context->share->mutex);
+  auto found = context->share->syncs.find(number);
+  return found == context->share->syncs.end() ? nullptr : found->second;
+}
+
+// --- Reading
+
+Renderer::Renderer(Ring* shared) : ring(shared), reply(reinterpret_cast<char*>(shared) + kHeaderSize) {}
+
+void Renderer::run() {
+  RingReader(ring, kRenderer).run([this](const Packet& packet) {
+    execute(packet);
+    return !ended_;
+  });
+}
+
+void Renderer::go_on(const std::string& packets, uint64_t position) {
+  Ring* shared = ring;
+  for_each_packet(packets, [&](const Packet& packet) { execute(packet); });
+  const uint64_t question = shared->last_question.load();
+  if (shared->questions.load() != shared->reply_number.load() && question < position) {
+    RingReader reader(shared, kRenderer);
+    reader.skip_to(question);
+    reader.run(
+        [this](const Packet& packet) {
+          execute(packet);
+          return true;
+        },
+        false);
+  }
+  RingReader(shared, kRenderer).skip_to(position);
+  shared->frames_shown.store(shared->frames.load());
+  shared->progress.fetch_add(1);
+  wake_all(&shared->progress);
+}
+
+void Renderer::frame_shown() {
+  ring->frames_shown.fetch_add(1);
+  wake_writer(*ring);
+}
+
+void Renderer::execute(const Packet& packet) {
+  const uint16_t op = packet.op;
+  if (op >= kOpFirstGl) {
+    if (op >= kOpGlEnd || kDecoders[op - kOpFirstGl] == nullptr) throw BadStream{"an unknown operation"};
+    if (current != nullptr) return kDecoders[op - kOpFirstGl](*this, packet);
+    if ((packet.flags & kWantsReply) != 0) answer_result(packet, 0);
+    return;
+  }
+  control(packet);
+}
+
+void Renderer::control(const Packet& packet) {
+  switch (packet.op) {
+    case kOpNothing:
+      return;
+    case kOpEndOfThread:
+      ended_ = true;
+      return;
+    case kOpClientArrays:
+    case kOpClientElements:
+    case kOpClientElement:
+      if (current != nullptr) draw_client(*this, packet);
+      return;
+  }
+  if (!execute_glx(*this, packet)) throw BadStream{"an unknown operation of the window system"};
+}
+
+// --- Answers
+
+char* Renderer::answer_room(size_t size) {
+  if (size > kReplySize - 64) throw BadStream{"an answer is too large"};
+  return reply;
+}
+
+void Renderer::send_answer(const Packet& header, size_t size) {
+  if ((header.flags & kWantsReply) == 0) return;
+  ring->reply_size = static_cast<uint32_t>(size);
+  ring->reply_number.fetch_add(1, std::memory_order_release);
+  wake_all(&ring->reply_number);
+}
+
+void Renderer::answer_result(const Packet& header, uint64_t result) {
+  std::memcpy(answer_room(sizeof result), &result, sizeof result);
+  send_answer(header, sizeof result);
+}
+
+void Renderer::answer_bytes(const Packet& header, const void* bytes, size_t size) {
+  char* room = answer_room(16 + size);
+  const uint64_t result = 0, length = size;
+  std::memcpy(room, &result, 8);
+  std::memcpy(room + 8, &length, 8);
+  if (bytes != room + 16 && size != 0) std::memcpy(room + 16, bytes, size);
+  send_answer(header, 16 + size);
+}
+
+void Renderer::answer_outputs(const Packet& header, std::initializer_list<size_t> sizes,
+                              const std::function<uint64_t(void* const*)>& call) {
+  constexpr size_t kEnough = 16384, kMost = 4 << 20;
+  std::vector<std::vector<char>> first, second;
+  std::vector<void*> first_at, second_at;
+  for (size_t size : sizes) {
+    if (size == kAnyOutput) size = kEnough;
+    if (size > kMost) throw BadStream{"an answer is too large"};
+    first.emplace_back(size + 64, '\x55');
+    second.emplace_back(size + 64, '\xaa');
+  }
+  for (auto& one : first) first_at.push_back(one.data());
+  for (auto& one : second) second_at.push_back(one.data());
+  const uint64_t result = call(first_at.data());
+  (void)call(second_at.data());
+  size_t total = 8;
+  for (auto& one : first) total += 8 + one.size() + 8;
+  char* room = answer_room(total);
+  std::memcpy(room, &result, 8);
+  size_t at = 8;
+  for (size_t i = 0; i < first.size(); ++i) {
+    uint64_t written = first[i].size();
+    while (written > 0 && first[i][written - 1] != second[i][written - 1]) --written;
+    std::memcpy(room + at, &written, 8);
+    std::memcpy(room + at + 8, first[i].data(), written);
+    at += 8 + ((written + 7) & ~uint64_t{7});
+  }
+  send_answer(header, at);
+}
+
+// --- Pixel store
+
+namespace {
+
+void set_dense(bool pack, uint16_t flags) {
+  auto set = [pack](GLenum unpack_name, GLenum pack_name, GLint value) {
+    Renderer::gl.PixelStorei(pack ? pack_name : unpack_name, value);
+  };
+  set(GL_UNPACK_SWAP_BYTES, GL_PACK_SWAP_BYTES, (flags & kSwapBytes) != 0);
+  set(GL_UNPACK_LSB_FIRST, GL_PACK_LSB_FIRST, (flags & kLsbFirst) != 0);
+  set(GL_UNPACK_ROW_LENGTH, GL_PACK_ROW_LENGTH, 0);
+  set(GL_UNPACK_IMAGE_HEIGHT, GL_PACK_IMAGE_HEIGHT, 0);
+  set(GL_UNPACK_SKIP_ROWS, GL_PACK_SKIP_ROWS, 0);
+  set(GL_UNPACK_SKIP_PIXELS, GL_PACK_SKIP_PIXELS, 0);
+  set(GL_UNPACK_SKIP_IMAGES, GL_PACK_SKIP_IMAGES, 0);
+  set(GL_UNPACK_ALIGNMENT, GL_PACK_ALIGNMENT, 1);
+}
+
+bool is_pack(GLenum name) {
+  return (name >= GL_PACK_SWAP_BYTES && name <= GL_PACK_ALIGNMENT) || name == GL_PACK_SKIP_IMAGES ||
+         name == GL_PACK_IMAGE_HEIGHT;
+}
+
+void set_program(const std::map<GLenum, GLint>& store, bool pack) {
+  set_dense(pack, 0);
+  Renderer::gl.PixelStorei(pack ? GL_PACK_ALIGNMENT : GL_UNPACK_ALIGNMENT, 4);
+  for (const auto& [name, value] : store) {
+    if (is_pack(name) == pack) Renderer::gl.PixelStorei(name, value);
+  }
+}
+
+}  // namespace
+
+void Renderer::use_unpacking(bool of_program, uint16_t flags) {
+  flags &= kSwapBytes | kLsbFirst;
+  const auto wanted = of_program ? RenderContext::kProgram : RenderContext::kDense;
+  if (current->unpacking == wanted && (of_program || current->unpack_flags == flags)) return;
+  if (of_program) {
+    set_program(current->pixel_store, false);
+  } else {
+    set_dense(false, flags);
+  }
+  current->unpacking = wanted;
+  current->unpack_flags = flags;
+}
+
+void Renderer::use_packing(bool of_program, uint16_t flags) {
+  if (of_program) {
+    set_program(current->pixel_store, true);
+  } else {
+    set_dense(true, flags);
+  }
+}
+
+}  // namespace stasis::gl

@@ -1,0 +1,177 @@
+#!/usr/bin/python3
+"""OpenGL: a program is recorded, its renderer is killed or exchanged for another driver, and the pictures are those that
+an undisturbed program draws on that driver - to the bit."""
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from harness import wait_for
+
+BUILD = pathlib.Path(os.environ["STASIS_BUILD"])
+SCENE = BUILD / "tests" / "gl_scene"
+SOFTPIPE = {"GALLIUM_DRIVER": "softpipe"}
+
+
+def children_of(pid, name):
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            status = pathlib.Path("/proc", entry, "status").read_text()
+            words = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(re.search(r"PPid:\t(\d+)", status)[1]) == pid and words[0].endswith(name.encode()) and "State:\tZ" not in status:
+            found.append(int(entry))
+    return found
+
+
+class Display:
+    """An X server that chooses its number by itself."""
+
+    def __init__(self):
+        read, write = os.pipe()
+        self.process = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x1024x24", "-nolisten", "tcp", "-noreset"],
+                                        pass_fds=[write], stderr=subprocess.DEVNULL)
+        os.close(write)
+        with os.fdopen(read) as pipe:
+            self.name = ":" + pipe.readline().strip()
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+@unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
+class OpenGl(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="stasis-gl-"))
+        self.addCleanup(shutil.rmtree, self.directory, True)
+        self.display = Display()
+        self.addCleanup(self.display.close)
+        self.socket = self.directory / "socket"
+        self.server = subprocess.Popen([BUILD / "gl/stasis-gl-server", self.socket], stdout=subprocess.PIPE, text=True,
+                                       env={**os.environ, "DISPLAY": self.display.name})
+        self.addCleanup(self.end_server)
+        self.assertEqual(self.server.stdout.readline(), "ready\n")
+
+    def end_server(self):
+        self.server.kill()
+        self.server.wait()
+        self.server.stdout.close()
+
+    def start(self, *words, recorded=True, **environment):
+        env = {**os.environ, "DISPLAY": self.display.name, **environment}
+        if recorded:
+            env |= {"STASIS_GL_SOCKET": str(self.socket), "__GLX_VENDOR_LIBRARY_NAME": "stasis",
+                    "LD_LIBRARY_PATH": str(BUILD / "gl")}
+        program = subprocess.Popen(list(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.addCleanup(self.end, program)
+        return program
+
+    @staticmethod
+    def end(program):
+        program.kill()
+        program.wait()
+        program.stdin.close()
+        program.stdout.close()
+
+    def ask(self, request):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(str(self.socket))
+            connection.send(request.encode() + b"\0")
+            return connection.recv(65536).decode().rstrip("\0")
+
+    def renderer(self):
+        found = children_of(self.server.pid, "stasis-gl-renderer")
+        return found[0] if found else None
+
+    def kill_renderer(self):
+        old = self.renderer()
+        os.kill(old, signal.SIGKILL)
+        wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
+
+    def pictures(self, mode, script, recorded=True, **environment):
+        """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
+        program = self.start(SCENE, mode, recorded=recorded, **environment)
+        self.assertIn("ready", program.stdout.readline())
+        hashes = []
+        for word in script:
+            if word == "kill":
+                self.kill_renderer()
+            elif word.startswith("move "):
+                old = self.renderer()
+                self.assertEqual(self.ask(word), "ok")
+                wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
+            else:
+                program.stdin.write(word + "\n")
+                program.stdin.flush()
+                hashes.append(program.stdout.readline().strip())
+                self.assertRegex(hashes[-1], "^[0-9a-f]{16}$")
+        self.end(program)
+        return hashes
+
+    def check_pictures(self, mode):
+        script = ["draw", "kill", "draw", "draw", "kill", "extra", "draw", "kill", "draw"]
+        native = self.pictures(mode, [word for word in script if word != "kill"], recorded=False)
+        self.assertEqual(self.pictures(mode, [word for word in script if word != "kill"]), native)
+        self.assertEqual(self.pictures(mode, script), native)
+
+    def check_move(self, mode):
+        native = self.pictures(mode, ["draw", "draw", "extra", "draw"], recorded=False, **SOFTPIPE)
+        self.assertNotEqual(native, self.pictures(mode, ["draw", "draw", "extra", "draw"], recorded=False))
+        moved = self.pictures(mode, ["draw", "move GALLIUM_DRIVER=softpipe", "draw", "extra", "draw"])
+        self.assertEqual(moved[1:], native[1:])
+
+    def test_fixed_function_after_the_death_of_the_renderer(self):
+        self.check_pictures("fixed")
+
+    def test_core_profile_after_the_death_of_the_renderer(self):
+        self.check_pictures("core")
+
+    def test_fixed_function_on_another_driver(self):
+        self.check_move("fixed")
+
+    def test_core_profile_on_another_driver(self):
+        self.check_move("core")
+
+    def test_log_does_not_grow_with_time(self):
+        """glxgears draws thousands of frames; what is kept of them is what its first one needed."""
+        gears = self.start("glxgears")
+
+        def status():
+            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
+            return tuple(map(int, said.groups())) if said else (0, 0, 0)
+
+        wait_for("some frames", lambda: status()[0] > 2000, 20)
+        recorded, kept, size = status()
+        wait_for("ten times as many calls", lambda: status()[0] > 10 * recorded, 60)
+        self.assertEqual(status()[1:], (kept, size))
+        self.assertLess(size, 1 << 20)
+        self.end(gears)
+
+    def test_what_is_not_recorded_is_not_there(self):
+        said = subprocess.run(["glxinfo"], capture_output=True, text=True, timeout=60, env={
+            **os.environ, "DISPLAY": self.display.name, "STASIS_GL_SOCKET": str(self.socket),
+            "__GLX_VENDOR_LIBRARY_NAME": "stasis", "LD_LIBRARY_PATH": str(BUILD / "gl")}).stdout
+        self.assertIn("OpenGL version string: 3.3 (Compatibility Profile)", said)
+        self.assertIn("OpenGL core profile version string: 3.3 (Core Profile)", said)
+        self.assertIn("GL_ARB_vertex_buffer_object", said)
+        self.assertNotIn("GL_ARB_compute_shader", said)
+        self.assertNotIn("GL_ARB_buffer_storage", said)
+
+    def test_library_needs_nothing_but_libc_and_xlib(self):
+        said = subprocess.run(["readelf", "-d", BUILD / "gl/libGLX_stasis.so.0"], capture_output=True, text=True).stdout
+        self.assertEqual(set(re.findall(r"NEEDED.*\[(.*)\]", said)), {"libc.so.6", "libX11.so.6"})
+
+
+if __name__ == "__main__":
+    unittest.main()
