@@ -26,6 +26,7 @@
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
+#include "picture/screen.h"
 
 namespace stasis::checkpoint {
 
@@ -94,6 +95,7 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    add_screen(writer);
     STASIS_TRY(Report report, publish(writer, pause_ns));
     if (request_.stop) STASIS_CHECK(end_session());
     return report;
@@ -199,6 +201,14 @@ class Attempt {
     }
     if (base) STASIS_CHECK(share_with(*base));
     return {};
+  }
+
+  // A checkpoint without a picture is as good.
+  void add_screen(image::Writer& writer) {
+    if (!request_.display) return;
+    *manifest_.mutable_display() = *request_.display;
+    if (auto added = picture::add_screen(writer, manifest_); !added.ok())
+      files_.warn("no picture of the screen: " + added.error().message());
   }
 
   // What was copied while the program stood still.
