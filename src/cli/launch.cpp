@@ -73,9 +73,10 @@ CLI::App* add_launch(CLI::App& app, int& status) {
   verb->add_option("--keep", options->request.keep, "How many interval checkpoints to keep (default: all)");
   options->files.add_to(*verb, "auto");
   // A flag, since an option would take the program's name for the size.
-  verb->add_flag("--display{1280x1024}", options->display,
-                 "Give it a private X server, of this many pixels (--display=WIDTHxHEIGHT, default 1280x1024), "
-                 "which is saved and restarted with it. Needs Xvfb");
+  verb->add_flag(
+      "--display{1280x1024}", options->display,
+      "Give it a private X server, of this many pixels (--display=WIDTHxHEIGHT, default 1280x1024), "
+      "which is saved and restarted with it. Needs Xvfb");
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");

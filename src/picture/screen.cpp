@@ -51,7 +51,8 @@ Result<std::string> read_segment(const std::string& directory, const schema::Ipc
   }
   for (const auto& run : segment.runs()) {
     if (run.address() >= bytes.size()) break;
-    const auto part = std::span(bytes).subspan(run.address(), std::min(run.size(), bytes.size() - run.address()));
+    const auto part =
+        std::span(bytes).subspan(run.address(), std::min(run.size(), bytes.size() - run.address()));
     STASIS_CHECK(pread_all(files.at(run.layer()).get(), part, static_cast<off_t>(run.offset())));
   }
   return bytes;
@@ -60,10 +61,12 @@ Result<std::string> read_segment(const std::string& directory, const schema::Ipc
 Result<Picture> find_screen(const std::string& directory, const schema::Manifest& manifest) {
   const schema::Display& display = manifest.display();
   const schema::Process* server = find_server(manifest);
-  const Error none{"make a picture of the screen", fmt::format("display :{}", display.number()),
-                   server == nullptr ? "its X server has ended" : "its X server has no screen in shared memory",
-                   {},
-                   ErrorCode::kNotFound};
+  const Error none{
+      "make a picture of the screen",
+      fmt::format("display :{}", display.number()),
+      server == nullptr ? "its X server has ended" : "its X server has no screen in shared memory",
+      {},
+      ErrorCode::kNotFound};
   if (server == nullptr) return none;
   for (const auto* segment : attached_segments(manifest, *server)) {
     STASIS_TRY(const std::string bytes, read_segment(directory, *segment));

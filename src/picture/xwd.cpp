@@ -7,8 +7,8 @@
 namespace stasis::picture {
 namespace {
 
-// X11/XWDFile.h: a header of 25 numbers of 32 bits, the most significant byte first; then the window's name up
-// to header_size, colours of 12 bytes each, and the rows.
+// X11/XWDFile.h: a header of 25 numbers of 32 bits, the most significant byte first; then the window's name
+// up to header_size, colours of 12 bytes each, and the rows.
 enum Field : size_t {
   kHeaderSize = 0,
   kVersion = 1,
@@ -59,8 +59,8 @@ Result<Picture> read_xwd(std::string_view bytes) {
   picture.width = field(bytes, kWidth);
   picture.height = field(bytes, kHeight);
   const uint64_t line = field(bytes, kBytesPerLine);
-  if (picture.width < 1 || picture.width > kMostPixels || picture.height < 1 || picture.height > kMostPixels ||
-      line < uint64_t{picture.width} * kPixelBytes)
+  if (picture.width < 1 || picture.width > kMostPixels || picture.height < 1 ||
+      picture.height > kMostPixels || line < uint64_t{picture.width} * kPixelBytes)
     return no_dump("its size makes no sense");
   const auto red = shift_of(field(bytes, kRedMask)), green = shift_of(field(bytes, kGreenMask)),
              blue = shift_of(field(bytes, kBlueMask));

@@ -39,11 +39,12 @@ Result<void> fill_randomly(void* to, size_t size) {
 // Of another X server with that number, which our clients would prefer: an abstract name comes first.
 bool is_taken(uint32_t number) {
   auto sockets = read_file("/proc/net/unix");
-  return sockets.ok() && sockets->find(fmt::format("@{}/X{}\n", kSocketDirectory, number)) != std::string::npos;
+  return sockets.ok() &&
+         sockets->find(fmt::format("@{}/X{}\n", kSocketDirectory, number)) != std::string::npos;
 }
 
-// As xauth(1) writes it, for a server of that number on any host: host names change, also between a checkpoint
-// and a restart.
+// As xauth(1) writes it, for a server on any host: host names change, also between a checkpoint and a
+// restart. And of any number: who connects by the path of the socket is taken for one of number 0.
 std::string authority_entry(const schema::Display& display) {
   constexpr uint16_t kAnyHost = 65535;
   std::string entry;
@@ -57,7 +58,7 @@ std::string authority_entry(const schema::Display& display) {
   };
   add_number(kAnyHost);
   add({});
-  add(std::to_string(display.number()));
+  add({});
   add("MIT-MAGIC-COOKIE-1");
   add(display.cookie());
   return entry;
@@ -101,24 +102,17 @@ void become_a_service(int ready, int log) {
 }
 
 std::vector<std::string> server_command(const schema::Display& display) {
-  return {"Xvfb",
-          fmt::format(":{}", display.number()),
-          // Where it says that it is ready. With it there is no /tmp/.X<number>-lock, which is for servers that
-          // share a directory of sockets.
-          "-displayfd",
-          std::to_string(kReadyFd),
-          "-nolisten",
-          "tcp",
-          "-nolisten",
-          "local",  // the abstract name
-          "-auth",
-          fmt::format("{}/{}", kSocketDirectory, kAuthority),
-          // In a segment of the session's own IPC namespace: a checkpoint saves it and makes its picture of it.
-          "-shmem",
-          "-noreset",  // the screen stays when the last client leaves
-          "-screen",
-          "0",
-          fmt::format("{}x{}x24", display.width(), display.height())};
+  return {
+      "Xvfb", fmt::format(":{}", display.number()),
+      // Where it says that it is ready. With it there is no /tmp/.X<number>-lock, which is for servers that
+      // share a directory of sockets.
+      "-displayfd", std::to_string(kReadyFd), "-nolisten", "tcp", "-nolisten",
+      "local",  // the abstract name
+      "-auth", fmt::format("{}/{}", kSocketDirectory, kAuthority),
+      // In a segment of the session's own IPC namespace: a checkpoint saves it and makes its picture of it.
+      "-shmem",
+      "-noreset",  // the screen stays when the last client leaves
+      "-screen", "0", fmt::format("{}x{}x24", display.width(), display.height())};
 }
 
 }  // namespace
@@ -165,12 +159,16 @@ std::string display_socket(const std::string& session_directory, const schema::D
   return fmt::format("{}/X{}", display_directory(session_directory), display.number());
 }
 
+std::string display_authority(const std::string& session_directory) {
+  return fmt::format("{}/{}", display_directory(session_directory), kAuthority);
+}
+
 Result<void> make_display_directory(const std::string& session_directory, const schema::Display& display) {
   STASIS_CHECK(make_mount_point());
   const std::string path = display_directory(session_directory);
   STASIS_CHECK(make_directories(path));
   empty_directory(path);
-  STASIS_TRY(Fd file, open_file(fmt::format("{}/{}", path, kAuthority), O_WRONLY | O_CREAT | O_EXCL, 0600));
+  STASIS_TRY(Fd file, open_file(display_authority(session_directory), O_WRONLY | O_CREAT | O_EXCL, 0600));
   return write_all(file.get(), authority_entry(display));
 }
 
@@ -224,13 +222,14 @@ Error DisplayStart::failure(std::string cause) const {
 
 Result<void> DisplayStart::wait() {
   report_.reset();  // ours; the server's is the last one then
-  pollfd entry = {.fd = ready_.get(), .events = POLLIN, .revents = 0};
-  int ready = 0;
-  while ((ready = ::poll(&entry, 1, kPatience_ms)) < 0 && errno == EINTR) {
+  // To the end of the line: who closes the pipe before it has written that makes the server end.
+  for (char said = 0; said != '\n';) {
+    pollfd entry = {.fd = ready_.get(), .events = POLLIN, .revents = 0};
+    const int ready = ::poll(&entry, 1, kPatience_ms);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready == 0) return failure("it has not said that it is ready");
+    if (::read(ready_.get(), &said, 1) <= 0) return failure("it has ended");
   }
-  if (ready == 0) return failure("it has not said that it is ready");
-  std::array<char, 16> answer;
-  if (::read(ready_.get(), answer.data(), answer.size()) <= 0) return failure("it has ended");
   ready_.reset();
   ::setenv("DISPLAY", fmt::format(":{}", display_.number()).c_str(), 1);
   ::setenv("XAUTHORITY", fmt::format("{}/{}", kSocketDirectory, kAuthority).c_str(), 1);

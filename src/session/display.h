@@ -3,9 +3,9 @@
 //
 // Its socket lies where clients look for it, /tmp/.X11-unix, but that directory is the session's own:
 // <state>/sessions/NAME/display is mounted there, in the session's mount namespace alone. So any number of
-// sessions, also clones of one checkpoint, have the same display number without meeting, and who is outside of
-// a session finds its server at <state>/sessions/NAME/display/X<number>. The abstract name that X servers have
-// beside it belongs to the network namespace, which sessions share, so the server does not take it.
+// sessions, also clones of one checkpoint, have the same display number without meeting, and who is outside
+// of a session finds its server at <state>/sessions/NAME/display/X<number>. The abstract name that X servers
+// have beside it belongs to the network namespace, which sessions share, so the server does not take it.
 #pragma once
 
 #include <string>
@@ -35,6 +35,8 @@ Result<schema::Display> choose_display(const ScreenSize& size);
 
 // Where the display of a session is in the host's view; it exists only for sessions that have one.
 std::string display_directory(const std::string& session_directory);
+// The file with the cookie, for XAUTHORITY.
+std::string display_authority(const std::string& session_directory);
 std::string display_socket(const std::string& session_directory, const schema::Display& display);
 
 // On the host, before the session exists: its directory, with the cookie in it and nothing else.

@@ -120,8 +120,8 @@ class Loop {
     }
   }
 
-  // The end of the last other process always shows here: it was our child, or has become it. While the program
-  // itself lives there is nothing to look for.
+  // The end of the last other process always shows here: it was our child, or has become it. While the
+  // program itself lives there is nothing to look for.
   void end_idle_display() {
     if (!display_server_ || ::kill(root_.value, 0) == 0 || !only_display_left(*display_server_)) return;
     // Nobody is left for whom it would have anything.

@@ -43,8 +43,7 @@ struct ProgramStart {
   }
   std::vector<char*> arguments;
   arguments.reserve(start.command.size() + 1);
-  for (const std::string& argument : start.command)
-    arguments.push_back(const_cast<char*>(argument.c_str()));
+  for (const std::string& argument : start.command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   ::execvp(arguments[0], arguments.data());
   fail_to_start(start, errno_error(std::string(kRunStep) + arguments[0], {}));
