@@ -123,7 +123,7 @@ CLI::App* add_list(CLI::App& app, int& status) {
   verb->add_option(
           "--html", options->page,
           "Write a page for a browser instead, with time, size, tag and picture of each; it needs no "
-          "other file")
+          "other file. \"-\": to standard output")
       ->type_name("FILE")
       ->excludes("--json");
   verb->footer(R"(

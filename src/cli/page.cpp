@@ -1,11 +1,9 @@
 #include "cli/page.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
-#include <span>
 
 #include "base/fd.h"
 #include "cli/output.h"
@@ -84,7 +82,8 @@ std::string picture_html(const image::Entry& entry, const std::string& name) {
 
 std::string entry_html(const image::Entry& entry) {
   const std::string name = fmt::format("{}@{}", entry.session, entry.id);
-  std::string html = fmt::format("<article id=\"{0}\">\n{1}<div><h2>{0}", escaped(name), picture_html(entry, name));
+  std::string html =
+      fmt::format("<article id=\"{0}\">\n{1}<div><h2>{0}", escaped(name), picture_html(entry, name));
   if (!entry.tag.empty()) html += fmt::format(" <span class=\"tag\">{}</span>", escaped(entry.tag));
   html += "</h2>\n";
   if (entry.problem.empty())
@@ -106,12 +105,7 @@ std::string checkpoint_page(const std::string& title, const std::vector<image::E
 }
 
 Result<void> write_page(const std::string& path, const std::string& page) {
-  // Not beside it but into it when it is no file: /dev/stdout.
-  struct stat status;
-  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
-    STASIS_TRY(Fd file, open_file(path, O_WRONLY));
-    return write_all(file.get(), page);
-  }
+  if (path == "-") return write_all(1, page);
   const std::string draft = fmt::format("{}.{}", path, ::getpid());
   STASIS_TRY(Fd file, open_file(draft, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600));
   auto written = write_all(file.get(), page);

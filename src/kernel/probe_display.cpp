@@ -5,7 +5,7 @@
 
 #include <cstdlib>
 
-#include "base/result.h"
+#include "base/fd.h"
 #include "kernel/probe_internal.h"
 
 namespace stasis::kernel {
@@ -27,21 +27,37 @@ std::string find_program(const std::string& name) {
 
 namespace probing {
 
+namespace {
+
+// What it says of its options, on whichever stream.
+std::string usage_of(const std::string& server) {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) < 0) return {};
+  Fd from(ends[0]), to(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::dup2(to.get(), 1);
+    ::dup2(to.get(), 2);
+    ::execl(server.c_str(), "Xvfb", "-help", nullptr);
+    ::_exit(127);
+  }
+  to.reset();
+  auto said = read_all(from.get());
+  if (pid > 0) ::waitpid(pid, nullptr, 0);
+  return said.ok() ? *said : std::string();
+}
+
+}  // namespace
+
 Outcome try_display() {
   constexpr const char* kInstall = "apt-get install xvfb (for 'launch --display')";
   const std::string server = find_program("Xvfb");
   if (server.empty()) return lacking("there is no Xvfb", kInstall);
-  const pid_t pid = ::fork();
-  if (pid < 0) return lacking(failed("fork"), {});
-  if (pid == 0) {
-    const int null = ::open("/dev/null", O_RDWR);
-    for (int fd = 0; fd < 3; ++fd) ::dup2(null, fd);
-    ::execl(server.c_str(), "Xvfb", "-version", nullptr);
-    ::_exit(127);
+  const std::string usage = usage_of(server);
+  for (const char* option : {"-displayfd", "-shmem", "-noreset"}) {
+    if (usage.find(option) == std::string::npos)
+      return lacking(fmt::format("{} does not run here, or does not know {}", server, option), kInstall);
   }
-  int status = 0;
-  if (::waitpid(pid, &status, 0) != pid || status != 0)
-    return lacking(fmt::format("{} cannot be executed, or lacks a library", server), kInstall);
   return works(server);
 }
 
