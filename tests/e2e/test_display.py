@@ -282,6 +282,30 @@ class AsRoot(DisplayTest):
     generations = Programs.generations
 
 
+class Connecting(DisplayTest):
+    def test_while_clients_come_and_go(self):
+        """What a client has sent before the server has accepted it cannot be looked at: that passes in a moment."""
+        script = self.box.write("connect.py", CONNECTING_PROGRAM)
+        self.launch("s", PYTHON, script)
+        for _ in range(25):
+            self.box.stasis("checkpoint", "s")
+        self.box.save_and_kill("s")
+        self.box.restart("s")
+        self.box.stasis("checkpoint", "s")
+
+
+CONNECTING_PROGRAM = r"""
+import os, socket, struct
+cookie = open(os.environ["XAUTHORITY"], "rb").read()[-16:]
+os.fork()
+while True:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("/tmp/.X11-unix/X" + os.environ["DISPLAY"][1:])
+        client.sendall(struct.pack("<BxHHHHxx", ord("l"), 11, 0, 18, 16) + b"MIT-MAGIC-COOKIE-1\0\0" + cookie)
+        client.recv(1)
+"""
+
+
 class Clones(DisplayTest):
     def test_they_do_not_meet(self):
         find_program("xcalc")
