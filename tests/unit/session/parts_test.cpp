@@ -12,6 +12,18 @@
 namespace stasis::session {
 namespace {
 
+TEST(Display, sizes_of_screens) {
+  auto size = parse_screen_size("800x600");
+  ASSERT_TRUE(size.ok());
+  EXPECT_EQ(size->width, 800U);
+  EXPECT_EQ(size->height, 600U);
+  EXPECT_TRUE(parse_screen_size("16x16384").ok());
+  for (const char* wrong : {"", "x", "800", "800x", "x600", "800x600x24", "800 x600", "-800x600", "15x600",
+                            "16385x600", "99999999999x600"}) {
+    EXPECT_FALSE(parse_screen_size(wrong).ok()) << wrong;
+  }
+}
+
 TEST(Channel, carries_words_and_errors) {
   auto ends = Channel::make();
   ASSERT_TRUE(ends.ok());
