@@ -9,6 +9,10 @@ void append(png_structp writer, png_bytep data, size_t size) {
   static_cast<std::string*>(png_get_io_ptr(writer))->append(reinterpret_cast<char*>(data), size);
 }
 
+// Instead of writing to our error output.
+[[noreturn]] void leave(png_structp writer, png_const_charp) { png_longjmp(writer, 1); }
+void be_silent(png_structp, png_const_charp) {}
+
 // libpng leaves by longjmp, past destructors: so nothing that has one is made between setjmp and the end.
 bool write_png(png_structp writer, png_infop info, const Picture& picture, std::string& out) {
   if (setjmp(png_jmpbuf(writer)) != 0) return false;
@@ -29,7 +33,7 @@ bool write_png(png_structp writer, png_infop info, const Picture& picture, std::
 Result<std::string> encode_png(const Picture& picture) {
   const Error failed{"make a picture of the screen", "PNG", "libpng cannot write it", {}, ErrorCode::kFailed};
   if (picture.pixels.size() != size_t{picture.width} * picture.height * 3) return failed;
-  png_structp writer = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
+  png_structp writer = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, leave, be_silent);
   png_infop info = writer != nullptr ? png_create_info_struct(writer) : nullptr;
   std::string out;
   const bool written = info != nullptr && write_png(writer, info, picture, out);

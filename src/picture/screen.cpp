@@ -43,10 +43,10 @@ Result<std::string> read_segment(const std::string& directory, const schema::Ipc
   std::string bytes(std::min(page_up(segment.size()), kLargestSegment), '\0');
   std::vector<Fd> files(1);
   if (!segment.page_file().empty()) {
-    STASIS_TRY(files.front(), open_file(directory + "/" + segment.page_file(), O_RDONLY));
+    STASIS_TRY(files.front(), open_file(fmt::format("{}/{}", directory, segment.page_file()), O_RDONLY));
   }
   for (const auto& layer : segment.layers()) {
-    STASIS_TRY(Fd file, open_file(directory + "/" + layer, O_RDONLY));
+    STASIS_TRY(Fd file, open_file(fmt::format("{}/{}", directory, layer), O_RDONLY));
     files.push_back(std::move(file));
   }
   for (const auto& run : segment.runs()) {

@@ -421,12 +421,21 @@ class Life(DisplayTest):
         self.assertEqual((found["state"], found["essential"]), ("missing", False))
         self.assertIn("apt-get install xvfb", found["remedy"])
 
-    def test_server_that_does_not_start(self):
+    def other_server(self, script):
         directory = self.box.dir / "bin"
         directory.mkdir()
-        (directory / "Xvfb").write_text("#!/bin/sh\necho 'no fonts at all' >&2\nexit 1\n")
+        (directory / "Xvfb").write_text(f"#!/bin/sh\n{script}\n")
         os.chmod(directory / "Xvfb", 0o755)
         self.box.env["PATH"] = f"{directory}:{self.box.env['PATH']}"
+
+    def test_server_that_is_slow_to_say_it(self):
+        """It writes its number and the end of the line one after the other, and ends when it cannot."""
+        late = self.box.dir / "late"
+        self.other_server(f"printf 12 >&3; sleep 0.3; touch {late}; echo >&3; sleep 300")
+        self.assertEqual(self.outcome("--display", "--", "test", "-e", late)[0], 0)
+
+    def test_server_that_does_not_start(self):
+        self.other_server("echo 'no fonts at all' >&2; exit 1")
         code, _, err = self.outcome("--display", "--name", "s", "--", "touch", "ran")
         self.assertEqual(code, 5)
         self.assertRegex(err, "start the X server: Xvfb: it has ended: no fonts at all")

@@ -1,5 +1,5 @@
-// Whatever an X server, or a client that has made a segment look like a screen, has in its memory: read_xwd() gives
-// an error or a picture of which every pixel is there.
+// Whatever an X server, or a client that has made a segment look like a screen, has in its memory: read_xwd()
+// gives an error or a picture of which every pixel is there.
 #include "picture/png.h"
 #include "picture/xwd.h"
 #include "tests/fuzz/driver.h"
@@ -13,7 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 }
 
 std::vector<std::string> fuzz_seeds() {
-  const uint32_t fields[25] = {100, 7, 2, 24, 3, 2, 0, 0, 32, 0, 32, 32, 12, 4, 0xff0000, 0xff00, 0xff, 8, 256, 1};
+  const uint32_t fields[25] = {100, 7,  2,  24, 3,        2,      0,    0, 32,  0,
+                               32,  32, 12, 4,  0xff0000, 0xff00, 0xff, 8, 256, 1};
   std::string dump;
   for (uint32_t value : fields)
     for (int shift = 24; shift >= 0; shift -= 8) dump += static_cast<char>(value >> shift);

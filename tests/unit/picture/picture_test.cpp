@@ -46,8 +46,9 @@ TEST(Xwd, WhatMakesNoSenseIsRefused) {
   const struct {
     size_t field;
     uint32_t value;
-  } changes[] = {{0, 105},  {0, ~0u}, {1, 6},  {2, 1},   {4, 0},   {4, 5},        {4, ~0u},     {5, 0},      {5, 3},
-                 {5, ~0u},  {7, 1},   {11, 24}, {12, 8}, {12, ~0u}, {14, 0x1ff}, {15, 0}, {16, 0x7f}, {19, 3}, {19, ~0u}};
+  } changes[] = {{0, 105},    {0, ~0u}, {1, 6},     {2, 1},  {4, 0},   {4, 5},  {4, ~0u},
+                 {5, 0},      {5, 3},   {5, ~0u},   {7, 1},  {11, 24}, {12, 8}, {12, ~0u},
+                 {14, 0x1ff}, {15, 0},  {16, 0x7f}, {19, 3}, {19, ~0u}};
   for (const auto& change : changes) {
     Dump dump;
     dump.fields[change.field] = change.value;
