@@ -207,6 +207,7 @@ class Attempt {
   void add_screen(image::Writer& writer) {
     if (!request_.display) return;
     *manifest_.mutable_display() = *request_.display;
+    if (request_.display->vnc()) return;  // that server has no screen in shared memory
     if (auto added = picture::add_screen(writer, manifest_); !added.ok())
       files_.warn("no picture of the screen: " + added.error().message());
   }

@@ -44,9 +44,9 @@ int run_launch(LaunchOptions& options) {
     request.interval_ns = *interval;
   }
   if (!options.display.empty()) {
-    auto size = session::parse_screen_size(options.display);
-    if (!size.ok()) return report(size.error());
-    request.display = *size;
+    auto display = session::parse_display(options.display);
+    if (!display.ok()) return report(display.error());
+    request.display = *display;
   }
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
@@ -76,7 +76,8 @@ CLI::App* add_launch(CLI::App& app, int& status) {
   verb->add_flag(
       "--display{1280x1024}", options->display,
       "Give it a private X server, of this many pixels (--display=WIDTHxHEIGHT, default 1280x1024), "
-      "which is saved and restarted with it. Needs Xvfb");
+      "which is saved and restarted with it. Needs Xvfb. vnc or vnc:WIDTHxHEIGHT: one that VNC viewers "
+      "can connect to, and says how (needs Xtigervnc; its checkpoints have no pictures)");
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");
@@ -96,6 +97,7 @@ Examples:
   stasis launch -- bash
   stasis launch --name db --background -- redis-server --port 7000
   stasis launch --display -- xterm
+  stasis launch --display=vnc --background -- xterm
   stasis launch --display=800x600 --background -- firefox
   stasis launch --interval 10m --keep 3 -- ./simulate --steps 1000000)");
   verb->callback([options, &status] { status = run_launch(*options); });

@@ -15,12 +15,14 @@ using nlohmann::json;
 json display_json(const session::Record& record) {
   auto directory = session::session_directory(record.name);
   if (!directory.ok()) return nullptr;
-  return {{"number", record.display->number()},
-          {"server_pid", record.display->server()},
-          {"width", record.display->width()},
-          {"height", record.display->height()},
-          {"socket", session::display_socket(*directory, *record.display)},
-          {"authority", session::display_authority(*directory)}};
+  json object = {{"number", record.display->number()},
+                 {"server_pid", record.display->server()},
+                 {"width", record.display->width()},
+                 {"height", record.display->height()},
+                 {"socket", session::display_socket(*directory, *record.display)},
+                 {"authority", session::display_authority(*directory)}};
+  if (record.display->vnc()) object["vnc"] = session::display_vnc_socket(*directory);
+  return object;
 }
 
 json session_json(const session::Record& record, const std::vector<session::SessionProcess>& processes) {

@@ -27,6 +27,7 @@ namespace {
 constexpr const char* kStep = "start the X server";
 constexpr const char* kSocketDirectory = "/tmp/.X11-unix";  // X servers and clients have it built in
 constexpr const char* kAuthority = "authority";
+constexpr const char* kVncSocket = "vnc";
 constexpr int kReadyFd = 3;  // of the server
 constexpr int kPatience_ms = 30'000;
 constexpr off_t kLogSize = 64 << 10;
@@ -101,45 +102,68 @@ void become_a_service(int ready, int log) {
   if (::chdir("/") < 0) return;
 }
 
+const char* server_program(const schema::Display& display) { return display.vnc() ? "Xtigervnc" : "Xvfb"; }
+
 std::vector<std::string> server_command(const schema::Display& display) {
-  return {
-      "Xvfb", fmt::format(":{}", display.number()),
+  std::vector<std::string> words = {
+      server_program(display), fmt::format(":{}", display.number()),
       // Where it says that it is ready. With it there is no /tmp/.X<number>-lock, which is for servers that
       // share a directory of sockets.
       "-displayfd", std::to_string(kReadyFd), "-nolisten", "tcp", "-nolisten",
       "local",  // the abstract name
       "-auth", fmt::format("{}/{}", kSocketDirectory, kAuthority),
-      // In a segment of the session's own IPC namespace: a checkpoint saves it and makes its picture of it.
-      "-shmem",
-      "-noreset",  // the screen stays when the last client leaves
-      "-screen", "0", fmt::format("{}x{}x24", display.width(), display.height())};
+      "-noreset"};  // the screen stays when the last client leaves
+  const auto add = [&words](std::initializer_list<std::string> more) { words.insert(words.end(), more); };
+  if (!display.vnc()) {
+    // In a segment of the session's own IPC namespace: a checkpoint saves it and makes its picture of it.
+    add({"-shmem", "-screen", "0", fmt::format("{}x{}x24", display.width(), display.height())});
+    return words;
+  }
+  add({"-geometry", fmt::format("{}x{}", display.width(), display.height()), "-depth", "24"});
+  // Like the X socket: for the owner of the directory, and of no number in which clones would meet.
+  add({"-rfbport", "-1", "-rfbunixpath", fmt::format("{}/{}", kSocketDirectory, kVncSocket), "-rfbunixmode",
+       "0600", "-SecurityTypes", "None"});
+  return words;
 }
 
 }  // namespace
 
-Result<ScreenSize> parse_screen_size(const std::string& text) {
+Result<DisplayRequest> parse_display(const std::string& text) {
   constexpr uint32_t kLeast = 16, kMost = 16384;
-  ScreenSize size;
-  const char* end = text.data() + text.size();
-  auto width = std::from_chars(text.data(), end, size.width);
+  constexpr std::string_view kVnc = "vnc";
+  DisplayRequest request;
+  std::string_view size = text;
+  if (size.starts_with(kVnc)) {
+    request.vnc = true;
+    if (size == kVnc) return request;
+    size.remove_prefix(kVnc.size());
+    size = size.starts_with(':') ? size.substr(1) : "";
+  }
+  const char* end = size.data() + size.size();
+  auto width = std::from_chars(size.data(), end, request.width);
   if (width.ec == std::errc() && width.ptr != end && *width.ptr == 'x') {
-    auto height = std::from_chars(width.ptr + 1, end, size.height);
-    if (height.ec == std::errc() && height.ptr == end && std::min(size.width, size.height) >= kLeast &&
-        std::max(size.width, size.height) <= kMost)
-      return size;
+    auto height = std::from_chars(width.ptr + 1, end, request.height);
+    if (height.ec == std::errc() && height.ptr == end && std::min(request.width, request.height) >= kLeast &&
+        std::max(request.width, request.height) <= kMost)
+      return request;
   }
   return Error{"launch", "--display=" + text, "this is no size of a screen",
-               fmt::format("write WIDTHxHEIGHT, from {0}x{0} to {1}x{1}: --display=800x600", kLeast, kMost),
+               fmt::format("write WIDTHxHEIGHT, from {0}x{0} to {1}x{1}, vnc, or vnc:WIDTHxHEIGHT: "
+                           "--display=800x600",
+                           kLeast, kMost),
                ErrorCode::kUsage};
 }
 
-Result<schema::Display> choose_display(const ScreenSize& size) {
-  if (kernel::find_program("Xvfb").empty())
-    return Error{kStep, "Xvfb", "it is not installed", "apt-get install xvfb", ErrorCode::kUnsupported};
+Result<schema::Display> choose_display(const DisplayRequest& request) {
   schema::Display display;
+  display.set_vnc(request.vnc);
+  if (const char* server = server_program(display); kernel::find_program(server).empty())
+    return Error{kStep, server, "it is not installed",
+                 request.vnc ? "apt-get install tigervnc-standalone-server" : "apt-get install xvfb",
+                 ErrorCode::kUnsupported};
   display.set_server(kDisplayServer.value);
-  display.set_width(size.width);
-  display.set_height(size.height);
+  display.set_width(request.width);
+  display.set_height(request.height);
   std::array<char, 16> cookie;
   STASIS_CHECK(fill_randomly(cookie.data(), cookie.size()));
   display.set_cookie(cookie.data(), cookie.size());
@@ -161,6 +185,10 @@ std::string display_socket(const std::string& session_directory, const schema::D
 
 std::string display_authority(const std::string& session_directory) {
   return fmt::format("{}/{}", display_directory(session_directory), kAuthority);
+}
+
+std::string display_vnc_socket(const std::string& session_directory) {
+  return fmt::format("{}/{}", display_directory(session_directory), kVncSocket);
 }
 
 Result<void> make_display_directory(const std::string& session_directory, const schema::Display& display) {
@@ -216,8 +244,8 @@ Error DisplayStart::failure(std::string cause) const {
   for (char& c : said)
     if (c == '\n') c = ' ';
   if (!said.empty()) cause += ": " + said;
-  return Error{kStep, "Xvfb", std::move(cause), "'stasis check' tries whether there is one that works",
-               ErrorCode::kUnsupported};
+  return Error{kStep, server_program(display_), std::move(cause),
+               "'stasis check' tries whether there is one that works", ErrorCode::kUnsupported};
 }
 
 Result<void> DisplayStart::wait() {

@@ -23,21 +23,24 @@ namespace stasis::session {
 inline constexpr NsTid kProgram{2};
 inline constexpr NsTid kDisplayServer{3};
 
-struct ScreenSize {
+struct DisplayRequest {
   uint32_t width = 1280;
   uint32_t height = 1024;
+  bool vnc = false;  // a server that viewers can connect to
 };
-// "800x600"; from 16x16 to 16384x16384.
-Result<ScreenSize> parse_screen_size(const std::string& text);
+// "800x600", "vnc", "vnc:800x600"; from 16x16 to 16384x16384.
+Result<DisplayRequest> parse_display(const std::string& text);
 
 // A display that no other session has, for a new session. kUnsupported when there is no X server here.
-Result<schema::Display> choose_display(const ScreenSize& size);
+Result<schema::Display> choose_display(const DisplayRequest& request);
 
 // Where the display of a session is in the host's view; it exists only for sessions that have one.
 std::string display_directory(const std::string& session_directory);
 // The file with the cookie, for XAUTHORITY.
 std::string display_authority(const std::string& session_directory);
 std::string display_socket(const std::string& session_directory, const schema::Display& display);
+// Where VNC viewers connect, if the display has that.
+std::string display_vnc_socket(const std::string& session_directory);
 
 // On the host, before the session exists: its directory, with the cookie in it and nothing else.
 Result<void> make_display_directory(const std::string& session_directory, const schema::Display& display);

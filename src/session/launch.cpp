@@ -112,6 +112,7 @@ Result<int> launch(const LaunchRequest& request) {
       return confirm_exec(failure.get());
     };
     auto session = start(std::move(plan));
+    if (session.ok()) tell_how_to_view(session->record);
     claimed.lock.release();
     return session;
   };

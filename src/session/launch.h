@@ -18,7 +18,7 @@ struct LaunchRequest {
   int64_t interval_ns = 0;
   uint32_t keep = 0;
   checkpoint::FilePolicy files;
-  std::optional<ScreenSize> display;  // a private X server; nothing: none
+  std::optional<DisplayRequest> display;  // a private X server; nothing: none
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
   std::function<void(const std::string& name)> announce;  // in the background, when the session runs

@@ -146,6 +146,7 @@ Result<int> restart(const RestartRequest& request) {
     auto session = start(std::move(plan));
     if (session.ok()) {
       files.accept();
+      tell_how_to_view(session->record);
       for (const std::string& note : files.notes()) fmt::print(stderr, "stasis: {}\n", note);
     }
     if (request.progress) request.progress(1, 1);

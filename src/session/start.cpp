@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "base/clock.h"
@@ -298,6 +299,12 @@ StandardStreams StandardStreams::plan(Ground ground) {
                                                    S_ISFIFO(status.st_mode) ? "pipe" : "socket"};
   }
   return streams;
+}
+
+void tell_how_to_view(const Record& record) {
+  auto directory = session_directory(record.name);
+  if (!record.display || !record.display->vnc() || !directory.ok()) return;
+  fmt::print(stderr, "stasis: to look at {}: vncviewer {}\n", record.name, display_vnc_socket(*directory));
 }
 
 void block_forwarded_signals() {

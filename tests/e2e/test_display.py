@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 import subprocess
+import time
 import unittest
 import zlib
 from pathlib import Path
@@ -63,13 +64,20 @@ class DisplayTest(ProgramTest):
         find_program("Xvfb")
         super().setUp()
 
-    def launch(self, name, *program, size=SIZE):
+    def launch(self, name, *program, display=f"{SIZE[0]}x{SIZE[1]}"):
+        """What it has said."""
         path = self.box.dir / f"{name}.output"
         path.touch()
         os.chmod(path, 0o666)
         with open(path, "ab") as output:
-            self.box.stasis("launch", f"--display={size[0]}x{size[1]}", "--name", name, "--background", "--", *program,
-                            stdout=output)
+            process = subprocess.Popen(
+                self.box.line([self.box.binary, "launch", f"--display={display}", "--name", name, "--background", "--",
+                               *program]),
+                env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
+                text=True)
+            _, said = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 0, said)
+        return said
 
     def display(self, name):
         return self.box.session(name)["display"]
@@ -77,7 +85,7 @@ class DisplayTest(ProgramTest):
     def inside(self, name, *line, **more):
         """A client that is no process of the session, but sees its display where the session's programs see it."""
         session = self.box.session(name)
-        server = next(p["host_pid"] for p in session["processes"] if p["comm"] == "Xvfb")
+        server = next(p["host_pid"] for p in session["processes"] if p["comm"] in ("Xvfb", "Xtigervnc"))
         enter = ["nsenter", f"--target={server}", "--mount"]
         if self.box.user or os.getuid() != 0:
             enter += ["--user", "--preserve-credentials"]
@@ -517,6 +525,90 @@ class Surroundings(DisplayTest):
             self.box.save_and_kill("s")
         self.box.restart("s")
         self.assertEqual(self.connect(self.display("s")["socket"], cookie), 1)
+
+
+class Viewer:
+    """As much of RFB as it takes to look at a screen."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(10)
+        self.socket.connect(path)
+        assert self.receive(12) == b"RFB 003.008\n"
+        self.socket.sendall(b"RFB 003.008\n")
+        assert 1 in self.receive(self.receive(1)[0])  # no password: the directory is the user's alone
+        self.socket.sendall(b"\1")
+        assert self.receive(4) == bytes(4)
+        self.socket.sendall(b"\1")
+        self.width, self.height = struct.unpack(">HH", self.receive(4))
+        self.receive(16)
+        self.receive(struct.unpack(">I", self.receive(4))[0])
+
+    def receive(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def screen(self):
+        """The same as decode_xwd() gives."""
+        self.socket.sendall(struct.pack(">BBHi", 2, 0, 1, 0))  # plain pixels
+        self.socket.sendall(struct.pack(">BBHHHH", 3, 0, 0, 0, self.width, self.height))
+        rows = [bytearray(self.width * 3) for _ in range(self.height)]
+        kind, _, count = struct.unpack(">BBH", self.receive(4))
+        assert kind == 0, kind
+        for _ in range(count):
+            x, y, width, height, encoding = struct.unpack(">HHHHi", self.receive(12))
+            assert encoding == 0, encoding
+            for row in range(y, y + height):
+                data = self.receive(width * 4)
+                for colour in range(3):
+                    rows[row][x * 3 + colour:(x + width) * 3:3] = data[2 - colour::4]
+        return self.width, self.height, [bytes(row) for row in rows]
+
+    def close(self):
+        self.socket.close()
+
+
+class Vnc(DisplayTest):
+    def setUp(self):
+        find_program("Xtigervnc")
+        super().setUp()
+
+    def view(self, name):
+        viewer = Viewer(self.display(name)["vnc"])
+        try:
+            return viewer.screen()
+        finally:
+            viewer.close()
+
+    def test_viewers_come_and_go(self):
+        find_program("xcalc")
+        said = self.launch("s", "xcalc", "-geometry", "+0+0", display="vnc:400x300")
+        self.assertEqual(said, f"stasis: to look at s: vncviewer {self.display('s')['vnc']}\n")
+        wait_for("it has drawn", lambda: len(set(self.view("s")[2])) > 20)
+        time.sleep(0.3)
+        before = self.view("s")
+        self.assertEqual(before[:2], SIZE)
+        viewer = Viewer(self.display("s")["vnc"])
+        for _ in range(3):
+            self.box.save_and_kill("s")
+            self.box.restart("s")
+            self.assertEqual(self.view("s"), before)
+        with self.assertRaises((EOFError, ConnectionError)):
+            viewer.screen()
+        viewer.close()
+        # Clones have viewers of their own.
+        self.box.stasis("checkpoint", "s")
+        self.box.restart("s", "--name", "t")
+        self.keys("t", "mousemove", "60", "60", "key", "7")
+        wait_for("it listens", lambda: self.view("t") != before)
+        self.assertEqual(self.view("s"), before)
+        self.box.stasis("signal", "t", "TERM")
+        wait_for("the server ends with the program", lambda: self.box.session("t") is None)
 
 
 class Page(html.parser.HTMLParser):

@@ -48,6 +48,7 @@ TEST_F(RecordTest, comes_back_as_it_was_saved) {
   record.display->set_server(3);
   record.display->set_width(800);
   record.display->set_height(600);
+  record.display->set_vnc(true);
   record.display->set_cookie(std::string("\0\x7f\xff\n", 4));
   ASSERT_TRUE(save_record(record).ok());
 
