@@ -66,18 +66,18 @@ class DisplayTest(ProgramTest):
 
     def launch(self, name, *program, display=f"{SIZE[0]}x{SIZE[1]}"):
         """What it has said."""
-        path = self.box.dir / f"{name}.output"
-        path.touch()
-        os.chmod(path, 0o666)
-        with open(path, "ab") as output:
-            process = subprocess.Popen(
+        # Into files: of pipes the session would get a terminal.
+        paths = [self.box.dir / f"{name}.{what}" for what in ("output", "said")]
+        for path in paths:
+            path.touch()
+            os.chmod(path, 0o666)
+        with open(paths[0], "ab") as output, open(paths[1], "ab") as said:
+            done = subprocess.run(
                 self.box.line([self.box.binary, "launch", f"--display={display}", "--name", name, "--background", "--",
                                *program]),
-                env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
-                text=True)
-            _, said = process.communicate(timeout=30)
-        self.assertEqual(process.returncode, 0, said)
-        return said
+                env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL, stdout=output, stderr=said, timeout=30)
+        self.assertEqual(done.returncode, 0, paths[1].read_text())
+        return paths[1].read_text()
 
     def display(self, name):
         return self.box.session(name)["display"]
