@@ -18,6 +18,7 @@ enum class ErrorCode {
   kUsage,        // the arguments do not make sense
   kNotFound,     // no such session, checkpoint or file
   kRefused,      // this program or image cannot be handled; nothing was changed
+  kRefusedNow,   // the same, for something that passes by itself: it may be tried again in a moment
   kUnsupported,  // this host lacks what is needed
   kBusy,         // somebody else is working on the same session
   kDamaged,      // an image is truncated, altered or not an image

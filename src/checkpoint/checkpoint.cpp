@@ -26,6 +26,7 @@
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
 #include "kernel/proc.h"
+#include "picture/screen.h"
 
 namespace stasis::checkpoint {
 
@@ -94,6 +95,7 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    add_screen(writer);
     STASIS_TRY(Report report, publish(writer, pause_ns));
     if (request_.stop) STASIS_CHECK(end_session());
     return report;
@@ -199,6 +201,15 @@ class Attempt {
     }
     if (base) STASIS_CHECK(share_with(*base));
     return {};
+  }
+
+  // A checkpoint without a picture is as good.
+  void add_screen(image::Writer& writer) {
+    if (!request_.display) return;
+    *manifest_.mutable_display() = *request_.display;
+    if (request_.display->vnc()) return;  // that server has no screen in shared memory
+    if (auto added = picture::add_screen(writer, manifest_); !added.ok())
+      files_.warn("no picture of the screen: " + added.error().message());
   }
 
   // What was copied while the program stood still.
@@ -349,6 +360,10 @@ void end_strays(const std::set<int>& program) {
 
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
+  // Each lets the program stand still for some milliseconds, so not many when it may never pass.
+  constexpr int kTriesOfRefused = 12;
+  constexpr int64_t kLongestPause_ns = 60'000'000;
+  int64_t pause_ns = 2'000'000;
   // Memory that we need while the program stands still is fetched from the kernel before.
   constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
   prefault(kEnough, kForFewTasks);
@@ -359,12 +374,16 @@ Result<Report> run(const Request& request) {
     if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
     bool retry = report.error().code == ErrorCode::kBusy || trial->somebody_died();
-    if (!retry || attempt == kAttempts) return report;
+    const bool refused_now = report.error().code == ErrorCode::kRefusedNow;
+    retry = refused_now ? attempt < kTriesOfRefused : retry && attempt < kAttempts;
+    if (!retry) return report;
     std::set<int> program = trial->tasks();
     trial.reset();  // lets the tree go on
     end_strays(program);
-    timespec pause{0, 2'000'000};
+    timespec pause{0, pause_ns};
     ::nanosleep(&pause, nullptr);
+    // A server that has much to do needs longer, the more so when it was stopped.
+    if (refused_now) pause_ns = std::min(2 * pause_ns, kLongestPause_ns);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "base/types.h"
 #include "checkpoint/file_capture.h"
 #include "inspect/descriptors.h"
+#include "schema/manifest.pb.h"
 
 namespace stasis::checkpoint {
 
@@ -27,6 +29,7 @@ struct Request {
   uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
   std::array<inspect::SessionStdio, 3> stdio;
   bool user_namespace = false;
+  std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   FilePolicy files;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty
 };

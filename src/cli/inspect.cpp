@@ -152,6 +152,16 @@ void print_captured_files(const schema::Manifest& manifest) {
   print_table({{"  PATH"}, {"SIZE", Align::kRight}, {"HOW"}, {""}, {"CONTENT"}}, rows);
 }
 
+json display_json(const image::Image& image) {
+  const schema::Display& display = image.manifest().display();
+  json object = {{"number", display.number()},
+                 {"server_pid", display.server()},
+                 {"width", display.width()},
+                 {"height", display.height()}};
+  if (!display.picture().empty()) object["picture"] = image.directory() + "/" + display.picture();
+  return object;
+}
+
 json system_v_json(const schema::SystemV& objects) {
   const auto common = [](const schema::IpcObject& object) {
     return json{{"id", object.id()},
@@ -185,7 +195,7 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
                      {"stored_bytes", file.stored()},
                      {"origin", file.origin()}});
   }
-  const json object = {
+  json object = {
       {"session", manifest.session()},
       {"id", manifest.id()},
       {"tag", manifest.tag()},
@@ -211,6 +221,7 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"files", files},
       {"warnings", std::vector<std::string>(manifest.warnings().begin(), manifest.warnings().end())},
   };
+  if (manifest.has_display()) object["display"] = display_json(image);
   fmt::print("{}\n", object.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
@@ -245,6 +256,11 @@ void print_head(const image::Image& image) {
        manifest.terminal().present()
            ? fmt::format("{} columns, {} rows", manifest.terminal().columns(), manifest.terminal().rows())
            : std::string("none"));
+  if (manifest.has_display())
+    line("display",
+         fmt::format(":{}, {}x{}, {}", manifest.display().number(), manifest.display().width(),
+                     manifest.display().height(),
+                     manifest.display().picture().empty() ? "no picture" : manifest.display().picture()));
   line("pause", fmt::format("{}; complete in {}", human_duration(manifest.pause_ns()),
                             human_duration(manifest.total_ns())));
   line("size", fmt::format("{}, {} on disk, {} file{} and the manifest", human_size(image.content_size()),

@@ -11,6 +11,7 @@ namespace {
 struct LaunchOptions {
   session::LaunchRequest request;
   std::string interval;
+  std::string display;
   FileOptions files;
   bool background = false;
   CLI::App* verb = nullptr;
@@ -42,6 +43,11 @@ int run_launch(LaunchOptions& options) {
     if (!interval.ok()) return report(interval.error());
     request.interval_ns = *interval;
   }
+  if (!options.display.empty()) {
+    auto display = session::parse_display(options.display);
+    if (!display.ok()) return report(display.error());
+    request.display = *display;
+  }
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
   if (!limit.ok()) return report(limit.error());
@@ -66,6 +72,12 @@ CLI::App* add_launch(CLI::App& app, int& status) {
   verb->add_option("--interval", options->interval, "Save it this often: 90s, 10m, 2h, 1d");
   verb->add_option("--keep", options->request.keep, "How many interval checkpoints to keep (default: all)");
   options->files.add_to(*verb, "auto");
+  // A flag, since an option would take the program's name for the size.
+  verb->add_flag(
+      "--display{1280x1024}", options->display,
+      "Give it a private X server, of this many pixels (--display=WIDTHxHEIGHT, default 1280x1024), "
+      "which is saved and restarted with it. Needs Xvfb. vnc or vnc:WIDTHxHEIGHT: one that VNC viewers "
+      "can connect to, and says how (needs Xtigervnc; its checkpoints have no pictures)");
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");
@@ -78,9 +90,15 @@ In the foreground the command behaves as the program would: terminal, signals, e
 when PROGRAM is not found, and with 126 when it cannot be executed. When 'stasis checkpoint --stop' ends the
 session, it says so and exits with 0. Killing the command, also with SIGKILL, does not hurt the program.
 
+With --display the session ends with the last process beside the X server. Each of its checkpoints carries a
+picture of the screen ('stasis list --html').
+
 Examples:
   stasis launch -- bash
   stasis launch --name db --background -- redis-server --port 7000
+  stasis launch --display -- xterm
+  stasis launch --display=vnc --background -- xterm
+  stasis launch --display=800x600 --background -- firefox
   stasis launch --interval 10m --keep 3 -- ./simulate --steps 1000000)");
   verb->callback([options, &status] { status = run_launch(*options); });
   return verb;

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/output.h"
+#include "cli/page.h"
 #include "cli/stores.h"
 #include "cli/verbs.h"
 #include "image/store.h"
@@ -16,6 +17,7 @@ using nlohmann::json;
 struct ListOptions {
   std::string session;
   std::string store;
+  std::string page;
   bool as_json = false;
 };
 
@@ -32,6 +34,7 @@ json entry_json(const image::Entry& entry) {
                  {"pause_ms", static_cast<double>(entry.pause_ns) * 1e-6},
                  {"directory", entry.directory},
                  {"usable", entry.problem.empty()}};
+  if (!entry.picture.empty()) object["picture"] = entry.picture;
   if (!entry.problem.empty()) object["problem"] = entry.problem;
   return object;
 }
@@ -68,6 +71,11 @@ Result<std::vector<image::Entry>> find_entries(const ListOptions& options) {
 int run_list(const ListOptions& options) {
   auto entries = find_entries(options);
   if (!entries.ok()) return report(entries.error());
+  if (!options.page.empty()) {
+    const std::string title =
+        options.session.empty() ? std::string("Checkpoints") : "Checkpoints of " + options.session;
+    return report(write_page(options.page, checkpoint_page(title, *entries)));
+  }
   if (options.as_json) {
     json all = json::array();
     for (const auto& entry : *entries) all.push_back(entry_json(entry));
@@ -111,13 +119,20 @@ CLI::App* add_list(CLI::App& app, int& status) {
   verb->add_flag(
       "--json", options->as_json,
       "An array of objects: session, id, tag, created, processes, logical_bytes, stored_bytes, own_bytes, "
-      "base, pause_ms, directory, usable");
+      "base, pause_ms, directory, usable, and picture, the path of a PNG, of sessions with a display");
+  verb->add_option(
+          "--html", options->page,
+          "Write a page for a browser instead, with time, size, tag and picture of each; it needs no "
+          "other file. \"-\": to standard output")
+      ->type_name("FILE")
+      ->excludes("--json");
   verb->footer(R"(
 ON DISK is what is free when the checkpoint is removed: pages that it shares with others are not in it.
 
 Examples:
   stasis list                                         all checkpoints of all sessions
   stasis list db
+  stasis list paint --html paint.html                 a page with the screen of each
   stasis list db --json | jq -r '.[-1].directory'     where the newest one is)");
   verb->callback([options, &status] { status = run_list(*options); });
   return verb;

@@ -19,6 +19,7 @@ int exit_code(ErrorCode code) {
     case ErrorCode::kNotFound:
       return kExitNotFound;
     case ErrorCode::kRefused:
+    case ErrorCode::kRefusedNow:
       return kExitRefused;
     case ErrorCode::kUnsupported:
       return kExitUnsupported;

@@ -3,12 +3,27 @@
 
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "session/display.h"
 #include "session/processes.h"
 
 namespace stasis::cli {
 namespace {
 
 using nlohmann::json;
+
+// What somebody outside of the session needs to connect to its X server.
+json display_json(const session::Record& record) {
+  auto directory = session::session_directory(record.name);
+  if (!directory.ok()) return nullptr;
+  json object = {{"number", record.display->number()},
+                 {"server_pid", record.display->server()},
+                 {"width", record.display->width()},
+                 {"height", record.display->height()},
+                 {"socket", session::display_socket(*directory, *record.display)},
+                 {"authority", session::display_authority(*directory)}};
+  if (record.display->vnc()) object["vnc"] = session::display_vnc_socket(*directory);
+  return object;
+}
 
 json session_json(const session::Record& record, const std::vector<session::SessionProcess>& processes) {
   json list = json::array();
@@ -17,14 +32,16 @@ json session_json(const session::Record& record, const std::vector<session::Sess
                     {"host_pid", process.host_pid.value},
                     {"comm", process.comm},
                     {"state", std::string(1, process.state)}});
-  return {{"name", record.name},
-          {"state", session::state_name(session::state_of(record, processes))},
-          {"processes", list},
-          {"root_pid", record.root.value},
-          {"command", record.command},
-          {"store", record.store},
-          {"terminal", record.terminal_device != 0},
-          {"started", iso_time(record.started_ns)}};
+  json object = {{"name", record.name},
+                 {"state", session::state_name(session::state_of(record, processes))},
+                 {"processes", list},
+                 {"root_pid", record.root.value},
+                 {"command", record.command},
+                 {"store", record.store},
+                 {"terminal", record.terminal_device != 0},
+                 {"started", iso_time(record.started_ns)}};
+  if (record.display) object["display"] = display_json(record);
+  return object;
 }
 
 std::string shown_command(const session::Record& record) {
@@ -69,7 +86,8 @@ CLI::App* add_ps(CLI::App& app, int& status) {
   verb->add_flag("--json", *as_json, "An array of objects with name, state and processes");
   verb->footer(R"(
 The state is starting, running, stopped (all processes are stopped by job control) or checkpointing.
-In JSON each process has its pid in the session, its host_pid and its comm.
+In JSON each process has its pid in the session, its host_pid and its comm; a session with a display has one:
+number, size, and the paths of the socket and the authority file by which it is reached from outside.
 
 Example:
   stasis ps --json | jq '.[].processes[].host_pid')");

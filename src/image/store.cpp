@@ -39,6 +39,8 @@ Entry make_entry(const std::string& session_store, const std::string& session, u
   entry.own = image->own_size();
   entry.base = manifest.base();
   entry.pause_ns = manifest.pause_ns();
+  if (!manifest.display().picture().empty())
+    entry.picture = entry.directory + "/" + manifest.display().picture();
   return entry;
 }
 

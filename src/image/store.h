@@ -26,6 +26,7 @@ struct Entry {
   uint64_t own = 0;      // of these in files that it shares with no other checkpoint
   uint32_t base = 0;     // the checkpoint to which it adds what had changed; 0: none
   int64_t pause_ns = 0;
+  std::string picture;  // path of the picture of its screen; empty: it has none
   std::string problem;  // why it cannot be used; empty for a good one
 };
 

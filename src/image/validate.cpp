@@ -29,6 +29,23 @@ Result<void> check_head(const schema::Manifest& manifest) {
   return {};
 }
 
+// An X display is the number of a port above 6000, and its screen has sides of 15 bits.
+Result<void> check_display(const schema::Manifest& manifest, const Known& known) {
+  if (!manifest.has_display()) return {};
+  const schema::Display& display = manifest.display();
+  constexpr uint32_t kDisplays = 65536 - 6000, kMostPixels = 32767;
+  constexpr size_t kMostCookie = 256;
+  if (display.number() >= kDisplays) return bad("display", fmt::format("its number is {}", display.number()));
+  if (display.server() < 2 || display.server() >= kPidEnd)
+    return bad("display", fmt::format("its server {} is no process", display.server()));
+  if (display.width() > kMostPixels || display.height() > kMostPixels)
+    return bad("display", "its size is impossible");
+  if (display.cookie().size() > kMostCookie) return bad("display", "its cookie is too long");
+  if (!display.picture().empty() && !known.file_sizes.contains(display.picture()))
+    return bad("display", "its picture is no file of the checkpoint");
+  return {};
+}
+
 Result<void> check_files(const schema::Manifest& manifest, Known& known) {
   uint64_t total = 0;
   for (int i = 0; i < manifest.files_size(); ++i) {
@@ -73,6 +90,7 @@ Result<void> validate(const schema::Manifest& manifest) {
   known.manifest = &manifest;
   STASIS_CHECK(check_head(manifest));
   STASIS_CHECK(check_files(manifest, known));
+  STASIS_CHECK(check_display(manifest, known));
   STASIS_CHECK(check_descriptions(manifest, known));
   STASIS_CHECK(check_captured_files(known));
   STASIS_CHECK(check_system_v(known));

@@ -103,6 +103,7 @@ std::vector<Finding> probe_host(const std::string& store) {
       {"page scan", kOptional, try_pagemap_scan},
       {"write tracking", kOptional, try_write_tracking},
       {"seccomp notification", kOptional, try_seccomp_notification},
+      {"display", kOptional, try_display},
       {"store", kEssential, [&] { return try_store(store); }},
       {"reflinks", kOptional, [&] { return try_reflink(store); }},
   };

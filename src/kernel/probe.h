@@ -25,4 +25,7 @@ struct Finding {
 // it need not exist yet. Takes some 20 ms.
 std::vector<Finding> probe_host(const std::string& store);
 
+// Where $PATH has the program; empty: nowhere.
+std::string find_program(const std::string& name);
+
 }  // namespace stasis::kernel

@@ -48,6 +48,9 @@ Outcome try_pagemap_scan();
 Outcome try_write_tracking();
 Outcome try_seccomp_notification();
 
+// The X server of launch --display.
+Outcome try_display();
+
 // The store.
 Outcome try_store(const std::string& directory);
 Outcome try_reflink(const std::string& directory);

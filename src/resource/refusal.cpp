@@ -6,6 +6,12 @@ Error refusal(const OpenFile& file, std::string cause, std::string hint) {
   return Error{"save", file.describe(), std::move(cause), std::move(hint), ErrorCode::kRefused};
 }
 
+Error refusal_for_now(const OpenFile& file, std::string cause, std::string hint) {
+  Error error = refusal(file, std::move(cause), std::move(hint));
+  error.code = ErrorCode::kRefusedNow;
+  return error;
+}
+
 Error cannot_observe(const OpenFile& file, std::string_view what, int error) {
   return Error{"save", file.describe(), fmt::format("{}: {}", what, strerror(error)), {}, ErrorCode::kFailed};
 }

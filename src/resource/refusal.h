@@ -12,6 +12,9 @@ namespace stasis::resource {
 
 // "save: descriptor 7 of task 42 (anon_inode:[io_uring]): cause; hint", with code kRefused.
 Error refusal(const OpenFile& file, std::string cause, std::string hint = {});
+// The same for a state that a program leaves by itself, as a rule at once: the checkpoint is tried again a
+// few times before the user hears of it. Code kRefusedNow.
+Error refusal_for_now(const OpenFile& file, std::string cause, std::string hint);
 // The same for a system call that failed while looking.
 Error cannot_observe(const OpenFile& file, std::string_view what, int error = errno);
 // "restore pipe (pipe:[123]): what: strerror; hint".

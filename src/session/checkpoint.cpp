@@ -67,6 +67,7 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
     engine.stdio[i].inode = record.stdio[i].inode;
   }
   engine.user_namespace = record.user_namespace;
+  engine.display = record.display;
   engine.files.mode = request.files.value_or(record.files.mode);
   engine.files.limit = request.files_limit.value_or(record.files.limit);
   engine.progress = request.progress;

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "kernel/proc.h"
+#include "session/display.h"
 #include "session/namespaces.h"
 #include "session/terminal_server.h"
 
@@ -58,6 +59,7 @@ class Loop {
  public:
   Loop(InitPlan& plan, std::unique_ptr<restore::MemoryGuard> guard)
       : root_(plan.root),
+        display_server_(plan.display_server),
         guard_(std::move(guard)),
         exit_pipe_(std::move(plan.exit_pipe)),
         directory_(std::move(plan.session_directory)) {
@@ -77,6 +79,7 @@ class Loop {
     std::vector<pollfd> entries;
     for (;;) {
       reap();
+      end_idle_display();
       entries.assign(1, {.fd = signals_.get(), .events = POLLIN, .revents = 0});
       if (guard_) entries.push_back({.fd = guard_->descriptor(), .events = POLLIN, .revents = 0});
       size_t own = entries.size();
@@ -117,7 +120,17 @@ class Loop {
     }
   }
 
+  // The end of the last other process always shows here: it was our child, or has become it. While the
+  // program itself lives there is nothing to look for.
+  void end_idle_display() {
+    if (!display_server_ || ::kill(root_.value, 0) == 0 || !only_display_left(*display_server_)) return;
+    // Nobody is left for whom it would have anything.
+    ::kill(display_server_->value, SIGKILL);
+    display_server_.reset();
+  }
+
   void ended(pid_t pid, int status) {
+    if (display_server_ && pid == display_server_->value) display_server_.reset();
     if (pid == root_.value && (WIFEXITED(status) || WIFSIGNALED(status))) report(status);
   }
 
@@ -139,6 +152,7 @@ class Loop {
   [[noreturn]] void end() { ::_exit(WIFEXITED(status_) ? WEXITSTATUS(status_) : 128 + WTERMSIG(status_)); }
 
   NsTid root_;
+  std::optional<NsTid> display_server_;
   std::unique_ptr<restore::MemoryGuard> guard_;
   Fd exit_pipe_, directory_, signals_;
   std::unique_ptr<TerminalServer> terminal_;

@@ -21,8 +21,10 @@ struct InitPlan {
   std::function<void()> run;
   bool own_session = false;  // a session of processes, with no terminal
   NsTid root;                // the process whose wait status is passed on
-  Fd exit_pipe;              // gets the root's wait status (an int), for the supervisor
-  Fd session_directory;      // gets it too, in the file `exit`
+  // The X server, which is ended when nothing else is left.
+  std::optional<NsTid> display_server;
+  Fd exit_pipe;          // gets the root's wait status (an int), for the supervisor
+  Fd session_directory;  // gets it too, in the file `exit`
   struct Terminal {
     Fd master, slave, listener;
     Channel client;  // the supervisor, when it is in the foreground

@@ -17,30 +17,53 @@ namespace {
 
 constexpr std::string_view kRunStep = "run ";
 
-// In init: the program is its first child, pid 2, in a new process session, with the session's terminal as
-// its controlling one. Signal mask, actions, limits, umask and directory are those that launch was started
-// with.
-void run_program(const std::vector<std::string>& command, int terminal, int failure_pipe,
-                 const struct sigaction& inherited_child_action) {
-  if (::fork() != 0) return;
-  ::sigaction(SIGCHLD, &inherited_child_action, nullptr);  // init needs its own
-  ::setsid();
-  if (terminal >= 0) ::ioctl(terminal, TIOCSCTTY, 0);
-  std::vector<char*> arguments;
-  arguments.reserve(command.size() + 1);
-  for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
-  ::execvp(arguments[0], arguments.data());
-  int error = errno;
-  if (::write(failure_pipe, &error, sizeof(error)) < 0) ::_exit(126);
+// What the program's process needs until it is the program.
+struct ProgramStart {
+  std::vector<std::string> command;
+  int terminal = -1;
+  std::shared_ptr<Fd> report;  // a pipe: gets an Error; closed by a successful exec
+  struct sigaction inherited_child_action = {};
+  std::optional<schema::Display> display;
+};
+
+[[noreturn]] void fail_to_start(const ProgramStart& start, const Error& error) {
+  if (!write_all(start.report->get(), packed(error)).ok()) ::_exit(126);
   ::_exit(127);
 }
 
-// The pipe is closed by a successful exec.
-Result<void> confirm_exec(int failure_pipe, const std::string& program) {
-  int error = 0;
-  if (::read(failure_pipe, &error, sizeof(error)) != sizeof(error)) return {};
-  return errno_error(std::string(kRunStep) + program, {}, error);
+// In a child of init: a new process session, with the session's terminal as its controlling one. Signal mask,
+// actions, limits, umask and directory are those that launch was started with.
+[[noreturn]] void run_program(const ProgramStart& start, Result<DisplayStart>* display) {
+  ::sigaction(SIGCHLD, &start.inherited_child_action, nullptr);  // init needs its own
+  ::setsid();
+  if (start.terminal >= 0) ::ioctl(start.terminal, TIOCSCTTY, 0);
+  if (display != nullptr) {
+    if (!display->ok()) fail_to_start(start, display->error());
+    if (auto ready = (*display)->wait(); !ready.ok()) fail_to_start(start, ready.error());
+  }
+  std::vector<char*> arguments;
+  arguments.reserve(start.command.size() + 1);
+  for (const std::string& argument : start.command) arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  ::execvp(arguments[0], arguments.data());
+  fail_to_start(start, errno_error(std::string(kRunStep) + arguments[0], {}));
+}
+
+// In init: its first children, the program (kProgram) and its X server (kDisplayServer).
+void run_children(const ProgramStart& start) {
+  if (!start.display) {
+    if (::fork() == 0) run_program(start, nullptr);
+    return;
+  }
+  auto display = DisplayStart::begin(*start.display);
+  if (::fork() == 0) run_program(start, &display);
+  if (display.ok() && ::fork() == 0) display->run_server();
+}
+
+Result<void> confirm_exec(int failure_pipe) {
+  auto error = read_all(failure_pipe);
+  if (!error.ok() || error->empty()) return {};
+  return unpacked(*error);
 }
 
 }  // namespace
@@ -58,12 +81,15 @@ Result<int> launch(const LaunchRequest& request) {
   STASIS_TRY(record.store, absolute_store(request.store));
   STASIS_TRY(ClaimedName claimed, claim_name(request.name, request.command.front(), record.store));
   record.name = claimed.name;
-  record.root = NsTid{2};
+  record.root = kProgram;
   record.command = request.command;
   record.interval_ns = request.interval_ns;
   record.keep = request.keep;
   record.files = request.files;
   record.started_ns = clock_ns(CLOCK_REALTIME);
+  if (request.display) {
+    STASIS_TRY(record.display, choose_display(*request.display));
+  }
   plan.namespaces.user = needs_user_namespace();
   StandardStreams streams = StandardStreams::plan(request.ground);
   int slave = -1;
@@ -73,21 +99,20 @@ Result<int> launch(const LaunchRequest& request) {
     if (int user = UserTerminal::find().control; user >= 0) copy_terminal_settings(user, slave);
   }
 
-  auto start_it = [&plan, &claimed, slave, command = request.command]() -> Result<RunningSession> {
+  ProgramStart program{.command = request.command, .terminal = slave, .display = record.display};
+  auto start_it = [&plan, &claimed, program = std::move(program)]() mutable -> Result<RunningSession> {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0) return errno_error("create a pipe", {});
     Fd failure(ends[0]);
-    auto report = std::make_shared<Fd>(ends[1]);
-    struct sigaction child_action;
-    ::sigaction(SIGCHLD, nullptr, &child_action);
-    plan.run = [command, slave, report, child_action] {
-      run_program(command, slave, report->get(), child_action);
-    };
-    plan.confirm = [&failure, command, report] {
+    program.report = std::make_shared<Fd>(ends[1]);
+    ::sigaction(SIGCHLD, nullptr, &program.inherited_child_action);
+    plan.run = [program] { run_children(program); };
+    plan.confirm = [&failure, report = program.report] {
       report->reset();  // ours; the program's is the last one then
-      return confirm_exec(failure.get(), command.front());
+      return confirm_exec(failure.get());
     };
     auto session = start(std::move(plan));
+    if (session.ok()) tell_how_to_view(session->record);
     claimed.lock.release();
     return session;
   };

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "session/display.h"
 #include "session/start.h"
 
 namespace stasis::session {
@@ -16,6 +18,7 @@ struct LaunchRequest {
   int64_t interval_ns = 0;
   uint32_t keep = 0;
   checkpoint::FilePolicy files;
+  std::optional<DisplayRequest> display;  // a private X server; nothing: none
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
   std::function<void(const std::string& name)> announce;  // in the background, when the session runs

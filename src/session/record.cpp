@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -32,7 +33,7 @@ std::string boot_id() {
   return *text;
 }
 
-json to_json(const Record& record) {
+json plain_to_json(const Record& record) {
   json stdio = json::array();
   for (const Stdio& one : record.stdio)
     stdio.push_back(
@@ -54,6 +55,33 @@ json to_json(const Record& record) {
           {"image", record.image},
           {"files", checkpoint::file_mode_name(record.files.mode)},
           {"files_limit", record.files.limit}};
+}
+
+json to_json(const schema::Display& display) {
+  std::string cookie;
+  for (char byte : display.cookie()) cookie += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return {{"number", display.number()}, {"server_pid", display.server()}, {"width", display.width()},
+          {"height", display.height()}, {"vnc", display.vnc()},           {"cookie", cookie}};
+}
+
+schema::Display display_from_json(const json& value) {
+  schema::Display display;
+  display.set_number(value.at("number").get<uint32_t>());
+  display.set_server(value.at("server_pid").get<int32_t>());
+  display.set_width(value.at("width").get<uint32_t>());
+  display.set_height(value.at("height").get<uint32_t>());
+  display.set_vnc(value.value("vnc", false));
+  const auto cookie = value.at("cookie").get<std::string>();
+  for (size_t i = 0; i + 1 < cookie.size(); i += 2)
+    display.mutable_cookie()->push_back(
+        static_cast<char>(std::strtoul(cookie.substr(i, 2).c_str(), nullptr, 16)));
+  return display;
+}
+
+json to_json(const Record& record) {
+  json value = plain_to_json(record);
+  if (record.display) value["display"] = to_json(*record.display);
+  return value;
 }
 
 Record from_json(const json& value) {
@@ -82,6 +110,7 @@ Record from_json(const json& value) {
   auto mode = checkpoint::parse_file_mode(value.value("files", "auto"));
   record.files.mode = mode.value_or(checkpoint::FileMode::kAuto);
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
+  if (value.contains("display")) record.display = display_from_json(value.at("display"));
   return record;
 }
 

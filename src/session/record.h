@@ -7,6 +7,7 @@
 //   stopping       exists while `checkpoint --stop` may end the session: tells the supervisor why it ended
 //   terminal.sock  where init hands out the terminal (terminal_server.h)
 //   deadlines      when the sleeps end that the last freeze interrupted (remote/interrupted.h)
+//   display        of a session with a private X server: its socket and the cookie (display.h)
 //   log            what the interval checkpoints had to say
 #pragma once
 
@@ -20,6 +21,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "checkpoint/file_capture.h"
+#include "schema/manifest.pb.h"
 
 namespace stasis::session {
 
@@ -48,6 +50,7 @@ struct Record {
   int64_t started_ns = 0;   // real time
   std::string image;        // directory of the checkpoint from which it was restarted; empty: from none
   checkpoint::FilePolicy files;
+  std::optional<schema::Display> display;  // its private X server
 };
 
 // [A-Za-z0-9._-]{1,64}, not starting with '-' or '.'.

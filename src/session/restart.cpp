@@ -102,6 +102,10 @@ Result<int> restart(const RestartRequest& request) {
   record.command.assign(manifest.command().begin(), manifest.command().end());
   record.started_ns = clock_ns(CLOCK_REALTIME);
   record.image = absolute_path(directory);
+  if (manifest.has_display()) {
+    record.display = manifest.display();
+    record.display->clear_picture();
+  }
   // The timer goes on when the same session does; a copy gets one only on demand.
   if (earlier && earlier->name == record.name) {
     record.interval_ns = earlier->interval_ns;
@@ -142,6 +146,7 @@ Result<int> restart(const RestartRequest& request) {
     auto session = start(std::move(plan));
     if (session.ok()) {
       files.accept();
+      tell_how_to_view(session->record);
       for (const std::string& note : files.notes()) fmt::print(stderr, "stasis: {}\n", note);
     }
     if (request.progress) request.progress(1, 1);

@@ -7,10 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "base/clock.h"
 #include "base/prefault.h"
+#include "session/display.h"
 #include "session/init.h"
 #include "session/signals.h"
 #include "session/terminal_server.h"
@@ -71,12 +73,17 @@ class BorrowedStreams {
 
 Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& reports) {
   STASIS_CHECK(enter_new_namespaces(plan.namespaces));
+  if (plan.record.display) {
+    STASIS_TRY(const std::string directory, session_directory(plan.record.name));
+    STASIS_CHECK(mount_display(directory));
+  }
   if (plan.prepare) STASIS_CHECK(plan.prepare());
 
   InitPlan init_plan;
   init_plan.spawn = plan.spawn;
   init_plan.run = plan.run;
   init_plan.root = plan.record.root;
+  if (plan.record.display) init_plan.display_server = NsTid{plan.record.display->server()};
   // What is in the background belongs to no terminal.
   init_plan.own_session = plan.ground == Ground::kBackground;
   init_plan.exit_pipe = std::move(parts.exit_pipe);
@@ -132,6 +139,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
 void remove_session_files(const std::string& directory) {
   for (const char* name : {"session.json", "exit", "stopping", "terminal.sock", kDeadlinesFile, "lock"})
     ::unlink((directory + "/" + name).c_str());
+  remove_display_directory(directory);
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it
 }
 
@@ -293,6 +301,12 @@ StandardStreams StandardStreams::plan(Ground ground) {
   return streams;
 }
 
+void tell_how_to_view(const Record& record) {
+  auto directory = session_directory(record.name);
+  if (!record.display || !record.display->vnc() || !directory.ok()) return;
+  fmt::print(stderr, "stasis: to look at {}: vncviewer {}\n", record.name, display_vnc_socket(*directory));
+}
+
 void block_forwarded_signals() {
   sigset_t signals = supervised_signals();
   ::sigprocmask(SIG_BLOCK, &signals, nullptr);
@@ -307,6 +321,8 @@ Result<RunningSession> start(StartPlan plan) {
   STASIS_CHECK(make_directories(directory));
   for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile})
     ::unlink((directory + "/" + stale).c_str());
+  remove_display_directory(directory);
+  if (plan.record.display) STASIS_CHECK(make_display_directory(directory, *plan.record.display));
 
   StandardStreams streams = StandardStreams::plan(plan.ground);
   plan.record.stdio = streams.identity;

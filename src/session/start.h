@@ -73,6 +73,10 @@ struct StandardStreams {
 // session's record as it was.
 Result<RunningSession> start(StartPlan plan);
 
+// For people, on our error output: how to look at a display that VNC viewers can connect to. Nothing for
+// others.
+void tell_how_to_view(const Record& record);
+
 // Signals are handled by the supervisor's loop from the moment that the program may run.
 void block_forwarded_signals();
 

@@ -50,8 +50,8 @@ Result<Peeked> peek_once(const OpenFile& file, std::span<char> into) {
     }
   }
   if (in_flight) {
-    return refusal(file, "descriptors are in flight in it (SCM_RIGHTS)",
-                   "try again when the program has received them");
+    return refusal_for_now(file, "descriptors are in flight in it (SCM_RIGHTS)",
+                           "try again when the program has received them");
   }
   return Peeked{count, (message.msg_flags & MSG_TRUNC) != 0};
 }

@@ -86,7 +86,7 @@ Result<void> refuse_unread(const OpenFile& listener, const OpenFile& client) {
   int unread = 0;
   if (ioctl(client.duplicate.get(), SIOCOUTQ, &unread) < 0) return cannot_observe(client, "SIOCOUTQ");
   if (unread == 0) return {};
-  return refusal(
+  return refusal_for_now(
       client,
       fmt::format("it has sent something by a connection that {} has not accepted yet", listener.describe()),
       "try again when the connection has been accepted");
@@ -97,8 +97,9 @@ Result<void> observe_waiting(const OpenFile& file, const UnixDiag& diag, Observa
   size_t outside = 0;
   for (uint32_t inode : diag.waiting_clients) {
     if (inode == 0) {
-      return refusal(file, "a client has connected and ended, and what it has sent cannot be looked at",
-                     "try again when the connection has been accepted");
+      return refusal_for_now(file,
+                             "a client has connected and ended, and what it has sent cannot be looked at",
+                             "try again when the connection has been accepted");
     }
     const OpenFile* client = find_by_inode(tree, inode);
     if (!client) {

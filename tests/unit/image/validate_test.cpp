@@ -32,6 +32,10 @@ Manifest good_manifest() {
   auto& queue = *manifest.mutable_system_v()->add_queues();
   queue.set_max_bytes(16384);
   queue.add_messages()->set_type(1);
+  auto& display = *manifest.mutable_display();
+  display.set_number(4711);
+  display.set_server(42);
+  display.set_picture("pages");
   auto& attached = *manifest.mutable_memories(0)->add_mappings();
   attached.set_start(0x30000);
   attached.set_end(0x32000);
@@ -120,6 +124,12 @@ const Mistake kMistakes[] = {
     {"no process", [](Manifest& m) { m.clear_processes(); }},
     {"session's name", [](Manifest& m) { m.set_session("../up"); }},
     {"root process", [](Manifest& m) { m.set_root_pid(1 << 22); }},
+    {"display: its number", [](Manifest& m) { m.mutable_display()->set_number(59'536); }},
+    {"display: its server 1", [](Manifest& m) { m.mutable_display()->set_server(1); }},
+    {"display: its server 4194304", [](Manifest& m) { m.mutable_display()->set_server(1 << 22); }},
+    {"display: its size", [](Manifest& m) { m.mutable_display()->set_height(32'768); }},
+    {"display: its cookie", [](Manifest& m) { m.mutable_display()->set_cookie(std::string(257, 'x')); }},
+    {"display: its picture", [](Manifest& m) { m.mutable_display()->set_picture("nothing.png"); }},
 
     {"process -5: this is no pid", [](Manifest& m) { process(m).set_pid(-5); }},
     {"process 1: this is no pid", [](Manifest& m) { process(m).set_pid(1); }},

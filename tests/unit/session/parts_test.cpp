@@ -12,6 +12,25 @@
 namespace stasis::session {
 namespace {
 
+TEST(Display, sizes_of_screens) {
+  auto size = parse_display("800x600");
+  ASSERT_TRUE(size.ok());
+  EXPECT_EQ(size->width, 800U);
+  EXPECT_EQ(size->height, 600U);
+  EXPECT_TRUE(parse_display("16x16384").ok());
+  EXPECT_FALSE(size->vnc);
+  auto vnc = parse_display("vnc:800x600");
+  ASSERT_TRUE(vnc.ok());
+  EXPECT_TRUE(vnc->vnc);
+  EXPECT_EQ(vnc->height, 600U);
+  ASSERT_TRUE(parse_display("vnc").ok());
+  EXPECT_EQ(parse_display("vnc")->width, 1280U);
+  for (const char* wrong : {"", "vnc:", "vnc800x600", "vncx", "x", "800", "800x", "x600", "800x600x24",
+                            "800 x600", "-800x600", "15x600", "16385x600", "99999999999x600"}) {
+    EXPECT_FALSE(parse_display(wrong).ok()) << wrong;
+  }
+}
+
 TEST(Channel, carries_words_and_errors) {
   auto ends = Channel::make();
   ASSERT_TRUE(ends.ok());

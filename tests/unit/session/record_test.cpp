@@ -43,6 +43,13 @@ TEST_F(RecordTest, comes_back_as_it_was_saved) {
   record.files = {checkpoint::FileMode::kReflink, 12345};
   record.keep = 3;
   record.started_ns = 1'700'000'000'000'000'001;
+  record.display.emplace();
+  record.display->set_number(4711);
+  record.display->set_server(3);
+  record.display->set_width(800);
+  record.display->set_height(600);
+  record.display->set_vnc(true);
+  record.display->set_cookie(std::string("\0\x7f\xff\n", 4));
   ASSERT_TRUE(save_record(record).ok());
 
   auto loaded = load_record("one");
@@ -58,6 +65,8 @@ TEST_F(RecordTest, comes_back_as_it_was_saved) {
   EXPECT_EQ(loaded->terminal_device, record.terminal_device);
   EXPECT_TRUE(loaded->stdio[1].outside);
   EXPECT_EQ(loaded->stdio[1].inode, 4711U);
+  ASSERT_TRUE(loaded->display);
+  EXPECT_EQ(loaded->display->SerializeAsString(), record.display->SerializeAsString());
   EXPECT_FALSE(loaded->stdio[0].outside);
   EXPECT_TRUE(loaded->user_namespace);
   EXPECT_EQ(loaded->interval_ns, record.interval_ns);
