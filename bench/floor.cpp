@@ -85,8 +85,7 @@ user_regs_struct instead(const Task& task, uint64_t call) {
 int stop(char** pids, int count) {
   std::vector<Task> tasks;
   for (int i = 0; i < count; ++i) {
-    for (const auto& entry :
-         std::filesystem::directory_iterator(std::string("/proc/") + pids[i] + "/task")) {
+    for (const auto& entry : std::filesystem::directory_iterator(std::string("/proc/") + pids[i] + "/task")) {
       std::string tid = entry.path().filename();
       tasks.push_back({static_cast<pid_t>(std::stol(tid)), tid == pids[i], {}});
     }
@@ -150,8 +149,7 @@ int start(size_t threads, size_t children) {
       if (check(fork(), "fork") == 0) run_bare(nullptr);
     }
     std::unique_ptr<char[]> stacks(new char[threads * kStack]);
-    constexpr int kThread =
-        CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    constexpr int kThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
     for (size_t i = 1; i < threads; ++i)
       check(clone(run_bare, stacks.get() + i * kStack, kThread, nullptr), "clone");
     run_bare(nullptr);
@@ -169,7 +167,8 @@ int start(size_t threads, size_t children) {
 int main(int argc, char** argv) {
   std::string_view verb = argc > 1 ? argv[1] : "";
   if (verb == "stop" && argc > 2) return stop(argv + 2, argc - 2);
-  if (verb == "start" && argc == 6) return start(strtoul(argv[3], nullptr, 10), strtoul(argv[5], nullptr, 10));
+  if (verb == "start" && argc == 6)
+    return start(strtoul(argv[3], nullptr, 10), strtoul(argv[5], nullptr, 10));
   fprintf(stderr, "usage: floor stop PID... | floor start --threads T --children P\n");
   return 2;
 }

@@ -17,6 +17,7 @@ class BaseImage {
   // Nothing when there is none that can be used, for whatever reason: then everything is written.
   static std::optional<BaseImage> open(const std::string& directory, image::Writer& writer);
 
+  uint64_t sum() const { return image_.sum(); }
   uint32_t id() const { return image_.manifest().id(); }
 
   // Where it has the pages of a memory; empty when it does not know the memory. From now on the files are in

@@ -14,6 +14,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/prefault.h"
@@ -82,6 +83,7 @@ class Attempt {
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(capture_written_files(writer));
+    STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
@@ -94,6 +96,9 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    if (!request_.stop) {
+      for (const auto& saver : savers_) saver->tracker().protect_rest();
+    }
     STASIS_TRY(Report report, publish(writer, pause_ns));
     if (request_.stop) STASIS_CHECK(end_session());
     return report;
@@ -161,6 +166,27 @@ class Attempt {
     for (auto& warning : warnings) files_.warn(std::move(warning));
     *manifest_.mutable_system_v() = std::move(objects);
     return {};
+  }
+
+  // What is protected anew does not refer to the last checkpoint any more, and to this one only if it is
+  // published.
+  Result<void> track() {
+    if (request_.tracking == nullptr) return {};
+    Tracking& tracking = *request_.tracking;
+    const uint64_t base = request_.stop ? tracking.base : std::exchange(tracking.base, 0);
+    const auto afterwards =
+        request_.stop ? ProcessTracker::Afterwards::kEnds : ProcessTracker::Afterwards::kGoesOn;
+    for (auto& saver : savers_) STASIS_CHECK(saver->track(tracking, base, afterwards));
+    return {};
+  }
+
+  void keep_tracking(const image::Writer::Published& published) {
+    if (request_.tracking == nullptr) return;
+    request_.tracking->base = published.sum;
+    request_.tracking->processes.clear();
+    for (auto& saver : savers_) {
+      if (auto process = saver->tracker().take()) request_.tracking->processes.push_back(std::move(*process));
+    }
   }
 
   Result<void> fork_snapshots(image::Writer& writer) {
@@ -234,6 +260,7 @@ class Attempt {
     manifest_.set_pause_ns(pause_ns);
     manifest_.set_total_ns(monotonic_ns() - started_ns_);
     STASIS_TRY(auto published, writer.publish(manifest_));
+    keep_tracking(published);
 
     Report report;
     report.id = published.id;
@@ -241,6 +268,7 @@ class Attempt {
     report.stored = published.stored - published.shared;
     report.shared = published.shared;
     report.base = manifest_.base();
+    for (const auto& saver : savers_) report.compared += saver->compared();
     report.pause_ns = pause_ns;
     report.total_ns = monotonic_ns() - started_ns_;
     report.processes = static_cast<uint64_t>(manifest_.processes_size());
@@ -354,6 +382,7 @@ Result<Report> run(const Request& request) {
   prefault(kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
   for (int attempt = 1;; ++attempt) {
+    if (request.tracking != nullptr) note_writes(*request.tracking);
     std::optional<Attempt> trial(std::in_place, request);
     auto report = trial->execute();
     if (report.ok()) return report;

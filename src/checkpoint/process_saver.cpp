@@ -68,6 +68,16 @@ Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspe
   return {};
 }
 
+Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
+                                 ProcessTracker::Afterwards afterwards) {
+  auto same = std::find_if(before.processes.begin(), before.processes.end(), [&](const auto& one) {
+    return one.pid == process_.pid && one.start_time == process_.stat.start_time;
+  });
+  known_base_ = base;
+  return tracker_.arm(same == before.processes.end() ? nullptr : &*same, process_, mappings_, *foothold_,
+                      afterwards);
+}
+
 Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
   if (!process.child_subreaper()) return {};
   STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
@@ -342,8 +352,8 @@ Result<uint64_t> ProcessSaver::find_pages() {
 // In the order of their addresses. Without a base the places in the page file do not depend on which pages
 // there are, and what is between two pages is a hole, so that a restart can map both together. Pages that are
 // added to a base are many small pieces, packed.
-std::vector<Extent> ProcessSaver::find_extents(const BasePages& base,
-                                               const std::function<void(uint64_t)>& wrote) const {
+std::vector<Extent> ProcessSaver::find_extents(const BasePages& base, uint64_t base_sum,
+                                               const std::function<void(uint64_t)>& wrote) {
   std::vector<Extent> extents;
   if (base.runs.empty()) {
     size_t mapping = 0;
@@ -362,7 +372,10 @@ std::vector<Extent> ProcessSaver::find_extents(const BasePages& base,
   auto read = [pid = child_->pid()](uint64_t address, std::span<char> into) {
     return remote::read_memory(pid, RemotePtr{address}, into).ok();
   };
-  extents = compare(find_candidates(pages_, base), base, read, wrote);
+  std::vector<Candidate> candidates = find_candidates(pages_, base);
+  if (known_base_ != 0 && known_base_ == base_sum) share_known(candidates, tracker_.known());
+  compared_ = bytes_to_compare(candidates);
+  extents = compare(candidates, base, read, wrote);
   drop_wasteful_files(extents, base);
   uint64_t next = 0;
   for (const auto& run : wiped_runs_) next = std::max(next, run.offset + run.size);
@@ -378,7 +391,7 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
   STASIS_TRY(int number, child_->pass(file.get()));
   STASIS_CHECK(make_readable({pages_.begin(), pages_.end()}));
   BasePages shared = base != nullptr ? base->of_process(process_.status.ns_tgid) : BasePages();
-  std::vector<Extent> extents = find_extents(shared, wrote);
+  std::vector<Extent> extents = find_extents(shared, base != nullptr ? base->sum() : 0, wrote);
   std::vector<Run> runs;
   for (const auto& extent : extents) {
     if (extent.file == Extent::kOwn) runs.push_back({extent.address, extent.size, extent.offset});

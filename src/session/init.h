@@ -23,6 +23,7 @@ struct InitPlan {
   NsTid root;                // the process whose wait status is passed on
   Fd exit_pipe;              // gets the root's wait status (an int), for the supervisor
   Fd session_directory;      // gets it too, in the file `exit`
+  Fd tracking_listener;      // see tracking_keeper.h
   struct Terminal {
     Fd master, slave, listener;
     Channel client;  // the supervisor, when it is in the foreground
