@@ -103,12 +103,15 @@ Result<void> PageMap::scan(const Scan& what, uint64_t start, uint64_t end,
   return {};
 }
 
+// Not asked, here and below, is whether pages are those of a file: that would take ten times as long, since it
+// looks at each page itself, and what is watched is anonymous.
+//
 // Asked for what is clean and not for what was written: memory that is not watched has neither, and would be
 // taken for clean.
 Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t end) const {
   std::vector<PageRange> ranges;
   const Scan clean{.with = kTracked,
-                   .without = kWritten | kFile | kZero,
+                   .without = kWritten | kZero,
                    .any_of = kPresent | kSwapped,
                    .shown = kTracked};
   STASIS_CHECK(scan(clean, start, end,
@@ -121,7 +124,7 @@ Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t
 Result<void> PageMap::protect_pages(uint64_t start, uint64_t end, std::vector<PageRange>* written) const {
   const Scan protect{.flags = kProtectMatching,
                      .with = kTracked | kWritten,
-                     .without = kFile | kZero,
+                     .without = kZero,
                      .any_of = kPresent | kSwapped,
                      .shown = kWritten};
   return scan(protect, start, end, [&](const PageRange& piece, uint64_t) {
