@@ -41,8 +41,11 @@ dev_t terminal_device(int64_t packed) {
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
-  explicit Attempt(const Request& request)
-      : request_(request), files_(request.terminal_device, request.stdio) {}
+  Attempt(const Request& request, BaseImage* base)
+      : request_(request),
+        base_(base),
+        room_(base != nullptr ? room_for_copies(request) : 0),
+        files_(request.terminal_device, request.stdio) {}
 
   // Of a failed attempt: whether a process was killed while the tree stood still. What is read of a dead
   // process looks like many things, so this says more than the error does.
@@ -177,6 +180,8 @@ class Attempt {
     const auto afterwards =
         request_.stop ? ProcessTracker::Afterwards::kEnds : ProcessTracker::Afterwards::kGoesOn;
     for (auto& saver : savers_) STASIS_CHECK(saver->track(tracking, base, afterwards));
+    if (base_ == nullptr || base_->sum() != base) return {};
+    for (auto& saver : savers_) STASIS_CHECK(saver->copy_rest(*base_, room_));
     return {};
   }
 
@@ -214,16 +219,15 @@ class Attempt {
       total += bytes;
     }
     uint64_t done = 0;
-    auto base = BaseImage::open(request_.base, writer);
+    if (base_ != nullptr) base_->share_with(writer);
     for (size_t i = 0; i < savers_.size(); ++i) {
-      STASIS_CHECK(savers_[i]->write_pages(writer, base ? &*base : nullptr,
-                                           *manifest_.mutable_memories(static_cast<int>(i)),
+      STASIS_CHECK(savers_[i]->write_pages(writer, base_, *manifest_.mutable_memories(static_cast<int>(i)),
                                            [&](uint64_t bytes) {
                                              done += bytes;
                                              if (request_.progress) request_.progress(done, total);
                                            }));
     }
-    if (base) STASIS_CHECK(share_with(*base));
+    if (base_ != nullptr) STASIS_CHECK(share_with(*base_));
     return {};
   }
 
@@ -345,7 +349,22 @@ class Attempt {
     }
   }
 
+  // Some more than what was written until now.
+  static uint64_t room_for_copies(const Request& request) {
+    constexpr uint64_t kMost = uint64_t{256} << 20;
+    if (request.tracking == nullptr || request.tracking->base == 0) return 0;
+    uint64_t known = 0, written = 0;
+    for (const auto& process : request.tracking->processes) {
+      known += bytes_of(process.watched);
+      written += bytes_of(process.written);
+    }
+    const uint64_t wanted = written + std::min(known / 8, uint64_t{8} << 20);
+    return wanted > kMost ? 0 : page_up(wanted);
+  }
+
   const Request& request_;
+  BaseImage* base_;
+  CopyRoom room_;  // the savers have pages in it
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
   bool standing_ = true;
@@ -381,9 +400,10 @@ Result<Report> run(const Request& request) {
   constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
   prefault(kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
+  auto base = BaseImage::open(request.base);
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);
-    std::optional<Attempt> trial(std::in_place, request);
+    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr);
     auto report = trial->execute();
     if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.

@@ -78,6 +78,133 @@ Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
                       afterwards);
 }
 
+Result<void> ProcessSaver::copy_rest(const BaseImage& base, CopyRoom& room) {
+  // Less is forked as quickly. More ranges would not fit into what the stub can undo.
+  constexpr uint64_t kWorthCopying = 4 << 20;
+  // A restarted program has a filter by which init is asked about madvise().
+  if (known_base_ == 0 || known_base_ != base.sum() || process_.status.seccomp != 0) return {};
+  held_ = base.hold(process_.status.ns_tgid);
+  if (!held_) return {};
+  const PageRanges had = intersection(tracker_.known(), held_->pages());
+  const PageRanges rest = difference(tracker_.present(), had);
+  std::vector<PageRange> chosen;
+  PageRanges pages;
+  uint64_t bytes = 0;
+  for (const auto& mapping : tracker_.settled()) {
+    if (chosen.size() == kMostCopied) break;
+    if (bytes_of(intersection(had, {mapping})) < kWorthCopying || !is_readable(mapping)) continue;
+    PageRanges to_copy = intersection(rest, {mapping});
+    const uint64_t size = bytes_of(to_copy);
+    if (bytes + size > room.left()) continue;
+    bytes += size;
+    chosen.push_back(mapping);
+  }
+  if (chosen.empty()) return {};
+  STASIS_TRY(chosen, without_those_wiped_already(std::move(chosen)));
+  for (const auto& mapping : chosen) {
+    PageRanges to_copy = intersection(rest, {mapping});
+    pages.insert(pages.end(), to_copy.begin(), to_copy.end());
+  }
+  if (copies_.take(process_.pid, pages, room)) copied_ = std::move(chosen);
+  return {};
+}
+
+bool ProcessSaver::is_readable(const PageRange& mapping) const {
+  return std::any_of(mappings_.begin(), mappings_.end(), [&](const auto& facts) {
+    return facts.entry.start == mapping.start && facts.entry.end == mapping.end &&
+           (facts.entry.protection & PROT_READ) != 0;
+  });
+}
+
+// Nothing but smaps tells of MADV_WIPEONFORK, and smaps takes longer than the fork. But taking it from a page
+// divides the mapping, if it had it.
+Result<std::vector<PageRange>> ProcessSaver::without_those_wiped_already(std::vector<PageRange> mappings) {
+  Batch take(foothold_->scratch());
+  for (const auto& mapping : mappings) take.call(SYS_madvise, {mapping.start, kPageSize, MADV_KEEPONFORK});
+  STASIS_CHECK(foothold_->run(take));
+  Batch give(foothold_->scratch());
+  std::vector<PageRange> left;
+  for (const auto& mapping : mappings) {
+    auto seen = kernel::mappings_between(process_.pid, mapping.start, mapping.start + kPageSize);
+    if (seen.ok() && seen->size() == 1 && seen->front().end != mapping.start + kPageSize) {
+      left.push_back(mapping);
+    } else {
+      give.call(SYS_madvise, {mapping.start, kPageSize, MADV_WIPEONFORK});
+    }
+  }
+  if (!give.empty()) STASIS_CHECK(foothold_->run(give));
+  return left;
+}
+
+Result<void> ProcessSaver::leave_out_copied() {
+  if (copied_.empty()) return {};
+  Batch wipe(foothold_->scratch());
+  remote::Foothold::UndoCalls undo;
+  for (const auto& mapping : copied_) {
+    wipe.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_WIPEONFORK});
+    undo.push_back({SYS_madvise, mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
+  }
+  STASIS_CHECK(foothold_->arm_undo(undo));
+  return foothold_->run(wipe);
+}
+
+Result<void> ProcessSaver::put_back_copied() {
+  if (copied_.empty()) return {};
+  Batch keep(foothold_->scratch());
+  for (const auto& mapping : copied_)
+    keep.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
+  STASIS_CHECK(foothold_->run(keep));
+  return foothold_->disarm_undo();
+}
+
+// Of a mapping that the child does not have.
+bool ProcessSaver::read_saved(uint64_t address, std::span<char> into) const {
+  while (!into.empty()) {
+    uint64_t done = copies_.read(address, into);
+    if (done == 0) {
+      // One page at a time, since the next may have been copied.
+      done = std::min<uint64_t>(into.size(), kPageSize - address % kPageSize);
+      if (!held_ || !held_->read(address, into.first(done))) return false;
+    }
+    into = into.subspan(done);
+    address += done;
+  }
+  return true;
+}
+
+// In the order of their offsets, which is that of their addresses.
+Result<void> ProcessSaver::write_copied(const std::vector<Extent>& extents,
+                                        const std::function<void(uint64_t)>& wrote) {
+  constexpr size_t kAtOnce = 1 << 20;
+  std::vector<char> buffer;
+  uint64_t begin = 0;
+  auto flush = [&]() -> Result<void> {
+    if (buffer.empty()) return {};
+    auto written = pwrite_all(page_file_.get(), {buffer.data(), buffer.size()}, static_cast<off_t>(begin));
+    if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
+    wrote(buffer.size());
+    buffer.clear();
+    return {};
+  };
+  buffer.reserve(kAtOnce);
+  for (const auto& extent : extents) {
+    if (extent.file != Extent::kOwn || !contains(copied_, extent.address)) continue;
+    for (uint64_t done = 0; done < extent.size;) {
+      if (buffer.size() == kAtOnce || begin + buffer.size() != extent.offset + done) STASIS_CHECK(flush());
+      if (buffer.empty()) begin = extent.offset + done;
+      const size_t size = std::min<uint64_t>(extent.size - done, kAtOnce - buffer.size());
+      const size_t old = buffer.size();
+      buffer.resize(old + size);
+      if (!read_saved(extent.address + done, std::span(buffer).subspan(old)))
+        return Error{"save", describe(),
+                     "the checkpoint that has the unchanged part of its memory cannot be read",
+                     "try again with --full"};
+      done += size;
+    }
+  }
+  return flush();
+}
+
 Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
   if (!process.child_subreaper()) return {};
   STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
@@ -99,9 +226,11 @@ Result<void> ProcessSaver::resume_reaping() {
 Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers) {
   std::vector<remote::Foothold*> footholds;
   for (const auto& saver : savers) footholds.push_back(saver->foothold_.get());
+  for (const auto& saver : savers) STASIS_CHECK(saver->leave_out_copied());
   STASIS_TRY(auto children, SnapshotChild::fork(footholds));
   for (size_t i = 0; i < savers.size(); ++i) savers[i]->child_ = std::move(children[i]);
   for (const auto& saver : savers) STASIS_CHECK(saver->complete_snapshot());
+  for (const auto& saver : savers) STASIS_CHECK(saver->put_back_copied());
   return {};
 }
 
@@ -125,7 +254,7 @@ Result<void> ProcessSaver::complete_snapshot() {
 
   // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
   constexpr size_t kMost =
-      remote::Foothold::kMaxUndoCalls - 2;  // see suspend_reaping(), and the foothold's own
+      remote::Foothold::kMaxUndoCalls - 2 - kMostCopied;  // see suspend_reaping(), and the foothold's own
   if (ranges > kMost) {
     return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", ranges),
                  fmt::format("at most {} are supported", kMost), ErrorCode::kRefused};
@@ -181,13 +310,9 @@ Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
   constexpr uint64_t kTogether = 16 << 20;
   STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
   STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));
-  auto can_be_wiped = [](const inspect::MappingFacts& facts) {
-    return facts.mapping.kind() == Mapping::ANONYMOUS && facts.content != Content::kNone;
-  };
-  auto contains = [](const std::vector<kernel::PageRange>& ranges, uint64_t address) {
-    auto after = std::upper_bound(ranges.begin(), ranges.end(), address,
-                                  [](uint64_t value, const auto& range) { return value < range.end; });
-    return after != ranges.end() && after->start <= address;
+  auto can_be_wiped = [this](const inspect::MappingFacts& facts) {
+    return !contains(copied_, facts.entry.start) && facts.mapping.kind() == Mapping::ANONYMOUS &&
+           facts.content != Content::kNone;
   };
   std::vector<size_t> wiped;
   for (size_t first = 0; first < mappings_.size();) {
@@ -343,7 +468,13 @@ Result<uint64_t> ProcessSaver::find_pages() {
   child_->leave_processor();
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
   inspect::add_flags(mappings_, flags);
-  STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_));
+  for (auto& facts : mappings_) {
+    // It is ours, and not the program's.
+    if (!contains(copied_, facts.entry.start)) continue;
+    auto* advice = facts.mapping.mutable_advice();
+    advice->erase(std::remove(advice->begin(), advice->end(), MADV_WIPEONFORK), advice->end());
+  }
+  STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_, copied_, tracker_.present()));
   uint64_t bytes = 0;
   for (const auto& part : pages_) bytes += part.size;
   return bytes;
@@ -369,7 +500,8 @@ std::vector<Extent> ProcessSaver::find_extents(const BasePages& base, uint64_t b
     }
     return extents;
   }
-  auto read = [pid = child_->pid()](uint64_t address, std::span<char> into) {
+  auto read = [this, pid = child_->pid()](uint64_t address, std::span<char> into) {
+    if (contains(copied_, address)) return read_saved(address, into);
     return remote::read_memory(pid, RemotePtr{address}, into).ok();
   };
   std::vector<Candidate> candidates = find_candidates(pages_, base);
@@ -394,8 +526,10 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
   std::vector<Extent> extents = find_extents(shared, base != nullptr ? base->sum() : 0, wrote);
   std::vector<Run> runs;
   for (const auto& extent : extents) {
-    if (extent.file == Extent::kOwn) runs.push_back({extent.address, extent.size, extent.offset});
+    if (extent.file == Extent::kOwn && !contains(copied_, extent.address))
+      runs.push_back({extent.address, extent.size, extent.offset});
   }
+  STASIS_CHECK(write_copied(extents, wrote));
   auto written = child_->write(number, file.get(), runs, [&](const Run& piece) {
     writer.written(page_file_name_, piece.offset + piece.size);
     wrote(piece.size);

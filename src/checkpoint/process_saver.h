@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "checkpoint/base_image.h"
+#include "checkpoint/page_copies.h"
 #include "checkpoint/snapshot.h"
 #include "checkpoint/tracking.h"
 #include "freeze/frozen_tree.h"
@@ -51,6 +52,9 @@ class ProcessSaver {
   Result<void> resume_reaping();
   // `before`: what is known of the process; see ProcessTracker. `base`: of which checkpoint that is.
   Result<void> track(const Tracking& before, uint64_t base, ProcessTracker::Afterwards afterwards);
+  // Of mappings of which nearly all is known, as `base` has it, the rest is copied into `room` now, and a
+  // fork leaves them out. After track(), and before fork_snapshots(). Does nothing where that cannot be had.
+  Result<void> copy_rest(const BaseImage& base, CopyRoom& room);
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
@@ -70,10 +74,18 @@ class ProcessSaver {
   uint64_t compared() const { return compared_; }
 
  private:
+  static constexpr size_t kMostCopied = 32;  // mappings
   std::string describe() const;
   // With the ranges that a fork leaves out.
   Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;
+  // Around forks: mappings whose pages were copied are empty in the child.
+  Result<void> leave_out_copied();
+  Result<void> put_back_copied();
+  Result<std::vector<PageRange>> without_those_wiped_already(std::vector<PageRange> mappings);
+  bool is_readable(const PageRange& mapping) const;
+  bool read_saved(uint64_t address, std::span<char> into) const;
+  Result<void> write_copied(const std::vector<Extent>& extents, const std::function<void(uint64_t)>& wrote);
   Result<void> make_readable(const std::vector<Run>& runs);
   std::vector<Extent> find_extents(const BasePages& base, uint64_t base_sum,
                                    const std::function<void(uint64_t)>& wrote);
@@ -92,7 +104,10 @@ class ProcessSaver {
   std::vector<size_t> wiped_;
   bool reaping_suspended_ = false;
   ProcessTracker tracker_;
-  uint64_t known_base_ = 0;  // the checkpoint to which tracker_.known() refers; 0: to none
+  PageCopies copies_;
+  std::optional<HeldPages> held_;  // has what was neither copied nor forked
+  PageRanges copied_;              // mappings that the snapshot child does not have
+  uint64_t known_base_ = 0;        // the checkpoint to which tracker_.known() refers; 0: to none
   uint64_t compared_ = 0;
   std::string page_file_name_;
   Fd page_file_;

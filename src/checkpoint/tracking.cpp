@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <numeric>
 #include <utility>
 
 #include "kernel/proc.h"
@@ -20,8 +21,8 @@ constexpr uint64_t kWorthTrackingKib = 8 << 10;
 constexpr uint64_t kWorthWatching = 64 * kPageSize;
 
 // Only what is anonymous from the beginning: where a protected page of a file mapping is given back, a marker
-// stays that looks like a page in swap. And only what is private: shared memory is written to through other page
-// tables as well.
+// stays that looks like a page in swap. And only what is private: shared memory is written to through other
+// page tables as well.
 bool can_be_watched(const inspect::MappingFacts& facts) {
   const auto& entry = facts.entry;
   return facts.mapping.kind() == schema::Mapping::ANONYMOUS && !facts.mapped_page_file && !entry.shared &&
@@ -34,8 +35,9 @@ bool overlaps(const PageRanges& ranges, uint64_t start, uint64_t end) {
   return after != ranges.end() && after->start < end;
 }
 
-// The first write to a protected huge page splits it, and it stays split while it is watched: every later fork
-// would take a hundred times as long, and that is a pause. So where huge pages are, contents are compared.
+// The first write to a protected huge page splits it, and it stays split while it is watched: every later
+// fork would take a hundred times as long, and that is a pause. So where huge pages are, contents are
+// compared.
 bool is_mostly_huge(const kernel::PageMap& pagemap, uint64_t start, uint64_t end) {
   auto census = pagemap.count(start, end);
   return !census.ok() || census->in_huge_pages > census->bytes / 2;
@@ -53,8 +55,8 @@ std::optional<uint64_t> next_descriptor(HostTid task) {
   return next;
 }
 
-// Makes the descriptor in the process, whose address space it belongs to, takes a copy and closes it there. If we
-// die on the way the process closes it by itself. No tracker: the kernel has none for it.
+// Makes the descriptor in the process, whose address space it belongs to, takes a copy and closes it there.
+// If we die on the way the process closes it by itself. No tracker: the kernel has none for it.
 Result<kernel::WriteTracker> make_tracker(HostTid task, remote::Foothold& foothold) {
   auto expected = next_descriptor(task);
   if (!expected) return kernel::WriteTracker();
@@ -139,6 +141,14 @@ PageRanges difference(const PageRanges& from, const PageRanges& what) {
     if (at < range.end) left.push_back({at, range.end});
   }
   return left;
+}
+
+bool contains(const PageRanges& ranges, uint64_t address) { return overlaps(ranges, address, address + 1); }
+
+uint64_t bytes_of(const PageRanges& ranges) {
+  return std::accumulate(ranges.begin(), ranges.end(), uint64_t{0}, [](uint64_t sum, const PageRange& range) {
+    return sum + (range.end - range.start);
+  });
 }
 
 std::string encode(const Tracking& tracking) {
@@ -229,13 +239,14 @@ Result<void> ProcessTracker::arm(const TrackedProcess* before, const freeze::Fro
 
 Result<void> ProcessTracker::find_known(const TrackedProcess& before,
                                         const std::vector<const kernel::MapsEntry*>& candidates) {
-  STASIS_TRY(unwritten_, pagemap_->unwritten_pages(candidates.front()->start, candidates.back()->end));
+  STASIS_TRY(unwritten_,
+             pagemap_->unwritten_pages(candidates.front()->start, candidates.back()->end, &present_));
   known_ = difference(intersection(unwritten_, before.watched), before.written);
   return {};
 }
 
-// Memory can be watched by one only. So what has protected pages and can be watched by ours was watched by ours
-// before: if it were another's, it would be refused.
+// Memory can be watched by one only. So what has protected pages and can be watched by ours was watched by
+// ours before: if it were another's, it would be refused.
 void ProcessTracker::watch(const std::vector<const kernel::MapsEntry*>& candidates, Afterwards afterwards) {
   for (const auto* entry : candidates) {
     const bool was_watched = overlaps(unwritten_, entry->start, entry->end);
@@ -243,9 +254,9 @@ void ProcessTracker::watch(const std::vector<const kernel::MapsEntry*>& candidat
         (afterwards == Afterwards::kEnds || is_mostly_huge(*pagemap_, entry->start, entry->end)))
       continue;
     if (!next_.tracker.watch(entry->start, entry->end)) continue;
-    (was_watched ? next_.watched : fresh_).push_back({entry->start, entry->end});
+    (was_watched ? settled_ : fresh_).push_back({entry->start, entry->end});
   }
-  next_.watched = normalized(std::move(next_.watched));
+  next_.watched = normalized(settled_);
   known_ = intersection(known_, next_.watched);
 }
 
@@ -271,7 +282,6 @@ void ProcessTracker::protect_rest() const {
 
 std::optional<TrackedProcess> ProcessTracker::take() {
   if (!next_.tracker) return {};
-  next_.watched = normalized(std::move(next_.watched));
   return std::move(next_);
 }
 

@@ -103,19 +103,22 @@ Result<void> PageMap::scan(const Scan& what, uint64_t start, uint64_t end,
   return {};
 }
 
-// Not asked, here and below, is whether pages are those of a file: that would take ten times as long, since it
-// looks at each page itself, and what is watched is anonymous.
+// Not asked, here and below, is whether pages are those of a file: that would take ten times as long, since
+// it looks at each page itself, and what is watched is anonymous.
 //
 // Asked for what is clean and not for what was written: memory that is not watched has neither, and would be
 // taken for clean.
-Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t end) const {
+Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t end,
+                                                        std::vector<PageRange>* all) const {
   std::vector<PageRange> ranges;
-  const Scan clean{.with = kTracked,
-                   .without = kWritten | kZero,
-                   .any_of = kPresent | kSwapped,
-                   .shown = kTracked};
-  STASIS_CHECK(scan(clean, start, end,
-                    [&](const PageRange& piece, uint64_t) { append(ranges, piece.start, piece.end); }));
+  const Scan watched{.with = kTracked,
+                     .without = all != nullptr ? kZero : kZero | kWritten,
+                     .any_of = kPresent | kSwapped,
+                     .shown = kTracked | kWritten};
+  STASIS_CHECK(scan(watched, start, end, [&](const PageRange& piece, uint64_t categories) {
+    if ((categories & kWritten) == 0 && (categories & kTracked) != 0) append(ranges, piece.start, piece.end);
+    if (all != nullptr) append(*all, piece.start, piece.end);
+  }));
   return ranges;
 }
 

@@ -25,9 +25,11 @@ class PageMap {
   // file mappings, pages of the file. Not more than `limit` pages when it is not 0.
   Result<std::vector<PageRange>> own_pages(uint64_t start, uint64_t end, uint64_t limit = 0) const;
 
-  // Of memory that a WriteTracker watches (Linux 6.7): pages, as above, that were not written since they were
-  // protected. Memory that nobody watches is not among them.
-  Result<std::vector<PageRange>> unwritten_pages(uint64_t start, uint64_t end) const;
+  // Of memory that a WriteTracker watches (Linux 6.7), which is anonymous: pages, as above, that were not
+  // written since they were protected. Memory that nobody watches is not among them. `all` (may be nullptr)
+  // gets those that were written as well.
+  Result<std::vector<PageRange>> unwritten_pages(uint64_t start, uint64_t end,
+                                                 std::vector<PageRange>* all = nullptr) const;
   // Protects the pages that were written, and leaves out what nobody watches. `written` (may be nullptr) gets
   // them; what is written meanwhile is either among them or still counts as written.
   Result<void> protect_pages(uint64_t start, uint64_t end, std::vector<PageRange>* written) const;

@@ -11,7 +11,8 @@
 namespace stasis::kernel {
 
 // Owns a descriptor that belongs to the address space of the task that made it, and to no other: not to that
-// of a fork, nor to what comes after an exec. When the last copy of it is closed, nothing is watched any more.
+// of a fork, nor to what comes after an exec. When the last copy of it is closed, nothing is watched any
+// more.
 class WriteTracker {
  public:
   WriteTracker() = default;

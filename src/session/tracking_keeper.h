@@ -2,7 +2,8 @@
 // trackers, which have to be open as long as the program runs and end with it, and a note of what they mean.
 //
 // Init listens at <session>/tracking.sock (SOCK_SEQPACKET). A client sends
-//   'T'  take: gets 'N' with the note, 'D' with each tracker, and 'E'. The note is gone from then on: who dies
+//   'T'  take: gets 'N' with the note, 'D' with each tracker, and 'E'. The note is gone from then on: who
+//   dies
 //        before he leaves a new one leaves nothing known
 //   'N'  with a note, 'D' with each tracker, and 'C': they replace all that there was; gets 'E'
 // Without a note trackers are of no use, and are closed.
