@@ -2,6 +2,8 @@
 // the new checkpoint's directory: each checkpoint is complete by itself, and any of them can be removed.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -25,6 +27,9 @@ class HeldPages {
   std::vector<Fd> files_;
   PageRanges pages_;
 };
+
+// By the number of the process, as the host has it.
+using HeldByProcess = std::map<int, std::shared_ptr<const HeldPages>>;
 
 class BaseImage {
  public:

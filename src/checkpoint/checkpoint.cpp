@@ -41,9 +41,10 @@ dev_t terminal_device(int64_t packed) {
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
-  Attempt(const Request& request, BaseImage* base)
+  Attempt(const Request& request, BaseImage* base, const HeldByProcess& held)
       : request_(request),
         base_(base),
+        held_(held),
         room_(base != nullptr ? room_for_copies(request) : 0),
         files_(request.terminal_device, request.stdio) {}
 
@@ -181,7 +182,7 @@ class Attempt {
         request_.stop ? ProcessTracker::Afterwards::kEnds : ProcessTracker::Afterwards::kGoesOn;
     for (auto& saver : savers_) STASIS_CHECK(saver->track(tracking, base, afterwards));
     if (base_ == nullptr || base_->sum() != base) return {};
-    for (auto& saver : savers_) STASIS_CHECK(saver->copy_rest(*base_, room_));
+    for (auto& saver : savers_) STASIS_CHECK(saver->copy_rest(base, held_, room_));
     return {};
   }
 
@@ -364,6 +365,7 @@ class Attempt {
 
   const Request& request_;
   BaseImage* base_;
+  const HeldByProcess& held_;
   CopyRoom room_;  // the savers have pages in it
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
@@ -392,18 +394,33 @@ void end_strays(const std::set<int>& program) {
   }
 }
 
+// Before anything stands still, since there may be a hundred thousand pieces to look at.
+HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Tracking* tracking) {
+  HeldByProcess held;
+  if (!base || tracking == nullptr || tracking->base != base->sum()) return held;
+  for (const auto& process : tracking->processes) {
+    auto status = kernel::read_status(process.pid);
+    if (!status.ok()) continue;
+    if (auto pages = base->hold(status->ns_tgid))
+      held[process.pid.value] = std::make_shared<HeldPages>(std::move(*pages));
+  }
+  return held;
+}
+
 }  // namespace
 
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   // Memory that we need while the program stands still is fetched from the kernel before.
-  constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
-  prefault(kEnough, kForFewTasks);
+  // The pieces of an increment take more of it, afterwards.
+  constexpr size_t kEnough = 4 << 20, kForPieces = 48 << 20, kForFewTasks = 512 << 10;
+  prefault(request.tracking != nullptr && request.tracking->base != 0 ? kForPieces : kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
   auto base = BaseImage::open(request.base);
+  auto held = hold_tracked(base, request.tracking);
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);
-    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr);
+    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held);
     auto report = trial->execute();
     if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.

@@ -64,7 +64,8 @@ uint64_t PageCopies::read(uint64_t address, std::span<char> into) const {
                                 [](uint64_t value, const PageRange& one) { return value < one.end; });
   if (range == pages_.end() || range->start > address) return 0;
   const uint64_t size = std::min<uint64_t>(range->end - address, into.size());
-  std::memcpy(into.data(), places_[static_cast<size_t>(range - pages_.begin())] + (address - range->start), size);
+  std::memcpy(into.data(), places_[static_cast<size_t>(range - pages_.begin())] + (address - range->start),
+              size);
   return size;
 }
 

@@ -1,6 +1,6 @@
-// Pages of a process that were copied while it stood still. When nearly all of a memory is known to be as the base
-// has it (tracking.h), copying the rest is quicker than a fork, and the program does not pay for the fork
-// afterwards, page by page.
+// Pages of a process that were copied while it stood still. When nearly all of a memory is known to be as the
+// base has it (tracking.h), copying the rest is quicker than a fork, and the program does not pay for the
+// fork afterwards, page by page.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,8 @@ class PageCopies {
   // False when some of it cannot be read; then there are no copies. `room` must have room, and outlive this.
   bool take(HostTid task, const PageRanges& pages, CopyRoom& room);
   const PageRanges& pages() const { return pages_; }
-  // Copies what there is from `address` on, at most as much as fits; the bytes copied, 0 when there is no copy.
+  // Copies what there is from `address` on, at most as much as fits; the bytes copied, 0 when there is no
+  // copy.
   uint64_t read(uint64_t address, std::span<char> into) const;
 
  private:

@@ -78,13 +78,14 @@ Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
                       afterwards);
 }
 
-Result<void> ProcessSaver::copy_rest(const BaseImage& base, CopyRoom& room) {
+Result<void> ProcessSaver::copy_rest(uint64_t base, const HeldByProcess& held, CopyRoom& room) {
   // Less is forked as quickly. More ranges would not fit into what the stub can undo.
   constexpr uint64_t kWorthCopying = 4 << 20;
   // A restarted program has a filter by which init is asked about madvise().
-  if (known_base_ == 0 || known_base_ != base.sum() || process_.status.seccomp != 0) return {};
-  held_ = base.hold(process_.status.ns_tgid);
-  if (!held_) return {};
+  if (known_base_ == 0 || known_base_ != base || process_.status.seccomp != 0) return {};
+  auto pages_of_base = held.find(process_.pid.value);
+  if (pages_of_base == held.end()) return {};
+  held_ = pages_of_base->second;
   const PageRanges had = intersection(tracker_.known(), held_->pages());
   const PageRanges rest = difference(tracker_.present(), had);
   std::vector<PageRange> chosen;

@@ -52,9 +52,10 @@ class ProcessSaver {
   Result<void> resume_reaping();
   // `before`: what is known of the process; see ProcessTracker. `base`: of which checkpoint that is.
   Result<void> track(const Tracking& before, uint64_t base, ProcessTracker::Afterwards afterwards);
-  // Of mappings of which nearly all is known, as `base` has it, the rest is copied into `room` now, and a
-  // fork leaves them out. After track(), and before fork_snapshots(). Does nothing where that cannot be had.
-  Result<void> copy_rest(const BaseImage& base, CopyRoom& room);
+  // Of mappings of which nearly all is known, as `held` of the checkpoint `base` has it, the rest is copied
+  // into `room` now, and a fork leaves them out. After track(), and before fork_snapshots(). Does nothing
+  // where that cannot be had.
+  Result<void> copy_rest(uint64_t base, const HeldByProcess& held, CopyRoom& room);
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
@@ -105,9 +106,9 @@ class ProcessSaver {
   bool reaping_suspended_ = false;
   ProcessTracker tracker_;
   PageCopies copies_;
-  std::optional<HeldPages> held_;  // has what was neither copied nor forked
-  PageRanges copied_;              // mappings that the snapshot child does not have
-  uint64_t known_base_ = 0;        // the checkpoint to which tracker_.known() refers; 0: to none
+  std::shared_ptr<const HeldPages> held_;  // has what was neither copied nor forked
+  PageRanges copied_;                      // mappings that the snapshot child does not have
+  uint64_t known_base_ = 0;                // the checkpoint to which tracker_.known() refers; 0: to none
   uint64_t compared_ = 0;
   std::string page_file_name_;
   Fd page_file_;
