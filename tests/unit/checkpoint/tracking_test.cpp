@@ -45,12 +45,13 @@ TEST(PageRanges, Contain) {
 TEST(TrackingNote, SaysAfterwardsWhatItSaidBefore) {
   Tracking tracking;
   tracking.base = 0xfedcba9876543210;
-  auto& one = tracking.processes.emplace_back();
+  tracking.processes.resize(2);
+  auto& one = tracking.processes[0];
   one.pid = HostTid{17};
   one.start_time = 123456789;
   one.watched = {{P, 9 * P}, {20 * P, 21 * P}};
   one.written = {{3 * P, 4 * P}};
-  tracking.processes.emplace_back().pid = HostTid{18};
+  tracking.processes[1].pid = HostTid{18};
   auto read = decode(encode(tracking));
   ASSERT_TRUE(read);
   EXPECT_EQ(read->base, tracking.base);
@@ -73,7 +74,8 @@ Candidate candidate(uint64_t page, uint64_t pages, Work work, int file, uint64_t
 }
 
 TEST(ShareKnown, DividesWhatWouldBeCompared) {
-  std::vector<Candidate> candidates = {candidate(0, 4, Work::kCompare, 0, 10), candidate(4, 4, Work::kWrite, -1, 0),
+  std::vector<Candidate> candidates = {candidate(0, 4, Work::kCompare, 0, 10),
+                                       candidate(4, 4, Work::kWrite, -1, 0),
                                        candidate(8, 4, Work::kCompare, 1, 20)};
   share_known(candidates, {{1 * P, 2 * P}, {3 * P, 9 * P}, {11 * P, 30 * P}});
   const std::vector<Candidate> expected = {

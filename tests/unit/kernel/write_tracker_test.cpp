@@ -34,11 +34,14 @@ class WriteTracking : public testing::Test {
     for (uint64_t i = 0; i < filled; ++i) begin[i * P] = 1;
     return begin;
   }
-  static uint64_t at(const char* memory, uint64_t page = 0) { return reinterpret_cast<uint64_t>(memory) + page * P; }
+  static uint64_t at(const char* memory, uint64_t page = 0) {
+    return reinterpret_cast<uint64_t>(memory) + page * P;
+  }
   void protect(const char* memory, uint64_t pages, std::vector<PageRange>* written = nullptr) {
     ASSERT_TRUE(pagemap_->protect_pages(at(memory), at(memory, pages), written).ok());
   }
-  std::vector<PageRange> unwritten(const char* memory, uint64_t pages, std::vector<PageRange>* all = nullptr) {
+  std::vector<PageRange> unwritten(const char* memory, uint64_t pages,
+                                   std::vector<PageRange>* all = nullptr) {
     return pagemap_->unwritten_pages(at(memory), at(memory, pages), all).value();
   }
 
@@ -97,8 +100,7 @@ TEST_F(WriteTracking, EndsWithMremapAndMunmap) {
   char* other = map(8, 0);
   ASSERT_EQ(::mremap(memory, 4 * P, 4 * P, MREMAP_MAYMOVE | MREMAP_FIXED, other), other);
   EXPECT_TRUE(unwritten(other, 4).empty());
-  void* again =
-      ::mmap(memory, 4 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  void* again = ::mmap(memory, 4 * P, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   ASSERT_EQ(again, memory);
   memory[0] = 1;
   EXPECT_TRUE(unwritten(memory, 4).empty());
