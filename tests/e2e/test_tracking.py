@@ -20,6 +20,8 @@ P = 4096
 begin, size, path, how = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 libc = ctypes.CDLL(None, use_errno=True)
 memory = mmap.mmap(-1, size * P, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+if how == "huge":
+    memory.madvise(mmap.MADV_HUGEPAGE)
 address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
 count = begin * size
 lock = threading.Lock()
@@ -98,6 +100,17 @@ while True:
         own_tracker()
     elif what == "no-tracker":
         os.close(own[1])
+    elif what == "wipe":
+        libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size * P), 18)  # MADV_WIPEONFORK
+    elif what == "flags":  # of the memory: how much of it is in huge pages, and VmFlags
+        inside = False
+        for line in open("/proc/self/smaps"):
+            words = line.split()
+            if not words[0].endswith(":"):
+                start, end = (int(number, 16) for number in words[0].split("-"))
+                inside = start <= address < end
+            elif inside and words[0] in ("AnonHugePages:", "VmFlags:"):
+                result += " " + " ".join(words[1:])
     elif what == "quiet":
         lock.acquire()
     elif what == "descriptors":
@@ -237,6 +250,32 @@ class Tracking(TrackingTest):
         other = self.checkpoint()
         self.end()
         self.restart_all([one, other])
+
+    def test_huge_pages_stay(self):
+        """They would be split, and each later checkpoint would stop the program for longer."""
+        self.begin_writing("huge")
+        self.tell("quiet")
+        before = int(self.tell("flags")[1].split()[1])
+        if before * 1024 < self.bytes() * 0.6:
+            self.skipTest("there are no huge pages to be had")
+        for one in self.many(4)[1:]:
+            self.assertGreater(one["compared"], self.bytes() * 0.9)
+        self.assertEqual(int(self.tell("flags")[1].split()[1]), before)
+
+    def test_memory_that_a_fork_empties(self):
+        """What the program has said of its memory is so afterwards; what is copied must not be taken for what is wiped."""
+        self.begin_writing()
+        self.many(3)
+        self.assertNotIn("wf", self.tell("flags")[1].split())
+        self.tell("wipe")
+        made = self.many(3)
+        self.assertIn("wf", self.tell("flags")[1].split())
+        self.end()
+        for one in made:
+            self.restart(f"changing@{one['id']}", "--memory=eager")
+            self.good()
+            self.assertIn("wf", self.tell("flags")[1].split())
+            self.end()
 
     def test_killed_at_any_moment(self):
         self.begin_writing()
