@@ -180,7 +180,10 @@ class Attempt {
     const uint64_t base = request_.stop ? tracking.base : std::exchange(tracking.base, 0);
     const auto afterwards =
         request_.stop ? ProcessTracker::Afterwards::kEnds : ProcessTracker::Afterwards::kGoesOn;
-    for (auto& saver : savers_) STASIS_CHECK(saver->track(tracking, base, afterwards));
+    // As many as fit into a socket on their way to init.
+    constexpr size_t kMostTracked = 128;
+    for (size_t i = 0; i < std::min(savers_.size(), kMostTracked); ++i)
+      STASIS_CHECK(savers_[i]->track(tracking, base, afterwards));
     if (base_ == nullptr || base_->sum() != base) return {};
     for (auto& saver : savers_) STASIS_CHECK(saver->copy_rest(base, held_, room_));
     return {};

@@ -290,6 +290,7 @@ class Tracking(TrackingTest):
             if round % 5 == 4:
                 self.checkpoint()
         self.good()
+        self.assertNotIn("wf", self.tell("flags")[1].split())  # what is said of memory while it is forked
         made = self.many(3)
         self.assertLess(made[-1]["compared"], self.bytes() / 2)
         self.end()
