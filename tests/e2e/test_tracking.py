@@ -310,7 +310,8 @@ class Tracking(TrackingTest):
         with open(filler, "wb") as file:
             left = os.statvfs(small)
             try:
-                os.posix_fallocate(file.fileno(), 0, left.f_bavail * left.f_frsize - (1 << 20))  # for its beginning
+                blocks = left.f_bavail if self.box.user else left.f_bfree
+                os.posix_fallocate(file.fileno(), 0, blocks * left.f_frsize - (1 << 20))  # for its beginning
             except OSError:
                 pass
         failed = self.box.stasis("checkpoint", "changing", check=False)
