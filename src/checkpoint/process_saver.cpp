@@ -101,7 +101,7 @@ Result<void> ProcessSaver::copy_rest(uint64_t base, const HeldByProcess& held, C
     chosen.push_back(mapping);
   }
   if (chosen.empty()) return {};
-  STASIS_TRY(chosen, without_those_wiped_already(std::move(chosen)));
+  STASIS_TRY(chosen, without_those_wiped_already(chosen));
   for (const auto& mapping : chosen) {
     PageRanges to_copy = intersection(rest, {mapping});
     pages.insert(pages.end(), to_copy.begin(), to_copy.end());
@@ -119,7 +119,8 @@ bool ProcessSaver::is_readable(const PageRange& mapping) const {
 
 // Nothing but smaps tells of MADV_WIPEONFORK, and smaps takes longer than the fork. But taking it from a page
 // divides the mapping, if it had it.
-Result<std::vector<PageRange>> ProcessSaver::without_those_wiped_already(std::vector<PageRange> mappings) {
+Result<std::vector<PageRange>> ProcessSaver::without_those_wiped_already(
+    const std::vector<PageRange>& mappings) {
   Batch take(foothold_->scratch());
   for (const auto& mapping : mappings) take.call(SYS_madvise, {mapping.start, kPageSize, MADV_KEEPONFORK});
   STASIS_CHECK(foothold_->run(take));

@@ -83,7 +83,7 @@ class ProcessSaver {
   // Around forks: mappings whose pages were copied are empty in the child.
   Result<void> leave_out_copied();
   Result<void> put_back_copied();
-  Result<std::vector<PageRange>> without_those_wiped_already(std::vector<PageRange> mappings);
+  Result<std::vector<PageRange>> without_those_wiped_already(const std::vector<PageRange>& mappings);
   bool is_readable(const PageRange& mapping) const;
   bool read_saved(uint64_t address, std::span<char> into) const;
   Result<void> write_copied(const std::vector<Extent>& extents, const std::function<void(uint64_t)>& wrote);
