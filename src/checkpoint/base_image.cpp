@@ -44,11 +44,58 @@ void add_run(google::protobuf::RepeatedPtrField<schema::PageRun>& runs, const Ex
 
 }  // namespace
 
-std::optional<BaseImage> BaseImage::open(const std::string& directory, image::Writer& writer) {
+bool HeldPages::read(uint64_t address, std::span<char> into) const {
+  const auto& runs = memory_->runs();
+  auto run = std::upper_bound(runs.begin(), runs.end(), address, [](uint64_t value, const auto& one) {
+    return value < one.address() + one.size();
+  });
+  while (!into.empty()) {
+    if (run == runs.end() || run->address() > address) return false;
+    const uint64_t inside = address - run->address();
+    const uint64_t size = std::min<uint64_t>(run->size() - inside, into.size());
+    if (!pread_all(files_[run->layer()].get(), into.first(size), static_cast<off_t>(run->offset() + inside))
+             .ok())
+      return false;
+    into = into.subspan(size);
+    address += size;
+    ++run;
+  }
+  return true;
+}
+
+std::optional<BaseImage> BaseImage::open(const std::string& directory) {
   if (directory.empty()) return {};
   auto image = image::Image::open(directory);
   if (!image.ok()) return {};
-  return BaseImage(std::move(image).value(), writer);
+  return BaseImage(std::move(image).value());
+}
+
+const schema::Memory* BaseImage::find_memory(NsTid pid) const {
+  const auto& manifest = image_.manifest();
+  for (const auto& process : manifest.processes()) {
+    if (process.pid() == pid.value && process.state() != schema::Process::ZOMBIE)
+      return &manifest.memories(static_cast<int>(process.memory()));
+  }
+  return nullptr;
+}
+
+std::optional<HeldPages> BaseImage::hold(NsTid pid) const {
+  HeldPages held;
+  held.memory_ = find_memory(pid);
+  if (held.memory_ == nullptr || held.memory_->runs().empty()) return {};
+  auto open = [&](const std::string& name) {
+    auto file = image_.open_file(name);
+    if (file.ok()) held.files_.push_back(std::move(file).value());
+    return file.ok();
+  };
+  if (!open(held.memory_->page_file())) return {};
+  for (const auto& layer : held.memory_->layers()) {
+    if (!open(layer)) return {};
+  }
+  for (const auto& run : held.memory_->runs())
+    held.pages_.push_back({run.address(), run.address() + run.size()});
+  held.pages_ = normalized(std::move(held.pages_));
+  return held;
 }
 
 BaseFile BaseImage::share(const std::string& name) {
@@ -76,12 +123,8 @@ BasePages BaseImage::pages_of(const Memory& memory) {
 }
 
 BasePages BaseImage::of_process(NsTid pid) {
-  const auto& manifest = image_.manifest();
-  for (const auto& process : manifest.processes()) {
-    if (process.pid() == pid.value && process.state() != schema::Process::ZOMBIE)
-      return pages_of(manifest.memories(static_cast<int>(process.memory())));
-  }
-  return {};
+  const auto* memory = find_memory(pid);
+  return memory != nullptr ? pages_of(*memory) : BasePages();
 }
 
 // They have nothing lasting by which one could know them, but are found in the same order. What is compared

@@ -2,22 +2,47 @@
 // the new checkpoint's directory: each checkpoint is complete by itself, and any of them can be removed.
 #pragma once
 
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "checkpoint/increment.h"
+#include "checkpoint/tracking.h"
 #include "image/reader.h"
 #include "image/writer.h"
 #include "schema/manifest.pb.h"
 
 namespace stasis::checkpoint {
 
+// The pages that the base has of a process, for reading.
+class HeldPages {
+ public:
+  const PageRanges& pages() const { return pages_; }
+  bool read(uint64_t address, std::span<char> into) const;
+
+ private:
+  friend class BaseImage;
+  const schema::Memory* memory_ = nullptr;
+  std::vector<Fd> files_;
+  PageRanges pages_;
+};
+
+// By the number of the process, as the host has it.
+using HeldByProcess = std::map<int, std::shared_ptr<const HeldPages>>;
+
 class BaseImage {
  public:
   // Nothing when there is none that can be used, for whatever reason: then everything is written.
-  static std::optional<BaseImage> open(const std::string& directory, image::Writer& writer);
+  static std::optional<BaseImage> open(const std::string& directory);
+  // The new checkpoint. Before everything below, but for hold().
+  void share_with(image::Writer& writer) { writer_ = &writer; }
 
+  uint64_t sum() const { return image_.sum(); }
   uint32_t id() const { return image_.manifest().id(); }
+
+  // The files of a memory, which can be read as long as this lives, whatever becomes of their names.
+  std::optional<HeldPages> hold(NsTid pid) const;
 
   // Where it has the pages of a memory; empty when it does not know the memory. From now on the files are in
   // the new checkpoint, too.
@@ -31,13 +56,14 @@ class BaseImage {
   Result<void> share_pages(BasePages pages, Memory& memory);
 
  private:
-  BaseImage(image::Image image, image::Writer& writer) : image_(std::move(image)), writer_(&writer) {}
+  explicit BaseImage(image::Image image) : image_(std::move(image)) {}
+  const schema::Memory* find_memory(NsTid pid) const;
   template <typename Memory>
   BasePages pages_of(const Memory& memory);
   BaseFile share(const std::string& name);
 
   image::Image image_;
-  image::Writer* writer_;
+  image::Writer* writer_ = nullptr;
 };
 
 // Says in `memory` where its pages are. Drops the base's files that are not needed.

@@ -14,6 +14,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/prefault.h"
@@ -41,8 +42,12 @@ dev_t terminal_device(int64_t packed) {
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
-  explicit Attempt(const Request& request)
-      : request_(request), files_(request.terminal_device, request.stdio) {}
+  Attempt(const Request& request, BaseImage* base, const HeldByProcess& held)
+      : request_(request),
+        base_(base),
+        held_(held),
+        room_(base != nullptr ? room_for_copies(request) : 0),
+        files_(request.terminal_device, request.stdio) {}
 
   // Of a failed attempt: whether a process was killed while the tree stood still. What is read of a dead
   // process looks like many things, so this says more than the error does.
@@ -83,6 +88,7 @@ class Attempt {
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(capture_written_files(writer));
+    STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
     for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
@@ -95,6 +101,9 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    if (!request_.stop) {
+      for (const auto& saver : savers_) saver->tracker().protect_rest();
+    }
     add_screen(writer);
     STASIS_TRY(Report report, publish(writer, pause_ns));
     if (request_.stop) STASIS_CHECK(end_session());
@@ -165,6 +174,32 @@ class Attempt {
     return {};
   }
 
+  // What is protected anew does not refer to the last checkpoint any more, and to this one only if it is
+  // published.
+  Result<void> track() {
+    if (request_.tracking == nullptr) return {};
+    Tracking& tracking = *request_.tracking;
+    const uint64_t base = request_.stop ? tracking.base : std::exchange(tracking.base, 0);
+    const auto afterwards =
+        request_.stop ? ProcessTracker::Afterwards::kEnds : ProcessTracker::Afterwards::kGoesOn;
+    // As many as fit into a socket on their way to init.
+    constexpr size_t kMostTracked = 128;
+    for (size_t i = 0; i < std::min(savers_.size(), kMostTracked); ++i)
+      STASIS_CHECK(savers_[i]->track(tracking, base, afterwards));
+    if (base_ == nullptr || base_->sum() != base) return {};
+    for (auto& saver : savers_) STASIS_CHECK(saver->copy_rest(base, held_, room_));
+    return {};
+  }
+
+  void keep_tracking(const image::Writer::Published& published) {
+    if (request_.tracking == nullptr) return;
+    request_.tracking->base = published.sum;
+    request_.tracking->processes.clear();
+    for (auto& saver : savers_) {
+      if (auto process = saver->tracker().take()) request_.tracking->processes.push_back(std::move(*process));
+    }
+  }
+
   Result<void> fork_snapshots(image::Writer& writer) {
     std::vector<uint64_t> covered;
     size_t next = 0;
@@ -190,16 +225,15 @@ class Attempt {
       total += bytes;
     }
     uint64_t done = 0;
-    auto base = BaseImage::open(request_.base, writer);
+    if (base_ != nullptr) base_->share_with(writer);
     for (size_t i = 0; i < savers_.size(); ++i) {
-      STASIS_CHECK(savers_[i]->write_pages(writer, base ? &*base : nullptr,
-                                           *manifest_.mutable_memories(static_cast<int>(i)),
+      STASIS_CHECK(savers_[i]->write_pages(writer, base_, *manifest_.mutable_memories(static_cast<int>(i)),
                                            [&](uint64_t bytes) {
                                              done += bytes;
                                              if (request_.progress) request_.progress(done, total);
                                            }));
     }
-    if (base) STASIS_CHECK(share_with(*base));
+    if (base_ != nullptr) STASIS_CHECK(share_with(*base_));
     return {};
   }
 
@@ -245,6 +279,7 @@ class Attempt {
     manifest_.set_pause_ns(pause_ns);
     manifest_.set_total_ns(monotonic_ns() - started_ns_);
     STASIS_TRY(auto published, writer.publish(manifest_));
+    keep_tracking(published);
 
     Report report;
     report.id = published.id;
@@ -252,6 +287,7 @@ class Attempt {
     report.stored = published.stored - published.shared;
     report.shared = published.shared;
     report.base = manifest_.base();
+    for (const auto& saver : savers_) report.compared += saver->compared();
     report.pause_ns = pause_ns;
     report.total_ns = monotonic_ns() - started_ns_;
     report.processes = static_cast<uint64_t>(manifest_.processes_size());
@@ -328,7 +364,23 @@ class Attempt {
     }
   }
 
+  // Some more than what was written until now.
+  static uint64_t room_for_copies(const Request& request) {
+    constexpr uint64_t kMost = uint64_t{256} << 20;
+    if (request.tracking == nullptr || request.tracking->base == 0) return 0;
+    uint64_t known = 0, written = 0;
+    for (const auto& process : request.tracking->processes) {
+      known += bytes_of(process.watched);
+      written += bytes_of(process.written);
+    }
+    const uint64_t wanted = written + std::min(known / 8, uint64_t{8} << 20);
+    return wanted > kMost ? 0 : page_up(wanted);
+  }
+
   const Request& request_;
+  BaseImage* base_;
+  const HeldByProcess& held_;
+  CopyRoom room_;  // the savers have pages in it
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
   bool standing_ = true;
@@ -356,6 +408,19 @@ void end_strays(const std::set<int>& program) {
   }
 }
 
+// Before anything stands still, since there may be a hundred thousand pieces to look at.
+HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Tracking* tracking) {
+  HeldByProcess held;
+  if (!base || tracking == nullptr || tracking->base != base->sum()) return held;
+  for (const auto& process : tracking->processes) {
+    auto status = kernel::read_status(process.pid);
+    if (!status.ok()) continue;
+    if (auto pages = base->hold(status->ns_tgid))
+      held[process.pid.value] = std::make_shared<HeldPages>(std::move(*pages));
+  }
+  return held;
+}
+
 }  // namespace
 
 Result<Report> run(const Request& request) {
@@ -365,11 +430,15 @@ Result<Report> run(const Request& request) {
   constexpr int64_t kLongestPause_ns = 60'000'000;
   int64_t pause_ns = 2'000'000;
   // Memory that we need while the program stands still is fetched from the kernel before.
-  constexpr size_t kEnough = 4 << 20, kForFewTasks = 512 << 10;
-  prefault(kEnough, kForFewTasks);
+  // The pieces of an increment take more of it, afterwards.
+  constexpr size_t kEnough = 4 << 20, kForPieces = 48 << 20, kForFewTasks = 512 << 10;
+  prefault(request.tracking != nullptr && request.tracking->base != 0 ? kForPieces : kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
+  auto base = BaseImage::open(request.base);
+  auto held = hold_tracked(base, request.tracking);
   for (int attempt = 1;; ++attempt) {
-    std::optional<Attempt> trial(std::in_place, request);
+    if (request.tracking != nullptr) note_writes(*request.tracking);
+    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held);
     auto report = trial->execute();
     if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/types.h"
 #include "checkpoint/file_capture.h"
+#include "checkpoint/tracking.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
 
@@ -31,6 +32,7 @@ struct Request {
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   FilePolicy files;
+  Tracking* tracking = nullptr;  // what is known of the base, and after the checkpoint of the new one
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty
 };
 
@@ -39,9 +41,10 @@ struct Report {
   std::string directory;
   int64_t pause_ns = 0;  // how long the program stood still
   int64_t total_ns = 0;
-  uint64_t stored = 0;  // bytes written
-  uint64_t shared = 0;  // bytes in files that are shared with earlier checkpoints
-  uint32_t base = 0;    // the number of the checkpoint to which this one adds what has changed; 0: none
+  uint64_t stored = 0;    // bytes written
+  uint64_t shared = 0;    // bytes in files that are shared with earlier checkpoints
+  uint32_t base = 0;      // the number of the checkpoint to which this one adds what has changed; 0: none
+  uint64_t compared = 0;  // bytes of memory that were read to see whether they had changed
   uint64_t processes = 0;
   std::vector<std::string> warnings;
 };

@@ -96,8 +96,8 @@ std::vector<Chunk> divide(const std::vector<Candidate>& candidates) {
   return chunks;
 }
 
-void look_at_all(std::vector<Chunk>& chunks, const BasePages& base, const ReadMemory& read,
-                 const std::function<void(uint64_t)>& told) {
+void look_at_all(std::vector<Chunk>& chunks, uint64_t bytes_to_read, const BasePages& base,
+                 const ReadMemory& read, const std::function<void(uint64_t)>& told) {
   std::atomic<size_t> next = 0;
   std::mutex telling;
   auto work = [&] {
@@ -112,12 +112,8 @@ void look_at_all(std::vector<Chunk>& chunks, const BasePages& base, const ReadMe
       told(done);
     }
   };
-  const uint64_t bytes =
-      std::accumulate(chunks.begin(), chunks.end(), uint64_t{0}, [](uint64_t sum, const Chunk& chunk) {
-        return sum + (needs_reading(chunk.candidate->work) ? chunk.size : 0);
-      });
   std::vector<std::thread> others;
-  if (bytes >= kWorthThreads) {
+  if (bytes_to_read >= kWorthThreads) {
     // Signals are the business of whoever uses us.
     sigset_t all, old;
     sigfillset(&all);
@@ -166,10 +162,47 @@ std::vector<Candidate> find_candidates(const std::vector<Pages>& pages, const Ba
   return candidates;
 }
 
+void share_known(std::vector<Candidate>& candidates, const std::vector<kernel::PageRange>& known) {
+  if (known.empty()) return;
+  std::vector<Candidate> divided;
+  auto next = known.begin();
+  for (const Candidate& candidate : candidates) {
+    const uint64_t start = candidate.extent.address;
+    const uint64_t end = start + candidate.extent.size;
+    if (candidate.work != Work::kCompare) {
+      divided.push_back(candidate);
+      continue;
+    }
+    uint64_t at = start;
+    auto add = [&](uint64_t until, Work work) {
+      if (at >= until) return;
+      Candidate& part = divided.emplace_back(candidate);
+      part.work = work;
+      part.extent = {at, until - at, candidate.extent.file, candidate.extent.offset + (at - start)};
+      at = until;
+    };
+    while (next != known.end() && next->end <= start) ++next;
+    // The last range may go on in the next candidate, so the outer iterator stays before it.
+    for (auto one = next; one != known.end() && one->start < end; ++one) {
+      add(std::min(one->start, end), Work::kCompare);
+      add(std::min(one->end, end), Work::kShare);
+    }
+    add(end, Work::kCompare);
+  }
+  candidates = std::move(divided);
+}
+
+uint64_t bytes_to_compare(const std::vector<Candidate>& candidates) {
+  return std::accumulate(candidates.begin(), candidates.end(), uint64_t{0},
+                         [](uint64_t sum, const Candidate& candidate) {
+                           return sum + (needs_reading(candidate.work) ? candidate.extent.size : 0);
+                         });
+}
+
 std::vector<Extent> compare(const std::vector<Candidate>& candidates, const BasePages& base,
                             const ReadMemory& read, const std::function<void(uint64_t)>& told) {
   std::vector<Chunk> chunks = divide(candidates);
-  look_at_all(chunks, base, read, told);
+  look_at_all(chunks, bytes_to_compare(candidates), base, read, told);
 
   std::vector<Extent> extents;
   size_t last_mapping = 0;

@@ -13,6 +13,7 @@
 #include "base/fd.h"
 #include "base/result.h"
 #include "checkpoint/page_layout.h"
+#include "kernel/pagemap.h"
 #include "schema/manifest.pb.h"
 
 namespace stasis::checkpoint {
@@ -61,6 +62,12 @@ struct Candidate {
 
 // In the order of `pages`, which ascend, and covering all of them.
 std::vector<Candidate> find_candidates(const std::vector<Pages>& pages, const BasePages& base);
+
+// What is known to be as the base has it need not be compared; `known` ascends.
+void share_known(std::vector<Candidate>& candidates, const std::vector<kernel::PageRange>& known);
+
+// Bytes that compare() will read.
+uint64_t bytes_to_compare(const std::vector<Candidate>& candidates);
 
 // Reads memory as it is at the checkpoint; false: it cannot be read. Called by several threads.
 using ReadMemory = std::function<bool(uint64_t address, std::span<char> into)>;

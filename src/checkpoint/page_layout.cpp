@@ -1,5 +1,6 @@
 #include "checkpoint/page_layout.h"
 
+#include "checkpoint/tracking.h"
 #include "kernel/pagemap.h"
 
 namespace stasis::checkpoint {
@@ -31,7 +32,8 @@ std::vector<uint64_t> layout_offsets(const std::vector<inspect::MappingFacts>& m
   return offsets;
 }
 
-Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings) {
+Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings,
+                                      const PageRanges& elsewhere, const PageRanges& pages_elsewhere) {
   STASIS_TRY(auto pagemap, kernel::PageMap::open(task));
   std::vector<uint64_t> offsets = layout_offsets(mappings);
   uint64_t packed = offsets.back();
@@ -58,7 +60,12 @@ Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::M
       add(start, facts.entry.end, false);
       continue;
     }
-    STASIS_TRY(auto ranges, pagemap.own_pages(start, facts.entry.end));
+    PageRanges ranges;
+    if (contains(elsewhere, start)) {
+      ranges = intersection(pages_elsewhere, {{start, facts.entry.end}});
+    } else {
+      STASIS_TRY(ranges, pagemap.own_pages(start, facts.entry.end));
+    }
     uint64_t done = start;
     for (const auto& range : ranges) {
       if (everything) add(done, range.start, true);

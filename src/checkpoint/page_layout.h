@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "checkpoint/snapshot.h"
 #include "inspect/memory.h"
+#include "kernel/pagemap.h"
 
 namespace stasis::checkpoint {
 
@@ -32,7 +33,10 @@ struct Pages : Run {
 };
 
 // The pages of `mappings` (of one process) that go into the image, read from the page tables of `task`: the
-// process or its snapshot child. Ascending; none belongs to two mappings.
-Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings);
+// process or its snapshot child. Ascending; none belongs to two mappings. Of mappings that are `elsewhere`
+// those pages are meant that `pages_elsewhere` has.
+Result<std::vector<Pages>> find_pages(HostTid task, const std::vector<inspect::MappingFacts>& mappings,
+                                      const std::vector<kernel::PageRange>& elsewhere,
+                                      const std::vector<kernel::PageRange>& pages_elsewhere);
 
 }  // namespace stasis::checkpoint

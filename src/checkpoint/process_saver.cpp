@@ -68,6 +68,145 @@ Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspe
   return {};
 }
 
+Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
+                                 ProcessTracker::Afterwards afterwards) {
+  auto same = std::find_if(before.processes.begin(), before.processes.end(), [&](const auto& one) {
+    return one.pid == process_.pid && one.start_time == process_.stat.start_time;
+  });
+  known_base_ = base;
+  return tracker_.arm(same == before.processes.end() ? nullptr : &*same, process_, mappings_, *foothold_,
+                      afterwards);
+}
+
+Result<void> ProcessSaver::copy_rest(uint64_t base, const HeldByProcess& held, CopyRoom& room) {
+  // Less is forked as quickly. More ranges would not fit into what the stub can undo.
+  constexpr uint64_t kWorthCopying = 4 << 20;
+  // A restarted program has a filter by which init is asked about madvise().
+  if (known_base_ == 0 || known_base_ != base || process_.status.seccomp != 0) return {};
+  auto pages_of_base = held.find(process_.pid.value);
+  if (pages_of_base == held.end()) return {};
+  held_ = pages_of_base->second;
+  const PageRanges had = intersection(tracker_.known(), held_->pages());
+  const PageRanges rest = difference(tracker_.present(), had);
+  std::vector<PageRange> chosen;
+  PageRanges pages;
+  uint64_t bytes = 0;
+  for (const auto& mapping : tracker_.settled()) {
+    if (chosen.size() == kMostCopied) break;
+    if (bytes_of(intersection(had, {mapping})) < kWorthCopying || !is_readable(mapping)) continue;
+    PageRanges to_copy = intersection(rest, {mapping});
+    const uint64_t size = bytes_of(to_copy);
+    if (bytes + size > room.left()) continue;
+    bytes += size;
+    chosen.push_back(mapping);
+  }
+  if (chosen.empty()) return {};
+  STASIS_TRY(chosen, without_those_wiped_already(chosen));
+  for (const auto& mapping : chosen) {
+    PageRanges to_copy = intersection(rest, {mapping});
+    pages.insert(pages.end(), to_copy.begin(), to_copy.end());
+  }
+  if (copies_.take(process_.pid, pages, room)) copied_ = std::move(chosen);
+  return {};
+}
+
+bool ProcessSaver::is_readable(const PageRange& mapping) const {
+  return std::any_of(mappings_.begin(), mappings_.end(), [&](const auto& facts) {
+    return facts.entry.start == mapping.start && facts.entry.end == mapping.end &&
+           (facts.entry.protection & PROT_READ) != 0;
+  });
+}
+
+// Nothing but smaps tells of MADV_WIPEONFORK, and smaps takes longer than the fork. But taking it from a page
+// divides the mapping, if it had it.
+Result<std::vector<PageRange>> ProcessSaver::without_those_wiped_already(
+    const std::vector<PageRange>& mappings) {
+  Batch take(foothold_->scratch());
+  for (const auto& mapping : mappings) take.call(SYS_madvise, {mapping.start, kPageSize, MADV_KEEPONFORK});
+  STASIS_CHECK(foothold_->run(take));
+  Batch give(foothold_->scratch());
+  std::vector<PageRange> left;
+  for (const auto& mapping : mappings) {
+    auto seen = kernel::mappings_between(process_.pid, mapping.start, mapping.start + kPageSize);
+    if (seen.ok() && seen->size() == 1 && seen->front().end != mapping.start + kPageSize) {
+      left.push_back(mapping);
+    } else {
+      give.call(SYS_madvise, {mapping.start, kPageSize, MADV_WIPEONFORK});
+    }
+  }
+  if (!give.empty()) STASIS_CHECK(foothold_->run(give));
+  return left;
+}
+
+Result<void> ProcessSaver::leave_out_copied() {
+  if (copied_.empty()) return {};
+  Batch wipe(foothold_->scratch());
+  remote::Foothold::UndoCalls undo;
+  for (const auto& mapping : copied_) {
+    wipe.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_WIPEONFORK});
+    undo.push_back({SYS_madvise, mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
+  }
+  STASIS_CHECK(foothold_->arm_undo(undo));
+  return foothold_->run(wipe);
+}
+
+Result<void> ProcessSaver::put_back_copied() {
+  if (copied_.empty()) return {};
+  Batch keep(foothold_->scratch());
+  for (const auto& mapping : copied_)
+    keep.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
+  STASIS_CHECK(foothold_->run(keep));
+  return foothold_->disarm_undo();
+}
+
+// Of a mapping that the child does not have.
+bool ProcessSaver::read_saved(uint64_t address, std::span<char> into) const {
+  while (!into.empty()) {
+    uint64_t done = copies_.read(address, into);
+    if (done == 0) {
+      // One page at a time, since the next may have been copied.
+      done = std::min<uint64_t>(into.size(), kPageSize - address % kPageSize);
+      if (!held_ || !held_->read(address, into.first(done))) return false;
+    }
+    into = into.subspan(done);
+    address += done;
+  }
+  return true;
+}
+
+// In the order of their offsets, which is that of their addresses.
+Result<void> ProcessSaver::write_copied(const std::vector<Extent>& extents,
+                                        const std::function<void(uint64_t)>& wrote) {
+  constexpr size_t kAtOnce = 1 << 20;
+  std::vector<char> buffer;
+  uint64_t begin = 0;
+  auto flush = [&]() -> Result<void> {
+    if (buffer.empty()) return {};
+    auto written = pwrite_all(page_file_.get(), {buffer.data(), buffer.size()}, static_cast<off_t>(begin));
+    if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
+    wrote(buffer.size());
+    buffer.clear();
+    return {};
+  };
+  buffer.reserve(kAtOnce);
+  for (const auto& extent : extents) {
+    if (extent.file != Extent::kOwn || !contains(copied_, extent.address)) continue;
+    for (uint64_t done = 0; done < extent.size;) {
+      if (buffer.size() == kAtOnce || begin + buffer.size() != extent.offset + done) STASIS_CHECK(flush());
+      if (buffer.empty()) begin = extent.offset + done;
+      const size_t size = std::min<uint64_t>(extent.size - done, kAtOnce - buffer.size());
+      const size_t old = buffer.size();
+      buffer.resize(old + size);
+      if (!read_saved(extent.address + done, std::span(buffer).subspan(old)))
+        return Error{"save", describe(),
+                     "the checkpoint that has the unchanged part of its memory cannot be read",
+                     "try again with --full"};
+      done += size;
+    }
+  }
+  return flush();
+}
+
 Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
   if (!process.child_subreaper()) return {};
   STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
@@ -89,9 +228,11 @@ Result<void> ProcessSaver::resume_reaping() {
 Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers) {
   std::vector<remote::Foothold*> footholds;
   for (const auto& saver : savers) footholds.push_back(saver->foothold_.get());
+  for (const auto& saver : savers) STASIS_CHECK(saver->leave_out_copied());
   STASIS_TRY(auto children, SnapshotChild::fork(footholds));
   for (size_t i = 0; i < savers.size(); ++i) savers[i]->child_ = std::move(children[i]);
   for (const auto& saver : savers) STASIS_CHECK(saver->complete_snapshot());
+  for (const auto& saver : savers) STASIS_CHECK(saver->put_back_copied());
   return {};
 }
 
@@ -115,7 +256,7 @@ Result<void> ProcessSaver::complete_snapshot() {
 
   // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
   constexpr size_t kMost =
-      remote::Foothold::kMaxUndoCalls - 2;  // see suspend_reaping(), and the foothold's own
+      remote::Foothold::kMaxUndoCalls - 2 - kMostCopied;  // see suspend_reaping(), and the foothold's own
   if (ranges > kMost) {
     return Error{"save", describe(), fmt::format("{} ranges of its memory are marked MADV_DONTFORK", ranges),
                  fmt::format("at most {} are supported", kMost), ErrorCode::kRefused};
@@ -171,13 +312,9 @@ Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
   constexpr uint64_t kTogether = 16 << 20;
   STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
   STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));
-  auto can_be_wiped = [](const inspect::MappingFacts& facts) {
-    return facts.mapping.kind() == Mapping::ANONYMOUS && facts.content != Content::kNone;
-  };
-  auto contains = [](const std::vector<kernel::PageRange>& ranges, uint64_t address) {
-    auto after = std::upper_bound(ranges.begin(), ranges.end(), address,
-                                  [](uint64_t value, const auto& range) { return value < range.end; });
-    return after != ranges.end() && after->start <= address;
+  auto can_be_wiped = [this](const inspect::MappingFacts& facts) {
+    return !contains(copied_, facts.entry.start) && facts.mapping.kind() == Mapping::ANONYMOUS &&
+           facts.content != Content::kNone;
   };
   std::vector<size_t> wiped;
   for (size_t first = 0; first < mappings_.size();) {
@@ -333,7 +470,13 @@ Result<uint64_t> ProcessSaver::find_pages() {
   child_->leave_processor();
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
   inspect::add_flags(mappings_, flags);
-  STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_));
+  for (auto& facts : mappings_) {
+    // It is ours, and not the program's.
+    if (!contains(copied_, facts.entry.start)) continue;
+    auto* advice = facts.mapping.mutable_advice();
+    advice->erase(std::remove(advice->begin(), advice->end(), MADV_WIPEONFORK), advice->end());
+  }
+  STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_, copied_, tracker_.present()));
   uint64_t bytes = 0;
   for (const auto& part : pages_) bytes += part.size;
   return bytes;
@@ -342,8 +485,8 @@ Result<uint64_t> ProcessSaver::find_pages() {
 // In the order of their addresses. Without a base the places in the page file do not depend on which pages
 // there are, and what is between two pages is a hole, so that a restart can map both together. Pages that are
 // added to a base are many small pieces, packed.
-std::vector<Extent> ProcessSaver::find_extents(const BasePages& base,
-                                               const std::function<void(uint64_t)>& wrote) const {
+std::vector<Extent> ProcessSaver::find_extents(const BasePages& base, uint64_t base_sum,
+                                               const std::function<void(uint64_t)>& wrote) {
   std::vector<Extent> extents;
   if (base.runs.empty()) {
     size_t mapping = 0;
@@ -359,10 +502,14 @@ std::vector<Extent> ProcessSaver::find_extents(const BasePages& base,
     }
     return extents;
   }
-  auto read = [pid = child_->pid()](uint64_t address, std::span<char> into) {
+  auto read = [this, pid = child_->pid()](uint64_t address, std::span<char> into) {
+    if (contains(copied_, address)) return read_saved(address, into);
     return remote::read_memory(pid, RemotePtr{address}, into).ok();
   };
-  extents = compare(find_candidates(pages_, base), base, read, wrote);
+  std::vector<Candidate> candidates = find_candidates(pages_, base);
+  if (known_base_ != 0 && known_base_ == base_sum) share_known(candidates, tracker_.known());
+  compared_ = bytes_to_compare(candidates);
+  extents = compare(candidates, base, read, wrote);
   drop_wasteful_files(extents, base);
   uint64_t next = 0;
   for (const auto& run : wiped_runs_) next = std::max(next, run.offset + run.size);
@@ -378,11 +525,13 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
   STASIS_TRY(int number, child_->pass(file.get()));
   STASIS_CHECK(make_readable({pages_.begin(), pages_.end()}));
   BasePages shared = base != nullptr ? base->of_process(process_.status.ns_tgid) : BasePages();
-  std::vector<Extent> extents = find_extents(shared, wrote);
+  std::vector<Extent> extents = find_extents(shared, base != nullptr ? base->sum() : 0, wrote);
   std::vector<Run> runs;
   for (const auto& extent : extents) {
-    if (extent.file == Extent::kOwn) runs.push_back({extent.address, extent.size, extent.offset});
+    if (extent.file == Extent::kOwn && !contains(copied_, extent.address))
+      runs.push_back({extent.address, extent.size, extent.offset});
   }
+  STASIS_CHECK(write_copied(extents, wrote));
   auto written = child_->write(number, file.get(), runs, [&](const Run& piece) {
     writer.written(page_file_name_, piece.offset + piece.size);
     wrote(piece.size);

@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "checkpoint/base_image.h"
+#include "checkpoint/page_copies.h"
 #include "checkpoint/snapshot.h"
+#include "checkpoint/tracking.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/descriptors.h"
@@ -48,6 +50,12 @@ class ProcessSaver {
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
   Result<void> resume_reaping();
+  // `before`: what is known of the process; see ProcessTracker. `base`: of which checkpoint that is.
+  Result<void> track(const Tracking& before, uint64_t base, ProcessTracker::Afterwards afterwards);
+  // Of mappings of which nearly all is known, as `held` of the checkpoint `base` has it, the rest is copied
+  // into `room` now, and a fork leaves them out. After track(), and before fork_snapshots(). Does nothing
+  // where that cannot be had.
+  Result<void> copy_rest(uint64_t base, const HeldByProcess& held, CopyRoom& room);
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
@@ -62,14 +70,26 @@ class ProcessSaver {
   // Of `base` (nullptr: there is none) those pages are shared that are the same.
   Result<void> write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
                            const std::function<void(uint64_t)>& wrote);
+  ProcessTracker& tracker() { return tracker_; }
+  // Bytes that were read to see whether they had changed.
+  uint64_t compared() const { return compared_; }
 
  private:
+  static constexpr size_t kMostCopied = 32;  // mappings
   std::string describe() const;
   // With the ranges that a fork leaves out.
   Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;
+  // Around forks: mappings whose pages were copied are empty in the child.
+  Result<void> leave_out_copied();
+  Result<void> put_back_copied();
+  Result<std::vector<PageRange>> without_those_wiped_already(const std::vector<PageRange>& mappings);
+  bool is_readable(const PageRange& mapping) const;
+  bool read_saved(uint64_t address, std::span<char> into) const;
+  Result<void> write_copied(const std::vector<Extent>& extents, const std::function<void(uint64_t)>& wrote);
   Result<void> make_readable(const std::vector<Run>& runs);
-  std::vector<Extent> find_extents(const BasePages& base, const std::function<void(uint64_t)>& wrote) const;
+  std::vector<Extent> find_extents(const BasePages& base, uint64_t base_sum,
+                                   const std::function<void(uint64_t)>& wrote);
   Result<Fd> page_file(image::Writer& writer);
 
   const freeze::FrozenProcess& process_;
@@ -84,6 +104,12 @@ class ProcessSaver {
   std::vector<Run> wiped_runs_;  // already in the page file
   std::vector<size_t> wiped_;
   bool reaping_suspended_ = false;
+  ProcessTracker tracker_;
+  PageCopies copies_;
+  std::shared_ptr<const HeldPages> held_;  // has what was neither copied nor forked
+  PageRanges copied_;                      // mappings that the snapshot child does not have
+  uint64_t known_base_ = 0;                // the checkpoint to which tracker_.known() refers; 0: to none
+  uint64_t compared_ = 0;
   std::string page_file_name_;
   Fd page_file_;
 };

@@ -25,6 +25,7 @@ void print_report(const std::string& name, const checkpoint::Report& report) {
                 {"processes", report.processes},
                 {"stored", report.stored},
                 {"shared", report.shared},
+                {"compared", report.compared},
                 {"base", report.base},
                 {"pause_ns", report.pause_ns},
                 {"total_ns", report.total_ns},

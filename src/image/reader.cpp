@@ -46,7 +46,7 @@ Result<Fd> open_ours(int directory, const std::string& name, const std::string& 
   return file;
 }
 
-Result<schema::Manifest> read_manifest(int directory, const std::string& path) {
+Result<schema::Manifest> read_manifest(int directory, const std::string& path, uint64_t& sum) {
   const std::string name(kManifestName);
   STASIS_TRY(Fd file, open_ours(directory, name, path));
   struct stat status;
@@ -62,6 +62,7 @@ Result<schema::Manifest> read_manifest(int directory, const std::string& path) {
     error.object = path;
     return error;
   }
+  sum = block_sum(std::as_bytes(std::span(bytes)));
   auto manifest = parse_manifest(std::as_bytes(std::span(bytes)));
   if (!manifest) {
     Error error = std::move(manifest).error();
@@ -113,7 +114,7 @@ Result<Image> Image::open(const std::string& directory) {
     return not_an_image(image.directory_, "there is no manifest in it: this is not a checkpoint",
                         ErrorCode::kNotFound);
   }
-  STASIS_TRY(image.manifest_, read_manifest(fd, manifest_path));
+  STASIS_TRY(image.manifest_, read_manifest(fd, manifest_path, image.sum_));
   // Sizes now, contents in verify(): a truncated page file would otherwise be a SIGBUS in the restarted
   // program.
   for (const auto& file : image.manifest_.files()) {

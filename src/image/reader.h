@@ -33,6 +33,9 @@ class Image {
   // Whether the entry of that directory is this very checkpoint, and not another that has got its number.
   bool is_entry(int directory, const std::string& name) const;
 
+  // XXH3 of the manifest, which has the sums of all pages: what tells this checkpoint from all others.
+  uint64_t sum() const { return sum_; }
+
   // Bytes of all files, as verify() counts them, and the bytes on the disk.
   uint64_t logical_size() const;
   uint64_t stored_size() const;
@@ -51,6 +54,7 @@ class Image {
   Fd directory_fd_;
   std::string directory_;
   schema::Manifest manifest_;
+  uint64_t sum_ = 0;
 };
 
 }  // namespace stasis::image

@@ -264,6 +264,7 @@ Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
 
   uint32_t id = 0;
   uint64_t manifest_size = 0;
+  uint64_t sum = 0;
   for (;;) {
     STASIS_TRY(auto names, directory_names(state.store.get(), state.store_path));
     uint32_t last = id;
@@ -272,6 +273,7 @@ Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
     manifest.set_id(id);
     const std::string bytes = encode_manifest(manifest);
     manifest_size = bytes.size();
+    sum = block_sum(std::as_bytes(std::span(bytes)));
     STASIS_CHECK(state.write_manifest(bytes));
     if (fsync(state.directory.get()) != 0) return write_error("write checkpoint", state.path, errno);
 
@@ -297,6 +299,7 @@ Result<Writer::Published> Writer::publish(schema::Manifest& manifest) {
   Published published;
   published.id = id;
   published.directory = state.path;
+  published.sum = sum;
   published.stored = manifest_size;
   for (const auto& file : state.shared) published.shared += file.stored();
   for (const auto& file : state.background.files()) published.stored += file.stored;

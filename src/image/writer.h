@@ -53,6 +53,7 @@ class Writer {
   struct Published {
     uint32_t id = 0;
     std::string directory;
+    uint64_t sum = 0;     // Image::sum()
     uint64_t stored = 0;  // bytes on the disk: all files without their holes, and the manifest
     uint64_t shared = 0;  // of these in files of other checkpoints
   };

@@ -23,10 +23,17 @@ struct ScanArguments {
   uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 constexpr unsigned long kScan = _IOWR('f', 16, ScanArguments);
+constexpr uint64_t kProtectMatching = 1 << 0;  // a flag
+constexpr uint64_t kTracked = 1 << 0;          // PAGE_IS_WPALLOWED
+constexpr uint64_t kWritten = 1 << 1;
 constexpr uint64_t kFile = 1 << 2;
 constexpr uint64_t kPresent = 1 << 3;
 constexpr uint64_t kSwapped = 1 << 4;
 constexpr uint64_t kZero = 1 << 5;
+constexpr uint64_t kHuge = 1 << 6;
+
+// For scans that may find a piece for every page that was written.
+constexpr size_t kManyRegions = 16384;
 
 void append(std::vector<PageRange>& ranges, uint64_t start, uint64_t end) {
   if (!ranges.empty() && ranges.back().end == start) {
@@ -67,6 +74,75 @@ Result<std::vector<PageRange>> PageMap::own_pages(uint64_t start, uint64_t end, 
     if (found == 0 && start < end && arguments.walk_end == arguments.start) break;
   }
   return ranges;
+}
+
+// Asks for all of [start, end), and shows `use` each piece that is found.
+Result<void> PageMap::scan(const Scan& what, uint64_t start, uint64_t end,
+                           const std::function<void(const PageRange&, uint64_t categories)>& use) const {
+  std::vector<PageRegion> regions(kManyRegions);
+  while (start < end) {
+    ScanArguments arguments = {};
+    arguments.size = sizeof arguments;
+    arguments.flags = what.flags;
+    arguments.start = start;
+    arguments.end = end;
+    arguments.vec = reinterpret_cast<uint64_t>(regions.data());
+    arguments.vec_len = regions.size();
+    arguments.category_inverted = what.without;
+    arguments.category_mask = what.with | what.without;
+    arguments.category_anyof_mask = what.any_of;
+    arguments.return_mask = what.shown;
+    const int found = ::ioctl(fd_.get(), kScan, &arguments);
+    if (found < 0) return errno_error("find the pages of", fmt::format("task {}", task_));
+    for (int i = 0; i < found; ++i)
+      use({regions[static_cast<size_t>(i)].start, regions[static_cast<size_t>(i)].end},
+          regions[static_cast<size_t>(i)].categories);
+    if (arguments.walk_end <= start) break;
+    start = arguments.walk_end;
+  }
+  return {};
+}
+
+// Not asked, here and below, is whether pages are those of a file: that would take ten times as long, since
+// it looks at each page itself, and what is watched is anonymous.
+//
+// Asked for what is clean and not for what was written: memory that is not watched has neither, and would be
+// taken for clean.
+Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t end,
+                                                        std::vector<PageRange>* all) const {
+  std::vector<PageRange> ranges;
+  const Scan watched{.with = kTracked,
+                     .without = all != nullptr ? kZero : kZero | kWritten,
+                     .any_of = kPresent | kSwapped,
+                     .shown = kTracked | kWritten};
+  STASIS_CHECK(scan(watched, start, end, [&](const PageRange& piece, uint64_t categories) {
+    if ((categories & kWritten) == 0 && (categories & kTracked) != 0) append(ranges, piece.start, piece.end);
+    if (all != nullptr) append(*all, piece.start, piece.end);
+  }));
+  return ranges;
+}
+
+// Without room for an answer the kernel would be quicker, but it would protect what is not there as well: it
+// makes page tables and marks that look like pages in swap.
+Result<void> PageMap::protect_pages(uint64_t start, uint64_t end, std::vector<PageRange>* written) const {
+  const Scan protect{.flags = kProtectMatching,
+                     .with = kTracked | kWritten,
+                     .without = kZero,
+                     .any_of = kPresent | kSwapped,
+                     .shown = kWritten};
+  return scan(protect, start, end, [&](const PageRange& piece, uint64_t) {
+    if (written != nullptr) append(*written, piece.start, piece.end);
+  });
+}
+
+Result<PageMap::Census> PageMap::count(uint64_t start, uint64_t end) const {
+  Census census;
+  const Scan all{.any_of = kPresent, .shown = kPresent | kHuge};
+  STASIS_CHECK(scan(all, start, end, [&](const PageRange& piece, uint64_t categories) {
+    census.bytes += piece.end - piece.start;
+    if ((categories & kHuge) != 0) census.in_huge_pages += piece.end - piece.start;
+  }));
+  return census;
 }
 
 Result<std::vector<PageRange>> PageMap::read_entries(uint64_t start, uint64_t end, uint64_t limit) const {

@@ -34,6 +34,8 @@ struct ScanArgument {
   uint64_t size, flags, start, end, walk_end, regions, regions_length, max_pages;
   uint64_t category_inverted, category_mask, category_any_of_mask, return_mask;
 };
+constexpr uint64_t kPageIsTracked = 1 << 0;  // PAGE_IS_WPALLOWED
+constexpr uint64_t kPageIsWritten = 1 << 1;
 constexpr uint64_t kPageIsPresent = 1 << 3;
 constexpr unsigned long kPagemapScan = _IOWR('f', 16, ScanArgument);
 constexpr uint64_t kFeatureWriteProtectAsync = 1 << 15;
@@ -83,7 +85,10 @@ Outcome try_pagemap_scan() {
 }
 
 Outcome try_write_tracking() {
-  const char* remedy = "Linux 6.7 or later with CONFIG_USERFAULTFD; increments then compare contents instead";
+  const char* remedy =
+      "Linux 6.7 or later with CONFIG_USERFAULTFD, and nothing that forbids userfaultfd (a container's "
+      "seccomp "
+      "profile, a security module); until then increments read all memory and compare it";
   Fd tracker(static_cast<int>(syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY)));
   if (!tracker) return lacking(failed("userfaultfd"), remedy);
   uffdio_api api = {};
@@ -93,7 +98,7 @@ Outcome try_write_tracking() {
     return lacking(failed("asynchronous write-protection"), remedy);
   char* memory = two_pages();
   if (memory == nullptr) return lacking(failed("mmap"), "");
-  memory[0] = 1;
+  memory[0] = memory[kPageSize] = 1;
   uffdio_register range = {};
   range.range = {reinterpret_cast<uint64_t>(memory), 2 * kPageSize};
   range.mode = UFFDIO_REGISTER_MODE_WP;
@@ -104,7 +109,25 @@ Outcome try_write_tracking() {
   if (ioctl(tracker.get(), UFFDIO_WRITEPROTECT, &protect) != 0)
     return lacking(failed("UFFDIO_WRITEPROTECT"), remedy);
   memory[0] = 2;  // resolved by the kernel itself; if not, the trial hangs and is found missing
-  return works("pages written since the last checkpoint can be found");
+  // As an increment asks: what has been written is not known any more, and all the rest is.
+  PageRegion region = {};
+  ScanArgument scan = {};
+  scan.size = sizeof scan;
+  scan.start = range.range.start;
+  scan.end = scan.start + 2 * kPageSize;
+  scan.regions = reinterpret_cast<uint64_t>(&region);
+  scan.regions_length = 1;
+  scan.category_inverted = kPageIsWritten;
+  scan.category_mask = kPageIsTracked | kPageIsWritten;
+  scan.category_any_of_mask = kPageIsPresent;
+  scan.return_mask = kPageIsTracked;
+  auto pagemap = open_file("/proc/self/pagemap", O_RDONLY);
+  if (!pagemap.ok()) return lacking(pagemap.error().message(), "a kernel with CONFIG_PROC_PAGE_MONITOR");
+  const int found = ioctl(pagemap->get(), kPagemapScan, &scan);
+  if (found < 0) return lacking(failed("PAGEMAP_SCAN"), remedy);
+  if (found != 1 || region.start != scan.start + kPageSize)
+    return lacking("PAGEMAP_SCAN does not tell pages that were written from others", remedy);
+  return works("increments do not read what has not been written since the last checkpoint");
 }
 
 Outcome try_seccomp_notification() {

@@ -225,6 +225,8 @@ Result<TaskStatus> read_status(HostTid task) {
       status.voluntary_switches = words.number<uint64_t>();
     } else if (key == "VmLck") {
       status.locked_kib = words.number<uint64_t>();
+    } else if (key == "RssAnon") {
+      status.anonymous_kib = words.number<uint64_t>();
     } else if (key == "Threads") {
       status.threads = words.number<int>();
     }

@@ -45,6 +45,7 @@ struct TaskStatus {
   int seccomp_filters = -1;  // -1: the kernel does not tell (before 5.9)
   bool thp_enabled = true;
   uint64_t locked_kib = 0;
+  uint64_t anonymous_kib = 0;  // in memory
   uint64_t voluntary_switches = 0;
   int threads = 0;
 };

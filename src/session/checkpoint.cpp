@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "session/tracking_keeper.h"
 
 namespace stasis::session {
 namespace {
@@ -107,8 +108,14 @@ Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) 
     if (!set.ok()) return std::move(set).error();
     marker.emplace(std::move(set).value());
   }
-  STASIS_TRY(checkpoint::Report report, checkpoint::run(engine_request(record, request, directory)));
-  if (marker) marker->keep();
+  checkpoint::Request engine = engine_request(record, request, directory);
+  checkpoint::Tracking tracking = take_tracking(directory);
+  engine.tracking = &tracking;
+  auto report = checkpoint::run(engine);
+  // Also after a failure: what it says is true, and trackers that nobody has end for the program as well,
+  // which takes time.
+  if (!report.ok() || !request.stop) leave_tracking(directory, tracking);
+  if (report.ok() && marker) marker->keep();
   return report;
 }
 

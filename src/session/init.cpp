@@ -18,6 +18,7 @@
 #include "session/display.h"
 #include "session/namespaces.h"
 #include "session/terminal_server.h"
+#include "session/tracking_keeper.h"
 
 namespace stasis::session {
 namespace {
@@ -62,7 +63,8 @@ class Loop {
         display_server_(plan.display_server),
         guard_(std::move(guard)),
         exit_pipe_(std::move(plan.exit_pipe)),
-        directory_(std::move(plan.session_directory)) {
+        directory_(std::move(plan.session_directory)),
+        tracking_(std::move(plan.tracking_listener)) {
     sigset_t child;
     ::sigemptyset(&child);
     ::sigaddset(&child, SIGCHLD);
@@ -82,7 +84,9 @@ class Loop {
       end_idle_display();
       entries.assign(1, {.fd = signals_.get(), .events = POLLIN, .revents = 0});
       if (guard_) entries.push_back({.fd = guard_->descriptor(), .events = POLLIN, .revents = 0});
-      size_t own = entries.size();
+      const size_t tracking = entries.size();
+      tracking_.prepare(entries);
+      const size_t own = entries.size();
       if (terminal_) terminal_->prepare(entries);
       if (::poll(entries.data(), entries.size(), -1) < 0) continue;
       signalfd_siginfo info;
@@ -90,6 +94,7 @@ class Loop {
       }
       if (guard_ && (entries[1].revents & POLLIN) != 0)
         guard_->serve([this](pid_t pid, int status) { ended(pid, status); });
+      tracking_.handle(entries, tracking);
       if (terminal_) terminal_->handle(entries, own);
     }
   }
@@ -99,7 +104,8 @@ class Loop {
   void settle() {
     use_null_stdio();
     kernel::adopt_proc();
-    std::vector<int> kept = {signals_.get(), exit_pipe_.get(), directory_.get(), kernel::host_proc()};
+    std::vector<int> kept = {signals_.get(), exit_pipe_.get(), directory_.get(), tracking_.descriptor(),
+                             kernel::host_proc()};
     if (guard_) kept.push_back(guard_->descriptor());
     if (terminal_) {
       std::vector<int> more = terminal_->descriptors();
@@ -155,6 +161,7 @@ class Loop {
   std::optional<NsTid> display_server_;
   std::unique_ptr<restore::MemoryGuard> guard_;
   Fd exit_pipe_, directory_, signals_;
+  TrackingKeeper tracking_;
   std::unique_ptr<TerminalServer> terminal_;
   int status_ = 0;
 };

@@ -25,6 +25,7 @@ struct InitPlan {
   std::optional<NsTid> display_server;
   Fd exit_pipe;          // gets the root's wait status (an int), for the supervisor
   Fd session_directory;  // gets it too, in the file `exit`
+  Fd tracking_listener;  // see tracking_keeper.h
   struct Terminal {
     Fd master, slave, listener;
     Channel client;  // the supervisor, when it is in the foreground

@@ -6,6 +6,7 @@
 //   exit           the wait status of the root process, once it has ended
 //   stopping       exists while `checkpoint --stop` may end the session: tells the supervisor why it ended
 //   terminal.sock  where init hands out the terminal (terminal_server.h)
+//   tracking.sock  where it keeps what checkpoints know of changes of memory (tracking_keeper.h)
 //   deadlines      when the sleeps end that the last freeze interrupted (remote/interrupted.h)
 //   display        of a session with a private X server: its socket and the cookie (display.h)
 //   log            what the interval checkpoints had to say

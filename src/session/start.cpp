@@ -12,10 +12,12 @@
 
 #include "base/clock.h"
 #include "base/prefault.h"
+#include "session/descriptor_passing.h"
 #include "session/display.h"
 #include "session/init.h"
 #include "session/signals.h"
 #include "session/terminal_server.h"
+#include "session/tracking_keeper.h"
 
 namespace stasis::session {
 namespace {
@@ -24,6 +26,7 @@ namespace {
 struct BuilderParts {
   Fd exit_pipe;
   Fd directory;
+  Fd tracking_listener;
   Fd listener;
   Channel client;
 };
@@ -88,6 +91,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
   init_plan.own_session = plan.ground == Ground::kBackground;
   init_plan.exit_pipe = std::move(parts.exit_pipe);
   init_plan.session_directory = std::move(parts.directory);
+  init_plan.tracking_listener = std::move(parts.tracking_listener);
   if (plan.terminal)
     init_plan.terminal = InitPlan::Terminal{std::move(plan.terminal->master), std::move(plan.terminal->slave),
                                             std::move(parts.listener), std::move(parts.client)};
@@ -137,7 +141,8 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
 }
 
 void remove_session_files(const std::string& directory) {
-  for (const char* name : {"session.json", "exit", "stopping", "terminal.sock", kDeadlinesFile, "lock"})
+  for (const char* name :
+       {"session.json", "exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile, "lock"})
     ::unlink((directory + "/" + name).c_str());
   remove_display_directory(directory);
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it
@@ -319,7 +324,7 @@ Result<RunningSession> start(StartPlan plan) {
   auto previous = load_record(plan.record.name);
   RecordOnTrial record(directory, previous.ok() ? std::optional(*previous) : std::nullopt);
   STASIS_CHECK(make_directories(directory));
-  for (const char* stale : {"exit", "stopping", "terminal.sock", kDeadlinesFile})
+  for (const char* stale : {"exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile})
     ::unlink((directory + "/" + stale).c_str());
   remove_display_directory(directory);
   if (plan.record.display) STASIS_CHECK(make_display_directory(directory, *plan.record.display));
@@ -335,9 +340,10 @@ Result<RunningSession> start(StartPlan plan) {
   ::fcntl(pipe_ends[0], F_SETFL, O_NONBLOCK);
   parts.exit_pipe = Fd(pipe_ends[1]);
   STASIS_TRY(parts.directory, open_file(directory, O_RDONLY | O_DIRECTORY));
+  STASIS_TRY(parts.tracking_listener, listen_in(directory, kTrackingSocket));
   if (plan.terminal) {
     plan.record.terminal_device = plan.terminal->device;
-    STASIS_TRY(parts.listener, listen_for_clients(directory));
+    STASIS_TRY(parts.listener, listen_in(directory, kTerminalSocket));
     if (plan.ground == Ground::kForeground) {
       STASIS_TRY(session.terminal_master, duplicate(plan.terminal->master.get()));
       STASIS_TRY(auto ends, Channel::make());

@@ -9,7 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <cstring>
+
+#include "session/descriptor_passing.h"
 
 namespace stasis::session {
 namespace {
@@ -17,47 +18,6 @@ namespace {
 constexpr size_t kBacklog = 64 << 10;
 constexpr size_t kChunk = 8 << 10;
 constexpr size_t kMostNewcomers = 8;
-
-// The address of a socket in a directory of any length: sun_path has room for 108 bytes only.
-sockaddr_un short_address(int directory) {
-  sockaddr_un address = {.sun_family = AF_UNIX};
-  std::string path = fmt::format("/proc/self/fd/{}/terminal.sock", directory);
-  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
-  return address;
-}
-
-// Sends 'O' with the master.
-bool send_master(int socket, int master, std::string_view text) {
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
-  std::string message = "O" + std::string(text);
-  iovec part = {message.data(), message.size()};
-  msghdr header = {
-      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
-  cmsghdr* rights = CMSG_FIRSTHDR(&header);
-  rights->cmsg_level = SOL_SOCKET;
-  rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(rights), &master, sizeof(int));
-  return ::sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
-}
-
-Result<std::string> receive_master(int socket, Fd& master) {
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
-  std::array<char, 64> buffer;
-  iovec part = {buffer.data(), buffer.size()};
-  msghdr header = {
-      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.data(), .msg_controllen = control.size()};
-  ssize_t size = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
-  if (size < 0) return errno_error("attach to the session's terminal", {});
-  if (size == 0) return errno_error("attach to the session's terminal", {}, ECONNRESET);
-  const cmsghdr* rights = CMSG_FIRSTHDR(&header);
-  if (rights != nullptr && rights->cmsg_type == SCM_RIGHTS && rights->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int fd;
-    std::memcpy(&fd, CMSG_DATA(rights), sizeof(int));
-    master.reset(fd);
-  }
-  return std::string(buffer.data(), static_cast<size_t>(size));
-}
 
 }  // namespace
 
@@ -112,7 +72,7 @@ void TerminalServer::hear_newcomer(size_t index) {
 void TerminalServer::hand_out(Channel newcomer) {
   keep_output();
   // The kernel's buffer of a socket (some 200 KiB) takes the whole backlog, so this does not block.
-  if (!send_master(newcomer.fd(), master_.get(), std::to_string(backlog_.size()))) return;
+  if (!send_with_descriptor(newcomer.fd(), "O" + std::to_string(backlog_.size()), master_.get())) return;
   for (size_t sent = 0; sent < backlog_.size(); sent += kChunk)
     if (!newcomer.send('D', std::string_view(backlog_).substr(sent, kChunk)).ok()) return;
   client_ = std::move(newcomer);
@@ -129,33 +89,17 @@ void TerminalServer::keep_output() {
   if (backlog_.size() > kBacklog) backlog_.erase(0, backlog_.size() - kBacklog);
 }
 
-Result<Fd> listen_for_clients(const std::string& session_directory) {
-  std::string path = session_directory + "/terminal.sock";
-  STASIS_TRY(Fd directory, open_file(session_directory, O_PATH | O_DIRECTORY));
-  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket) return errno_error("create a socket", path);
-  if (::unlinkat(directory.get(), "terminal.sock", 0) < 0 && errno != ENOENT)
-    return errno_error("replace", path);
-  sockaddr_un address = short_address(directory.get());
-  if (::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0 ||
-      ::listen(socket.get(), 8) < 0)
-    return errno_error("listen at", path);
-  return socket;
-}
-
 Result<Attachment> attach_to_terminal(const std::string& session_directory, Attach manner) {
-  std::string path = session_directory + "/terminal.sock";
-  STASIS_TRY(Fd directory, open_file(session_directory, O_PATH | O_DIRECTORY));
-  Fd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (!socket) return errno_error("create a socket", path);
-  sockaddr_un address = short_address(directory.get());
-  if (::connect(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0)
-    return errno_error("attach to the session's terminal", path);
+  std::string path = session_directory + "/" + kTerminalSocket;
+  STASIS_TRY(Fd socket, connect_in(session_directory, kTerminalSocket));
 
   Attachment attachment;
   attachment.channel = Channel(std::move(socket));
   STASIS_CHECK(attachment.channel.send(manner == Attach::kSteal ? 'S' : 'A'));
-  STASIS_TRY(std::string answer, receive_master(attachment.channel.fd(), attachment.master));
+  STASIS_TRY(Received received, receive_with_descriptor(attachment.channel.fd()));
+  const std::string& answer = received.message;
+  attachment.master = std::move(received.fd);
+  if (answer.empty()) return errno_error("attach to the session's terminal", path, ECONNRESET);
   if (answer.front() == 'B')
     return Error{"attach", session_directory.substr(session_directory.rfind('/') + 1), "somebody is attached",
                  "--steal sends them away", ErrorCode::kBusy};

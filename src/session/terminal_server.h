@@ -45,8 +45,7 @@ class TerminalServer {
   std::string backlog_;
 };
 
-// <session directory>/terminal.sock, replacing an old one.
-Result<Fd> listen_for_clients(const std::string& session_directory);
+inline constexpr const char* kTerminalSocket = "terminal.sock";
 
 // The client's end.
 struct Attachment {
