@@ -90,6 +90,7 @@ class Attempt {
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
+    if (request_.save_beside) STASIS_CHECK(request_.save_beside(writer));
     for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;

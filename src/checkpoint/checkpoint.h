@@ -12,6 +12,7 @@
 #include "base/types.h"
 #include "checkpoint/file_capture.h"
 #include "checkpoint/tracking.h"
+#include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
 
@@ -31,6 +32,8 @@ struct Request {
   std::array<inspect::SessionStdio, 3> stdio;
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
+  // While everything stands still and is copied: files of what runs beside the session.
+  std::function<Result<void>(image::Writer&)> save_beside;
   FilePolicy files;
   Tracking* tracking = nullptr;  // what is known of the base, and after the checkpoint of the new one
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty

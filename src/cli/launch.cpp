@@ -12,6 +12,7 @@ struct LaunchOptions {
   session::LaunchRequest request;
   std::string interval;
   std::string display;
+  std::string opengl = "auto";
   FileOptions files;
   bool background = false;
   CLI::App* verb = nullptr;
@@ -47,6 +48,8 @@ int run_launch(LaunchOptions& options) {
     auto display = session::parse_display(options.display);
     if (!display.ok()) return report(display.error());
     request.display = *display;
+    if (options.opengl == "on") request.opengl = session::OpenGlUse::kOn;
+    if (options.opengl == "off") request.opengl = session::OpenGlUse::kOff;
   }
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
@@ -78,6 +81,11 @@ CLI::App* add_launch(CLI::App& app, int& status) {
       "Give it a private X server, of this many pixels (--display=WIDTHxHEIGHT, default 1280x1024), "
       "which is saved and restarted with it. Needs Xvfb. vnc or vnc:WIDTHxHEIGHT: one that VNC viewers "
       "can connect to, and says how (needs Xtigervnc; its checkpoints have no pictures)");
+  verb->add_option("--gl", options->opengl,
+                   "With --display: record OpenGL, so that a restart may have another driver (auto: when the "
+                   "parts for "
+                   "it are installed)")
+      ->check(CLI::IsMember({"auto", "on", "off"}));
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "session/opengl.h"
 #include "session/tracking_keeper.h"
 
 namespace stasis::session {
@@ -69,6 +70,8 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   }
   engine.user_namespace = record.user_namespace;
   engine.display = record.display;
+  if (record.display && record.display->opengl())
+    engine.save_beside = [directory](image::Writer& writer) { return save_opengl(directory, writer); };
   engine.files.mode = request.files.value_or(record.files.mode);
   engine.files.limit = request.files_limit.value_or(record.files.limit);
   engine.progress = request.progress;

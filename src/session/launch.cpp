@@ -40,6 +40,7 @@ struct ProgramStart {
   if (display != nullptr) {
     if (!display->ok()) fail_to_start(start, display->error());
     if (auto ready = (*display)->wait(); !ready.ok()) fail_to_start(start, ready.error());
+    if (start.display->opengl()) set_opengl_environment();
   }
   std::vector<char*> arguments;
   arguments.reserve(start.command.size() + 1);
@@ -87,8 +88,17 @@ Result<int> launch(const LaunchRequest& request) {
   record.keep = request.keep;
   record.files = request.files;
   record.started_ns = clock_ns(CLOCK_REALTIME);
+  auto server = std::make_shared<std::optional<OpenGlServer>>();
   if (request.display) {
     STASIS_TRY(record.display, choose_display(*request.display));
+    STASIS_TRY(const bool opengl, choose_opengl(request.opengl));
+    record.display->set_opengl(opengl);
+    if (opengl) {
+      plan.beside = [server](const std::string& directory) -> Result<void> {
+        STASIS_TRY(*server, OpenGlServer::start(directory));
+        return {};
+      };
+    }
   }
   plan.namespaces.user = needs_user_namespace();
   StandardStreams streams = StandardStreams::plan(request.ground);
@@ -100,7 +110,8 @@ Result<int> launch(const LaunchRequest& request) {
   }
 
   ProgramStart program{.command = request.command, .terminal = slave, .display = record.display};
-  auto start_it = [&plan, &claimed, program = std::move(program)]() mutable -> Result<RunningSession> {
+  auto start_it = [&plan, &claimed, server,
+                   program = std::move(program)]() mutable -> Result<RunningSession> {
     int ends[2];
     if (::pipe2(ends, O_CLOEXEC) < 0) return errno_error("create a pipe", {});
     Fd failure(ends[0]);
@@ -112,7 +123,11 @@ Result<int> launch(const LaunchRequest& request) {
       return confirm_exec(failure.get());
     };
     auto session = start(std::move(plan));
-    if (session.ok()) tell_how_to_view(session->record);
+    if (session.ok()) {
+      tell_how_to_view(session->record);
+      // Without, the program sees that there is none.
+      if (*server) (void)(*server)->attach(session->record).ok();
+    }
     claimed.lock.release();
     return session;
   };

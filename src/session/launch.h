@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "session/display.h"
+#include "session/opengl.h"
 #include "session/start.h"
 
 namespace stasis::session {
@@ -19,6 +20,7 @@ struct LaunchRequest {
   uint32_t keep = 0;
   checkpoint::FilePolicy files;
   std::optional<DisplayRequest> display;  // a private X server; nothing: none
+  OpenGlUse opengl = OpenGlUse::kAuto;    // with a display
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
   std::function<void(const std::string& name)> announce;  // in the background, when the session runs

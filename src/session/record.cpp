@@ -60,8 +60,13 @@ json plain_to_json(const Record& record) {
 json to_json(const schema::Display& display) {
   std::string cookie;
   for (char byte : display.cookie()) cookie += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return {{"number", display.number()}, {"server_pid", display.server()}, {"width", display.width()},
-          {"height", display.height()}, {"vnc", display.vnc()},           {"cookie", cookie}};
+  return {{"number", display.number()},
+          {"server_pid", display.server()},
+          {"width", display.width()},
+          {"height", display.height()},
+          {"vnc", display.vnc()},
+          {"opengl", display.opengl()},
+          {"cookie", cookie}};
 }
 
 schema::Display display_from_json(const json& value) {
@@ -71,6 +76,7 @@ schema::Display display_from_json(const json& value) {
   display.set_width(value.at("width").get<uint32_t>());
   display.set_height(value.at("height").get<uint32_t>());
   display.set_vnc(value.value("vnc", false));
+  display.set_opengl(value.value("opengl", false));
   const auto cookie = value.at("cookie").get<std::string>();
   for (size_t i = 0; i + 1 < cookie.size(); i += 2)
     display.mutable_cookie()->push_back(

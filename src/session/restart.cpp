@@ -1,5 +1,6 @@
 #include "session/restart.h"
 
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "image/store.h"
 #include "session/names.h"
+#include "session/opengl.h"
 #include "session/supervisor.h"
 
 namespace stasis::session {
@@ -102,9 +104,19 @@ Result<int> restart(const RestartRequest& request) {
   record.command.assign(manifest.command().begin(), manifest.command().end());
   record.started_ns = clock_ns(CLOCK_REALTIME);
   record.image = absolute_path(directory);
+  auto server = std::make_shared<std::optional<OpenGlServer>>();
   if (manifest.has_display()) {
     record.display = manifest.display();
     record.display->clear_picture();
+    if (record.display->opengl()) {
+      STASIS_TRY(bool installed, choose_opengl(OpenGlUse::kOn));
+      if (installed) {
+        plan.beside = [server](const std::string& session) -> Result<void> {
+          STASIS_TRY(*server, OpenGlServer::start(session));
+          return {};
+        };
+      }
+    }
   }
   // The timer goes on when the same session does; a copy gets one only on demand.
   if (earlier && earlier->name == record.name) {
@@ -135,7 +147,7 @@ Result<int> restart(const RestartRequest& request) {
   plan.release = [engine] { return engine->release(); };
   const bool supervised = record.interval_ns > 0;
   plan.caller_leaves = request.ground == Ground::kBackground && !supervised;
-  auto start_it = [&plan, &claimed, &engine, &request, use, &own_files]() -> Result<RunningSession> {
+  auto start_it = [&plan, &claimed, &engine, &request, use, &own_files, server]() -> Result<RunningSession> {
     restore::CapturedFiles files(engine->image(), use, own_files);
     STASIS_CHECK(files.apply());
     engine->set_copies(files.copies());
@@ -144,6 +156,14 @@ Result<int> restart(const RestartRequest& request) {
     const schema::Clocks& clocks = engine->manifest().clocks();
     plan.namespaces.clocks = offsets_for(clocks.monotonic_ns(), clocks.boottime_ns());
     auto session = start(std::move(plan));
+    if (session.ok() && *server) {
+      auto restored =
+          (*server)->restore(session->record, absolute_path(engine->image().directory()), request.gl_driver);
+      if (!restored.ok()) {
+        ::kill(session->record.init.value, SIGKILL);
+        return std::move(restored).error();
+      }
+    }
     if (session.ok()) {
       files.accept();
       tell_how_to_view(session->record);

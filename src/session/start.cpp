@@ -328,6 +328,7 @@ Result<RunningSession> start(StartPlan plan) {
     ::unlink((directory + "/" + stale).c_str());
   remove_display_directory(directory);
   if (plan.record.display) STASIS_CHECK(make_display_directory(directory, *plan.record.display));
+  if (plan.beside) STASIS_CHECK(plan.beside(directory));
 
   StandardStreams streams = StandardStreams::plan(plan.ground);
   plan.record.stdio = streams.identity;

@@ -37,6 +37,8 @@ struct StartPlan {
   bool caller_leaves = false;
   std::optional<TerminalPair> terminal;
 
+  // In the supervisor, first of all: what runs beside the session. It is given the session's directory.
+  std::function<Result<void>(const std::string&)> beside;
   // In the builder, inside the namespaces, with the session's 0, 1 and 2 in place, before init exists.
   std::function<Result<void>()> prepare;
   std::function<Result<std::unique_ptr<restore::MemoryGuard>>()> spawn;  // in init

@@ -20,7 +20,6 @@ std::atomic<uint32_t> rings;
 thread_local Stream* own_stream __attribute__((tls_model("initial-exec"))) = nullptr;
 pthread_key_t end_of_thread;
 pthread_once_t once = PTHREAD_ONCE_INIT;
-int server = -1;
 uint64_t own_number = 0;
 
 // A child that was forked has no renderer: the contexts stay its parent's.
@@ -29,8 +28,6 @@ void forget_all() {
   control = nullptr;
   own_stream = nullptr;
   current_stream = nullptr;
-  if (server >= 0) close(server);
-  server = -1;
   own_number = 0;
 }
 
@@ -43,25 +40,25 @@ void initialise() {
   pthread_atfork(nullptr, nullptr, forget_all);
 }
 
-bool connect_to_server() {
+// -1 when nobody is there. No connection stays open: it would be one that leaves the session.
+int connect_to_server() {
   const char* path = getenv("STASIS_GL_SOCKET");
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  if (path == nullptr || strlen(path) >= sizeof address.sun_path) return false;
+  if (path == nullptr || strlen(path) >= sizeof address.sun_path) return -1;
   strcpy(address.sun_path, path);
-  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0) {
-    fprintf(stderr, "stasis: OpenGL: nobody listens at %s\n", path);
-    close(fd);
-    return false;
-  }
-  server = fd;
-  return true;
+  int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  if (connection < 0) return -1;
+  if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return connection;
+  fprintf(stderr, "stasis: OpenGL: nobody listens at %s\n", path);
+  close(connection);
+  return -1;
 }
 
 // The server passes it on to the renderer and the keeper.
 bool announce(const Stream& stream) {
+  const int connection = connect_to_server();
+  if (connection < 0) return false;
   const char* display = getenv("DISPLAY");
   char text[256] = {};
   if (display != nullptr) strncpy(text, display, sizeof text - 1);
@@ -78,11 +75,14 @@ bool announce(const Stream& stream) {
   header->cmsg_len = CMSG_LEN(sizeof(int));
   int file = stream.file();
   memcpy(CMSG_DATA(header), &file, sizeof file);
-  return sendmsg(server, &message, MSG_NOSIGNAL) >= 0;
+  char answer[256];
+  const bool done =
+      sendmsg(connection, &message, MSG_NOSIGNAL) >= 0 && recv(connection, answer, sizeof answer, 0) > 0;
+  close(connection);
+  return done;
 }
 
 Stream* make_stream() {
-  if (server < 0 && !connect_to_server()) return nullptr;
   Stream* made = Stream::open(rings.fetch_add(1));
   if (made == nullptr || announce(*made)) return made;
   Stream::close(made);

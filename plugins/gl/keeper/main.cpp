@@ -2,11 +2,12 @@
 //
 //   (a ring's file)   read it
 //   load FILE         begin with this log
-//   save FILE         write the log, when all that has been published is in it
+//   save              with a file: write the log, when all that has been published is in it
 //   cut FILE          write the log as it is while the program runs, for a new renderer in the place of a
 //   dead one status            what there is
 //
 // Each but the first is answered: "ok ...", or what is wrong.
+#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,10 +31,11 @@ class Keeper {
   void run() {
     Message message;
     while (receive(connection_, message)) {
-      if (message.file >= 0) {
+      if (message.file >= 0 && message.text == "ring") {
         add_ring(message.file);
       } else {
-        send(connection_, {answer(message.text), -1});
+        send(connection_, {answer(message), -1});
+        if (message.file >= 0) ::close(message.file);
       }
     }
   }
@@ -44,9 +46,10 @@ class Keeper {
     std::atomic<uint64_t> position;
   };
 
-  std::string answer(const std::string& request) {
+  std::string answer(const Message& message) {
+    const std::string& request = message.text;
     if (request.starts_with("load ")) return load(request.substr(5));
-    if (request.starts_with("save ")) return save(request.substr(5));
+    if (request == "save") return save(message.file);
     if (request.starts_with("cut ")) return cut(request.substr(4));
     if (request == "status") return status();
     return "an unknown request";
@@ -105,7 +108,7 @@ class Keeper {
   }
 
   // The program stands still, so nothing is added to the rings meanwhile.
-  std::string save(const std::string& path) {
+  std::string save(int into) {
     constexpr int kLooks = 50000;
     for (int look = 0;; ++look) {
       std::unique_lock lock(mutex_);
@@ -119,7 +122,8 @@ class Keeper {
       nanosleep(&moment, nullptr);
     }
     std::lock_guard lock(mutex_);
-    return write(path);
+    std::string problem = log_file().write(into);
+    return problem.empty() ? "ok" : problem;
   }
 
   // A ring keeps what its slowest reader has not seen, so the dead renderer's place in it is where the new
@@ -127,18 +131,20 @@ class Keeper {
   std::string cut(const std::string& path) {
     std::lock_guard lock(mutex_);
     for (const auto& one : rings_) one->ring->reader[kRenderer].tail = one->position.load();
-    return write(path);
+    const int into = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    std::string problem = log_file().write(into);
+    if (into >= 0) ::close(into);
+    return problem.empty() ? "ok" : problem;
   }
 
-  std::string write(const std::string& path) {
+  LogFile log_file() {
     LogFile file;
     file.program = program_;
     file.replay = log_.replay();
     auto threads = log_.threads();
     for (const auto& one : rings_)
       file.threads.push_back({one->ring->id, one->position.load(), threads[one->ring->id]});
-    std::string problem = file.write(path);
-    return problem.empty() ? "ok" : problem;
+    return file;
   }
 
   std::string status() {

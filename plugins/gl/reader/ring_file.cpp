@@ -89,7 +89,7 @@ std::string with_error(const std::string& path) { return path + ": " + std::stre
 
 }  // namespace
 
-std::string LogFile::write(const std::string& path) const {
+std::string LogFile::write(int into) const {
   std::string bytes;
   auto put = [&](const void* from, size_t size) { bytes.append(static_cast<const char*>(from), size); };
   FileHeader header = {kLogMagic, kLogVersion, static_cast<uint32_t>(threads.size()), program, replay.size()};
@@ -100,17 +100,12 @@ std::string LogFile::write(const std::string& path) const {
     bytes += thread.packets;
   }
   bytes += replay;
-  int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  if (file < 0) return with_error(path);
-  size_t done = 0;
-  while (done < bytes.size()) {
-    ssize_t written = ::write(file, bytes.data() + done, bytes.size() - done);
-    if (written < 0) break;
+  for (size_t done = 0; done < bytes.size();) {
+    ssize_t written = ::write(into, bytes.data() + done, bytes.size() - done);
+    if (written < 0) return std::string("write the log: ") + std::strerror(errno);
     done += static_cast<size_t>(written);
   }
-  std::string problem = done < bytes.size() ? with_error(path) : "";
-  if (::close(file) < 0 && problem.empty()) problem = with_error(path);
-  return problem;
+  return "";
 }
 
 std::string LogFile::read(const std::string& path) {

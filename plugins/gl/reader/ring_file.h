@@ -36,7 +36,7 @@ struct LogFile {
   std::vector<Thread> threads;
 
   // Empty on success, else what is wrong.
-  std::string write(const std::string& path) const;
+  std::string write(int into) const;
   std::string read(const std::string& path);
   const Thread* thread(uint32_t ring) const;
 };

@@ -1,16 +1,25 @@
-// stasis-gl-server SOCKET [--no-keeper] [--restore DIRECTORY DISPLAY PID...]
+// stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY]
 //
-// For each program that connects, a renderer and a keeper, to which its rings are passed on. With --restore
-// the rings are looked for in the processes PID, which stand still, and their logs in DIRECTORY; "ready" on
-// standard output says that they may go on. A connection that sends no ring is one of stasis:
+// For each program that connects, a renderer and a keeper, to which its rings are passed on. With --display
+// they have DIRECTORY as their /tmp/.X11-unix, where the X server of the session is. "ready" on standard
+// output says that programs may connect. A connection that sends no ring is one of stasis:
 //
-//   save DIRECTORY   the keepers write their logs there: gl-NUMBER.log for each program
+//   until PID        end when this process does
+//   programs         -> their numbers
+//   save NUMBER      with a file: the keeper of that program writes its log there
+//   restore DIRECTORY NL SETTING NL PID...
+//                    the rings in these processes get renderers, which begin with the logs in DIRECTORY
 //   status           a line for each program
 //   move NAME=VALUE  the programs go on with a renderer that has this in its environment: another driver
 #include <dirent.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,9 +30,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "reader/ring_file.h"
@@ -46,10 +57,38 @@ std::string log_name(const std::string& directory, uint64_t program) {
   return directory + name;
 }
 
+// The X server of a session has its socket in a directory of the session's. X clients know numbers only, and
+// where sockets are is built into them, so the directory goes there, in a mount namespace of the client's
+// own.
+bool enter_display(const std::string& directory) {
+  const uid_t user = geteuid();
+  const gid_t group = getegid();
+  if (unshare(CLONE_NEWNS) < 0) {
+    if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0) return false;
+    auto put = [](const char* path, const std::string& text) {
+      const int file = open(path, O_WRONLY | O_CLOEXEC);
+      const bool done =
+          file >= 0 && write(file, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+      if (file >= 0) close(file);
+      return done;
+    };
+    const std::string user_text = std::to_string(user), group_text = std::to_string(group);
+    if (!put("/proc/self/setgroups", "deny") ||
+        !put("/proc/self/uid_map", user_text + " " + user_text + " 1") ||
+        !put("/proc/self/gid_map", group_text + " " + group_text + " 1"))
+      return false;
+  }
+  constexpr const char* kSockets = "/tmp/.X11-unix";
+  setenv("XAUTHORITY", "/tmp/.X11-unix/authority", 1);
+  return mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
+         mount(directory.c_str(), kSockets, nullptr, MS_BIND, nullptr) == 0;
+}
+
 // Another process of ours, which answers what it is asked.
 class Helper {
  public:
-  Helper(const std::string& program, const std::vector<std::string>& environment = {}) {
+  Helper(const std::string& program, const std::vector<std::string>& environment = {},
+         const std::string& display_directory = {}) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return;
     pid_ = fork();
@@ -58,6 +97,8 @@ class Helper {
       fcntl(ends[1], F_SETFD, 0);
       setenv("__GLX_VENDOR_LIBRARY_NAME", "mesa", 1);
       unsetenv("STASIS_GL_SOCKET");
+      if (!display_directory.empty() && !enter_display(display_directory))
+        fprintf(stderr, "stasis: OpenGL: %s: %s\n", display_directory.c_str(), strerror(errno));
       execl(program.c_str(), program.c_str(), std::to_string(ends[1]).c_str(), nullptr);
       fprintf(stderr, "stasis: OpenGL: %s: %s\n", program.c_str(), strerror(errno));
       _exit(127);
@@ -87,8 +128,12 @@ class Helper {
 // One process with its rings. When the renderer dies, another takes its place.
 class Program {
  public:
-  Program(std::string directory, bool with_keeper, std::string display)
-      : directory_(std::move(directory)), display_(std::move(display)) {
+  Program(std::string directory, bool with_keeper, std::string display, std::string display_directory,
+          std::vector<std::string> environment)
+      : directory_(std::move(directory)),
+        display_(std::move(display)),
+        display_directory_(std::move(display_directory)),
+        environment_(std::move(environment)) {
     if (with_keeper) keeper_ = std::make_unique<Helper>(directory_ + "/stasis-gl-keeper");
     start_renderer();
   }
@@ -115,9 +160,9 @@ class Program {
     const std::string said = renderer_->ask("ring", file);
     return said == "ok" ? "" : said;
   }
-  std::string ask_keeper(const std::string& request) {
+  std::string ask_keeper(const std::string& request, int file = -1) {
     std::lock_guard lock(mutex_);
-    return keeper_->ask(request);
+    return keeper_->ask(request, file);
   }
 
   // Waits for the end of the renderer; returns when the program has ended, too.
@@ -152,7 +197,8 @@ class Program {
   }
 
   void start_renderer() {
-    renderer_ = std::make_unique<Helper>(directory_ + "/stasis-gl-renderer", environment_);
+    renderer_ =
+        std::make_unique<Helper>(directory_ + "/stasis-gl-renderer", environment_, display_directory_);
     renderer_->ask("display " + display_);
   }
 
@@ -176,7 +222,7 @@ class Program {
   }
 
   std::mutex mutex_;
-  std::string directory_, display_;
+  std::string directory_, display_, display_directory_;
   std::vector<std::string> environment_;
   uint64_t number_ = 0;
   std::unique_ptr<Helper> renderer_, keeper_;
@@ -186,18 +232,26 @@ class Program {
 
 class Server {
  public:
-  Server(std::string socket, bool with_keeper)
-      : socket_(std::move(socket)), directory_(directory_of_program()), with_keeper_(with_keeper) {}
+  Server(std::string socket, bool with_keeper, std::string display_directory)
+      : socket_(std::move(socket)),
+        directory_(directory_of_program()),
+        display_directory_(std::move(display_directory)),
+        with_keeper_(with_keeper) {}
 
   bool listen() {
+    // By the open directory, since a path may be too long for an address.
+    const size_t slash = socket_.rfind('/');
+    const int directory = open(slash == std::string::npos ? "." : socket_.substr(0, slash).c_str(),
+                               O_PATH | O_DIRECTORY | O_CLOEXEC);
+    const std::string path = "/proc/self/fd/" + std::to_string(directory) + "/" + socket_.substr(slash + 1);
     sockaddr_un address = {};
     address.sun_family = AF_UNIX;
-    if (socket_.size() >= sizeof address.sun_path) return false;
-    strcpy(address.sun_path, socket_.c_str());
-    unlink(socket_.c_str());
+    if (path.size() >= sizeof address.sun_path) return false;
+    strcpy(address.sun_path, path.c_str());
+    unlink(path.c_str());
     listener_ = ::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     return bind(listener_, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-           ::listen(listener_, 16) == 0;
+           chmod(path.c_str(), 0600) == 0 && ::listen(listener_, 16) == 0;
   }
 
   void run() {
@@ -205,19 +259,6 @@ class Server {
       const int connection = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
       if (connection >= 0) std::thread(&Server::serve, this, connection).detach();
     }
-  }
-
-  // Empty on success.
-  std::string restore(const std::string& logs, const std::string& display, const std::vector<int>& pids) {
-    std::map<uint64_t, std::shared_ptr<Program>> programs;
-    for (int pid : pids) {
-      for (int file : rings_of(pid)) {
-        std::string problem = restore_ring(file, logs, display, programs);
-        close(file);
-        if (!problem.empty()) return problem;
-      }
-    }
-    return "";
   }
 
  private:
@@ -239,65 +280,139 @@ class Server {
     return found;
   }
 
-  std::string restore_ring(int file, const std::string& logs, const std::string& display,
+  // Empty on success.
+  std::string restore(const std::string& request) {
+    const size_t logs_end = request.find('\n'), setting_end = request.find('\n', logs_end + 1);
+    if (setting_end == std::string::npos) return "an unknown request";
+    const std::string logs = request.substr(0, logs_end);
+    const std::string setting = request.substr(logs_end + 1, setting_end - logs_end - 1);
+    if (!setting.empty()) environment_.push_back(setting);
+    std::map<uint64_t, std::shared_ptr<Program>> programs;
+    std::istringstream pids(request.substr(setting_end + 1));
+    for (int pid; pids >> pid;) {
+      for (int file : rings_of(pid)) {
+        std::string problem = restore_ring(file, logs, pid, programs);
+        close(file);
+        if (!problem.empty()) return problem;
+      }
+    }
+    return "";
+  }
+
+  std::string restore_ring(int file, const std::string& logs, int pid,
                            std::map<uint64_t, std::shared_ptr<Program>>& programs) {
     Ring* ring = map_ring(file);
     if (ring == nullptr) return "a ring of the checkpoint is damaged";
     auto& program = programs[ring->program];
     if (!program) {
-      program = add(display);
+      program = add(display_of(pid), pid);
       if (std::string problem = program->load(log_name(logs, ring->program)); !problem.empty())
         return problem;
     }
     return program->add_ring(file);
   }
 
-  std::shared_ptr<Program> add(const std::string& display) {
-    auto made = std::make_shared<Program>(directory_, with_keeper_, display);
+  static std::string display_of(int pid) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/environ");
+    for (std::string word; std::getline(file, word, '\0');) {
+      if (word.starts_with("DISPLAY=")) return word.substr(8);
+    }
+    return ":0";
+  }
+
+  std::shared_ptr<Program> add(const std::string& display, int pid) {
+    std::vector<std::string> environment;
+    {
+      std::lock_guard lock(mutex_);
+      environment = environment_;
+    }
+    auto made = std::make_shared<Program>(directory_, with_keeper_, display, display_directory_, environment);
     std::thread([made] { made->watch(); }).detach();
+    const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    std::thread([this, made, process] {
+      wait_for_end(process);
+      made->end();
+      std::lock_guard lock(mutex_);
+      std::erase(programs_, made);
+    }).detach();
     std::lock_guard lock(mutex_);
     programs_.push_back(made);
     return made;
   }
 
-  void serve(int connection) {
-    Message message;
-    std::shared_ptr<Program> program;
-    while (receive(connection, message)) {
-      if (message.file < 0) {
-        send(connection, {answer(message.text), -1});
-        continue;
-      }
-      if (!program) program = add(message.text);
-      const std::string problem = program->add_ring(message.file);
-      close(message.file);
-      if (!problem.empty()) fprintf(stderr, "stasis: OpenGL: %s\n", problem.c_str());
+  static void wait_for_end(int process) {
+    pollfd entry = {process, POLLIN, 0};
+    while (process >= 0 && poll(&entry, 1, -1) < 0 && errno == EINTR) {
     }
-    close(connection);
-    if (!program) return;
-    program->end();
-    std::lock_guard lock(mutex_);
-    std::erase(programs_, program);
+    if (process >= 0) close(process);
   }
 
-  std::string answer(const std::string& request) {
+  static void end_with(int pid) {
+    const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    std::thread([process] {
+      wait_for_end(process);
+      _exit(0);
+    }).detach();
+  }
+
+  void serve(int connection) {
+    Message message;
+    while (receive(connection, message)) {
+      const bool is_ring = message.file >= 0 && !message.text.starts_with("save ");
+      send(connection, {is_ring ? add_ring(connection, message) : answer(message), -1});
+      if (message.file >= 0) close(message.file);
+    }
+    close(connection);
+  }
+
+  std::string add_ring(int connection, const Message& message) {
+    Ring* ring = map_ring(message.file);
+    if (ring == nullptr) return "it is not a ring";
+    std::shared_ptr<Program> program;
+    {
+      std::lock_guard lock(mutex_);
+      for (const auto& one : programs_) {
+        if (one->number() == ring->program) program = one;
+      }
+    }
+    ucred peer = {};
+    socklen_t size = sizeof peer;
+    getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    if (!program) program = add(message.text, peer.pid);
+    const std::string problem = program->add_ring(message.file);
+    if (!problem.empty()) fprintf(stderr, "stasis: OpenGL: %s\n", problem.c_str());
+    return problem.empty() ? "ok" : problem;
+  }
+
+  std::string answer(const Message& message) {
+    const std::string& request = message.text;
+    if (request.starts_with("until ")) {
+      attached_ = true;
+      end_with(atoi(request.c_str() + 6));
+      return "ok";
+    }
+    if (request.starts_with("restore ")) {
+      const std::string problem = restore(request.substr(8));
+      return problem.empty() ? "ok" : problem;
+    }
     std::lock_guard lock(mutex_);
     std::string text = "ok";
     for (const auto& program : programs_) {
       if (request.starts_with("move ")) program->move(request.substr(5));
       if (!program->has_keeper()) continue;
-      if (request.starts_with("save ")) {
-        const std::string said =
-            program->ask_keeper("save " + log_name(request.substr(5), program->number()));
-        if (said != "ok") return said;
-      } else if (request == "status") {
-        text += "\n" + program->ask_keeper(request);
-      }
+      char number[32];
+      snprintf(number, sizeof number, "%016llx", static_cast<unsigned long long>(program->number()));
+      if (request == "programs") text += std::string(" ") + number;
+      if (request == "save " + std::string(number)) return program->ask_keeper("save", message.file);
+      if (request == "status") text += "\n" + program->ask_keeper(request);
     }
-    return text;
+    if (request.starts_with("move ")) environment_.push_back(request.substr(5));
+    return request.starts_with("save ") ? "there is no such program" : text;
   }
 
-  std::string socket_, directory_;
+  std::string socket_, directory_, display_directory_;
+  std::vector<std::string> environment_;  // of renderers to come
+  std::atomic<bool> attached_ = false;
   bool with_keeper_;
   int listener_ = -1;
   std::mutex mutex_;
@@ -311,25 +426,19 @@ class Server {
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) {
-    fprintf(stderr, "usage: stasis-gl-server SOCKET [--no-keeper] [--restore DIRECTORY DISPLAY PID...]\n");
+    fprintf(stderr, "usage: stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY]\n");
     return 2;
   }
+  auto display = std::find(words.begin(), words.end(), "--display");
   const bool with_keeper = std::find(words.begin(), words.end(), "--no-keeper") == words.end();
-  stasis::gl::Server server(words[0], with_keeper);
+  stasis::gl::Server server(words[0], with_keeper, words.end() - display > 1 ? display[1] : "");
   if (!server.listen()) {
-    perror(words[0].c_str());
+    printf("%s: %s\n", words[0].c_str(), strerror(errno));
     return 1;
-  }
-  auto restore = std::find(words.begin(), words.end(), "--restore");
-  if (words.end() - restore > 2) {
-    std::vector<int> pids;
-    for (auto pid = restore + 3; pid != words.end(); ++pid) pids.push_back(atoi(pid->c_str()));
-    if (std::string problem = server.restore(restore[1], restore[2], pids); !problem.empty()) {
-      printf("%s\n", problem.c_str());
-      return 1;
-    }
   }
   printf("ready\n");
   fflush(stdout);
+  const int null = open("/dev/null", O_WRONLY);
+  dup2(null, 1);
   server.run();
 }

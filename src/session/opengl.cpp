@@ -1,0 +1,209 @@
+#include "session/opengl.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "session/display.h"
+#include "session/processes.h"
+
+namespace stasis::session {
+
+namespace {
+
+constexpr const char* kStep = "OpenGL";
+constexpr const char* kSocket = "stasis-gl";
+// As the session's programs see the directory of displays.
+constexpr const char* kSocketInside = "/tmp/.X11-unix/stasis-gl";
+constexpr const char* kLibrary = "libGLX_stasis.so.0";
+constexpr size_t kLongestText = 4096;  // of plugins/gl/reader
+
+// The directory with the plugin's parts: beside a command that was built, below the one that is installed.
+std::string parts_directory() {
+  char path[4096];
+  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path - 1);
+  if (length <= 0) return {};
+  const std::string command(path, static_cast<size_t>(length));
+  const std::string directory = command.substr(0, command.rfind('/'));
+  for (const char* place : {"/gl", "/../lib/x86_64-linux-gnu/stasis", "/../lib/stasis"}) {
+    if (::access((directory + place + "/stasis-gl-server").c_str(), X_OK) == 0) return directory + place;
+  }
+  return {};
+}
+
+std::string server_socket(const std::string& session_directory) {
+  return display_directory(session_directory) + "/" + kSocket;
+}
+
+Error no_server(const std::string& socket) {
+  return Error{kStep, socket, "its server has ended", "restart the session from its last checkpoint",
+               ErrorCode::kNotFound};
+}
+
+Result<Fd> connect_to_server(const std::string& session_directory) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  // By the open directory, since a path may be too long for an address.
+  STASIS_TRY(Fd directory, open_file(display_directory(session_directory), O_PATH | O_DIRECTORY));
+  const std::string path = fmt::format("/proc/self/fd/{}/{}", directory.get(), kSocket);
+  std::memcpy(address.sun_path, path.c_str(), path.size() + 1);
+  Fd connection(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (::connect(connection.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) < 0)
+    return no_server(server_socket(session_directory));
+  return connection;
+}
+
+// What it says behind its "ok".
+Result<std::string> ask(int server, const std::string& request, int file = -1) {
+  iovec data{const_cast<char*>(request.c_str()), request.size() + 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (file >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    std::memcpy(CMSG_DATA(header), &file, sizeof file);
+  }
+  char answer[kLongestText];
+  if (::sendmsg(server, &message, MSG_NOSIGNAL) < 0) return errno_error(kStep, "its server");
+  const ssize_t size = ::recv(server, answer, sizeof answer, 0);
+  if (size <= 0) return no_server("its server");
+  std::string text(answer, ::strnlen(answer, static_cast<size_t>(size)));
+  if (!text.starts_with("ok")) return Error{kStep, request, text, {}};
+  return text.substr(std::min<size_t>(text.size(), 3));
+}
+
+// Nothing of the user's terminal, and no descriptor of ours but for `out`, where it says that it is ready.
+[[noreturn]] void become_server(const std::vector<std::string>& words, int out) {
+  ::setsid();
+  sigset_t none;
+  ::sigemptyset(&none);
+  for (int number = 1; number < NSIG; ++number) ::signal(number, SIG_DFL);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  const int null = ::open("/dev/null", O_RDWR);
+  ::dup2(null, 0);
+  ::dup2(out, 1);
+  ::syscall(SYS_close_range, 3, ~0U, 0);
+  std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
+  for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
+  arguments.push_back(nullptr);
+  ::execv(arguments[0], arguments.data());
+  ::_exit(127);
+}
+
+Result<void> start_server(const std::vector<std::string>& words) {
+  constexpr int kPatience_ms = 10'000;
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) < 0) return errno_error(kStep, "pipe");
+  Fd from(ends[0]), to(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) return errno_error(kStep, words[0]);
+  if (pid == 0) {
+    // A grandchild, which nobody of ours has to wait for.
+    if (::fork() == 0) become_server(words, to.get());
+    ::_exit(0);
+  }
+  ::waitpid(pid, nullptr, 0);
+  to.reset();
+  std::string said;
+  while (said.find('\n') == std::string::npos) {
+    pollfd entry = {.fd = from.get(), .events = POLLIN, .revents = 0};
+    char bytes[512];
+    if (::poll(&entry, 1, kPatience_ms) == 0)
+      return Error{kStep, words[0], "it has not said that it is ready", {}, ErrorCode::kUnsupported};
+    const ssize_t size = ::read(from.get(), bytes, sizeof bytes);
+    if (size <= 0) break;
+    said.append(bytes, static_cast<size_t>(size));
+  }
+  if (said == "ready\n") return {};
+  if (!said.empty()) said.pop_back();
+  return Error{kStep, words[0], said.empty() ? "it has ended" : said, {}, ErrorCode::kUnsupported};
+}
+
+}  // namespace
+
+Result<bool> choose_opengl(OpenGlUse use) {
+  if (use == OpenGlUse::kOff) return false;
+  if (!parts_directory().empty()) return true;
+  if (use == OpenGlUse::kAuto) return false;
+  return Error{"launch",
+               "--gl=on",
+               "the parts that record OpenGL are not installed beside the command",
+               {},
+               ErrorCode::kUnsupported};
+}
+
+Result<OpenGlServer> OpenGlServer::start(const std::string& session_directory) {
+  STASIS_CHECK(start_server({parts_directory() + "/stasis-gl-server", server_socket(session_directory),
+                             "--display", display_directory(session_directory)}));
+  STASIS_TRY(Fd connection, connect_to_server(session_directory));
+  return OpenGlServer(std::move(connection));
+}
+
+Result<void> OpenGlServer::attach(const Record& record) const {
+  STASIS_TRY(std::string said, ask(connection_.get(), fmt::format("until {}", record.init.value)));
+  return {};
+}
+
+Result<void> OpenGlServer::restore(const Record& record, const std::string& image,
+                                   const std::string& gl_driver) const {
+  STASIS_CHECK(attach(record));
+  std::string request = fmt::format("restore {}\n{}\n", image, gl_driver);
+  STASIS_TRY(auto processes, list_processes(record));
+  for (const auto& process : processes) request += fmt::format("{} ", process.host_pid);
+  if (request.size() >= kLongestText)
+    return Error{kStep, record.name, "too many processes", {}, ErrorCode::kUnsupported};
+  auto said = ask(connection_.get(), request);
+  if (said.ok()) return {};
+  Error error = std::move(said).error();
+  error.object = gl_driver.empty() ? "the driver" : gl_driver;
+  error.hint = "choose another driver (restart --gl-driver=GALLIUM_DRIVER=softpipe)";
+  return error;
+}
+
+void set_opengl_environment() {
+  ::setenv("STASIS_GL_SOCKET", kSocketInside, 1);
+  ::setenv("__GLX_VENDOR_LIBRARY_NAME", "stasis", 1);
+  const std::string directory = parts_directory();
+  const char* before = ::getenv("LD_LIBRARY_PATH");
+  // Where it is installed the loader finds it by itself.
+  if (::access((directory + "/" + kLibrary).c_str(), R_OK) != 0) return;
+  const std::string path = before != nullptr ? directory + ":" + before : directory;
+  ::setenv("LD_LIBRARY_PATH", path.c_str(), 1);
+}
+
+Result<void> save_opengl(const std::string& session_directory, image::Writer& writer) {
+  STASIS_TRY(Fd server, connect_to_server(session_directory));
+  STASIS_TRY(std::string programs, ask(server.get(), "programs"));
+  size_t at = 0;
+  while (at < programs.size()) {
+    const size_t end = std::min(programs.find(' ', at), programs.size());
+    const std::string number = programs.substr(at, end - at);
+    const std::string name = fmt::format("gl-{}.log", number);
+    STASIS_TRY(Fd file, writer.create_file(name));
+    STASIS_TRY(std::string said, ask(server.get(), "save " + number, file.get()));
+    at = end + 1;
+  }
+  return {};
+}
+
+Result<std::string> ask_opengl_server(const std::string& session_directory, const std::string& request) {
+  STASIS_TRY(Fd server, connect_to_server(session_directory));
+  return ask(server.get(), request);
+}
+
+}  // namespace stasis::session

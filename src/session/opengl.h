@@ -1,0 +1,46 @@
+// The OpenGL of a session with a display: programs of its own that run beside the session, hold the driver,
+// and keep the log of what the program has said to it (plugins/gl). Here they are started, asked for their
+// logs when the session stands still, and given them back at a restart.
+#pragma once
+
+#include <string>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "image/writer.h"
+#include "session/record.h"
+
+namespace stasis::session {
+
+enum class OpenGlUse { kAuto, kOn, kOff };
+
+// Whether it is to be recorded. kUnsupported when it is asked for, and its parts are not there.
+Result<bool> choose_opengl(OpenGlUse use);
+
+// The server of one session, as seen by who starts the session. The connection is made before namespaces are
+// entered, since paths of /proc lead elsewhere afterwards.
+class OpenGlServer {
+ public:
+  // Its socket is in the session's directory of displays. It waits for the session to begin.
+  static Result<OpenGlServer> start(const std::string& session_directory);
+  // The session runs: the server lives as long as its init.
+  Result<void> attach(const Record& record) const;
+  // The session runs again, and its programs wait for renderers. `gl_driver`: a setting for the driver
+  // (NAME=VALUE), or empty.
+  Result<void> restore(const Record& record, const std::string& image, const std::string& gl_driver) const;
+
+ private:
+  explicit OpenGlServer(Fd connection) : connection_(std::move(connection)) {}
+  Fd connection_;
+};
+
+// In the process that becomes the program: where its libraries find the server.
+void set_opengl_environment();
+
+// While the session stands still: a file of the checkpoint for each program that has used OpenGL.
+Result<void> save_opengl(const std::string& session_directory, image::Writer& writer);
+
+// What the server says to a request (plugins/gl/server/main.cpp). kNotFound when there is none.
+Result<std::string> ask_opengl_server(const std::string& session_directory, const std::string& request);
+
+}  // namespace stasis::session
