@@ -12,7 +12,7 @@ import tempfile
 import time
 import unittest
 
-from harness import wait_for
+from harness import ProgramTest, wait_for
 
 BUILD = pathlib.Path(os.environ["STASIS_BUILD"])
 SCENE = BUILD / "tests" / "gl_scene"
@@ -171,6 +171,119 @@ class OpenGl(unittest.TestCase):
     def test_library_needs_nothing_but_libc_and_xlib(self):
         said = subprocess.run(["readelf", "-d", BUILD / "gl/libGLX_stasis.so.0"], capture_output=True, text=True).stdout
         self.assertEqual(set(re.findall(r"NEEDED.*\[(.*)\]", said)), {"libc.so.6", "libX11.so.6"})
+
+
+class Scene:
+    """gl_scene in a session, which is told what to draw by files."""
+
+    def __init__(self, test, mode):
+        self.box = test.box
+        self.files = self.box.dir / "commands"
+        self.files.mkdir()
+        os.chmod(self.files, 0o777)
+        binary = self.box.dir / "gl_scene"
+        shutil.copy2(SCENE, binary)
+        os.chmod(binary, 0o755)
+        self.words = [binary, mode, self.files]
+        self.number = 0
+
+    def launch(self, name, *options):
+        said = self.box.dir / f"{name}.said"
+        said.touch()
+        os.chmod(said, 0o666)
+        with open(said, "ab") as stream:
+            done = subprocess.run(
+                self.box.line([self.box.binary, "launch", "--display=640x480", "--files=none", "--name", name,
+                               "--background", *options, "--", *self.words]), env=self.box.env, cwd=self.box.dir,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, timeout=60)
+        assert done.returncode == 0, said.read_text()
+
+    def draw(self, word="draw"):
+        self.number += 1
+        part = self.files / "part"
+        part.write_text(word)
+        part.chmod(0o644)
+        part.rename(self.files / f"{self.number}.command")
+        answer = self.files / f"{self.number}.answer"
+        wait_for(f"the picture after command {self.number}", answer.exists, 30)
+        return answer.read_text().split()[0]
+
+
+def native_pictures(mode, script, **environment):
+    display = Display()
+    try:
+        program = subprocess.run([SCENE, mode], input="\n".join(script) + "\n", capture_output=True, text=True, timeout=60,
+                                 env={**os.environ, "DISPLAY": display.name, **environment})
+        assert program.returncode == 0, program.stderr
+        return program.stdout.split("\n")[1:-1]
+    finally:
+        display.close()
+
+
+@unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
+class Sessions(ProgramTest):
+    def generations(self, mode):
+        native = native_pictures(mode, ["draw", "draw", "draw", "extra", "draw"])
+        scene = Scene(self, mode)
+        scene.launch("scene", "--gl=on")
+        seen = [scene.draw()]
+        for word in ("draw", "draw", "extra"):
+            self.box.save_and_kill("scene")
+            self.box.restart("scene")
+            seen.append(scene.draw(word))
+        self.box.stasis("checkpoint", "scene")
+        seen.append(scene.draw())
+        self.assertEqual(seen, native)
+        self.box.stasis("verify", "scene")
+
+    def test_fixed_function_for_three_generations(self):
+        self.generations("fixed")
+
+    def test_core_profile_for_three_generations(self):
+        self.generations("core")
+
+    def test_another_driver(self):
+        native = native_pictures("fixed", ["draw", "draw", "draw"], **SOFTPIPE)
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        self.assertNotEqual(scene.draw(), native[0])
+        self.box.save_and_kill("scene")
+        self.box.restart("scene", "--gl-driver=GALLIUM_DRIVER=softpipe")
+        self.assertEqual([scene.draw(), scene.draw()], native[1:])
+
+    def test_copies_side_by_side(self):
+        native = native_pictures("fixed", ["draw", "draw", "draw"])
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        scene.draw()
+        self.box.save_and_kill("scene")
+        for name in ("one", "two"):
+            self.box.restart("scene", "--name", name)
+        self.assertEqual(scene.draw(), native[1])  # whoever was first
+        wait_for("both", lambda: len([p for n in ("one", "two") for p in self.box.session(n)["processes"]]) >= 4, 10)
+        self.box.stasis("signal", "one", "KILL", "--all")
+        self.assertEqual(scene.draw(), native[2])
+
+    def test_end_of_the_session_ends_all_of_it(self):
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        scene.draw()
+        server = str(self.box.home / "sessions/scene/display/stasis-gl")
+
+        def parts():
+            found = []
+            for entry in os.listdir("/proc"):
+                try:
+                    words = pathlib.Path("/proc", entry, "cmdline").read_bytes().decode(errors="replace")
+                except OSError:
+                    continue
+                if entry.isdigit() and server in words:
+                    found.append(entry)
+            return found
+
+        self.assertEqual(len(parts()), 1)
+        self.box.stasis("signal", "scene", "KILL", "--all")
+        wait_for("the server has ended", lambda: not parts(), 10)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #include <GL/glext.h>
 #include <GL/glx.h>
 #include <X11/Xlib.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -384,17 +385,49 @@ void draw_core() {
 
 }  // namespace
 
+namespace {
+
+std::string run_command(const std::string& command, bool core) {
+  if (command == "extra" && !core) extra_fixed();
+  core ? draw_core() : draw_fixed();
+  char text[32];
+  snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash_of_picture()));
+  return text;
+}
+
+// No descriptor stays open in between, so that a test can go on with it after a restart.
+[[noreturn]] void serve_directory(const std::string& directory, bool core) {
+  for (int number = 1;;) {
+    const std::string name = directory + "/" + std::to_string(number);
+    char command[64] = {};
+    FILE* file = fopen((name + ".command").c_str(), "r");
+    if (file == nullptr) {
+      usleep(10'000);
+      continue;
+    }
+    if (fscanf(file, "%63s", command) != 1) die("no command");
+    fclose(file);
+    file = fopen((name + ".part").c_str(), "w");
+    fprintf(file, "%s %s\n", run_command(command, core).c_str(),
+            reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
+    fclose(file);
+    rename((name + ".part").c_str(), (name + ".answer").c_str());
+    ++number;
+  }
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   const bool core = argc > 1 && strcmp(argv[1], "core") == 0;
   open_window(core);
   core ? set_up_core() : set_up_fixed();
+  if (argc > 2) serve_directory(argv[2], core);
   printf("ready %s\n", reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
   fflush(stdout);
   char line[64];
-  while (fgets(line, sizeof line, stdin) != nullptr) {
-    if (strcmp(line, "extra\n") == 0 && !core) extra_fixed();
-    core ? draw_core() : draw_fixed();
-    printf("%016llx\n", static_cast<unsigned long long>(hash_of_picture()));
+  while (fscanf(stdin, "%63s", line) == 1) {
+    printf("%s\n", run_command(line, core).c_str());
     fflush(stdout);
   }
   return 0;
