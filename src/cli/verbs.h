@@ -17,6 +17,7 @@ CLI::App* add_inspect(CLI::App& app, int& status);
 CLI::App* add_verify(CLI::App& app, int& status);
 CLI::App* add_rm(CLI::App& app, int& status);
 CLI::App* add_prune(CLI::App& app, int& status);
+CLI::App* add_gl(CLI::App& app, int& status);
 CLI::App* add_check(CLI::App& app, int& status);
 
 }  // namespace stasis::cli

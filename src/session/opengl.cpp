@@ -136,6 +136,19 @@ Result<void> start_server(const std::vector<std::string>& words) {
 
 }  // namespace
 
+Result<std::string> driver_settings(const std::string& driver) {
+  // All that one of them sets the others take away.
+  constexpr const char* kNone = "GALLIUM_DRIVER= MESA_LOADER_DRIVER_OVERRIDE= LIBGL_ALWAYS_SOFTWARE=";
+  if (driver.empty()) return std::string();
+  if (driver == "default") return std::string(kNone);
+  if (driver == "llvmpipe" || driver == "softpipe")
+    return fmt::format("{} GALLIUM_DRIVER={} LIBGL_ALWAYS_SOFTWARE=1", kNone, driver);
+  if (driver == "zink")
+    return fmt::format("{} MESA_LOADER_DRIVER_OVERRIDE=zink LIBGL_ALWAYS_SOFTWARE=1", kNone);
+  if (driver.find('=') != std::string::npos) return driver;
+  return Error{kStep, driver, "there is no driver of this name", kDriverHelp, ErrorCode::kUsage};
+}
+
 Result<bool> choose_opengl(OpenGlUse use) {
   if (use == OpenGlUse::kOff) return false;
   if (!parts_directory().empty()) return true;
@@ -160,9 +173,9 @@ Result<void> OpenGlServer::attach(const Record& record) const {
 }
 
 Result<void> OpenGlServer::restore(const Record& record, const std::string& image,
-                                   const std::string& gl_driver) const {
+                                   const std::string& settings) const {
   STASIS_CHECK(attach(record));
-  std::string request = fmt::format("restore {}\n{}\n", image, gl_driver);
+  std::string request = fmt::format("restore {}\n{}\n", image, settings);
   STASIS_TRY(auto processes, list_processes(record));
   for (const auto& process : processes) request += fmt::format("{} ", process.host_pid);
   if (request.size() >= kLongestText)
@@ -170,8 +183,8 @@ Result<void> OpenGlServer::restore(const Record& record, const std::string& imag
   auto said = ask(connection_.get(), request);
   if (said.ok()) return {};
   Error error = std::move(said).error();
-  error.object = gl_driver.empty() ? "the driver" : gl_driver;
-  error.hint = "choose another driver (restart --gl-driver=GALLIUM_DRIVER=softpipe)";
+  error.object = settings.empty() ? "the driver" : settings;
+  error.hint = "choose another driver (restart --gl-driver=softpipe)";
   return error;
 }
 

@@ -12,6 +12,12 @@
 
 namespace stasis::session {
 
+// A driver by name, as settings for the renderer's environment: "NAME=VALUE NAME=VALUE". Settings themselves
+// are taken as they are.
+Result<std::string> driver_settings(const std::string& driver);
+constexpr const char* kDriverHelp =
+    "Driver for OpenGL: llvmpipe, softpipe, zink, default, or settings for its environment (NAME=VALUE)";
+
 enum class OpenGlUse { kAuto, kOn, kOff };
 
 // Whether it is to be recorded. kUnsupported when it is asked for, and its parts are not there.
@@ -25,9 +31,8 @@ class OpenGlServer {
   static Result<OpenGlServer> start(const std::string& session_directory);
   // The session runs: the server lives as long as its init.
   Result<void> attach(const Record& record) const;
-  // The session runs again, and its programs wait for renderers. `gl_driver`: a setting for the driver
-  // (NAME=VALUE), or empty.
-  Result<void> restore(const Record& record, const std::string& image, const std::string& gl_driver) const;
+  // The session runs again, and its programs wait for renderers. `settings`: of the driver, or empty.
+  Result<void> restore(const Record& record, const std::string& image, const std::string& settings) const;
 
  private:
   explicit OpenGlServer(Fd connection) : connection_(std::move(connection)) {}

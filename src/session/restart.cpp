@@ -89,6 +89,7 @@ Result<int> restart(const RestartRequest& request) {
   std::optional<Record> earlier = earlier_record(reference.session);
   STASIS_TRY(std::string store, find_store(request, earlier));
   STASIS_TRY(std::string directory, image::resolve(reference, store));
+  STASIS_TRY(const std::string gl_settings, driver_settings(request.gl_driver));
   STASIS_TRY(auto prepared, restore::Restart::prepare(directory, request.memory));
   std::shared_ptr<restore::Restart> engine = std::move(prepared);
   const schema::Manifest& manifest = engine->manifest();
@@ -147,7 +148,8 @@ Result<int> restart(const RestartRequest& request) {
   plan.release = [engine] { return engine->release(); };
   const bool supervised = record.interval_ns > 0;
   plan.caller_leaves = request.ground == Ground::kBackground && !supervised;
-  auto start_it = [&plan, &claimed, &engine, &request, use, &own_files, server]() -> Result<RunningSession> {
+  auto start_it = [&plan, &claimed, &engine, &request, use, &own_files, server,
+                   &gl_settings]() -> Result<RunningSession> {
     restore::CapturedFiles files(engine->image(), use, own_files);
     STASIS_CHECK(files.apply());
     engine->set_copies(files.copies());
@@ -158,7 +160,7 @@ Result<int> restart(const RestartRequest& request) {
     auto session = start(std::move(plan));
     if (session.ok() && *server) {
       auto restored =
-          (*server)->restore(session->record, absolute_path(engine->image().directory()), request.gl_driver);
+          (*server)->restore(session->record, absolute_path(engine->image().directory()), gl_settings);
       if (!restored.ok()) {
         ::kill(session->record.init.value, SIGKILL);
         return std::move(restored).error();

@@ -30,7 +30,7 @@ struct RestartRequest {
   std::optional<uint32_t> keep;
   // What becomes of captured files; nothing: put back for the session that was saved, copies for another one.
   std::optional<restore::FileUse> files;
-  std::string gl_driver;  // a setting for OpenGL's driver, NAME=VALUE; empty: as it is here
+  std::string gl_driver;  // of OpenGL, see driver_settings(); empty: as it is here
   // While memory is read; done is total when the program is about to run.
   std::function<void(uint64_t done, uint64_t total)> progress;
   std::function<void(const Restarted&)> announce;  // in the background

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """OpenGL: a program is recorded, its renderer is killed or exchanged for another driver, and the pictures are those that
 an undisturbed program draws on that driver - to the bit."""
+import json
 import os
 import pathlib
 import re
@@ -248,8 +249,34 @@ class Sessions(ProgramTest):
         scene.launch("scene", "--gl=on")
         self.assertNotEqual(scene.draw(), native[0])
         self.box.save_and_kill("scene")
-        self.box.restart("scene", "--gl-driver=GALLIUM_DRIVER=softpipe")
+        self.box.restart("scene", "--gl-driver=softpipe")
         self.assertEqual([scene.draw(), scene.draw()], native[1:])
+
+    def test_a_running_program_moves_to_another_driver(self):
+        native = native_pictures("fixed", ["draw", "draw", "draw"], **SOFTPIPE)
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        scene.draw()
+        self.box.stasis("gl", "move", "scene", "--driver", "softpipe")
+        self.assertEqual(scene.draw(), native[1])
+        (program,) = json.loads(self.box.stasis("gl", "status", "scene", "--json").stdout)
+        self.assertGreater(program["recorded"], 0)
+        refused = self.box.stasis("gl", "move", "scene", "--driver", "nonsense", check=False)
+        self.assertEqual(refused.returncode, 2)
+        self.assertEqual(scene.draw(), native[2])
+
+    def test_a_driver_that_does_not_start_leaves_the_checkpoint(self):
+        native = native_pictures("fixed", ["draw", "draw"])
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        scene.draw()
+        self.box.save_and_kill("scene")
+        refused = self.box.stasis("restart", "scene", "--background", "--gl-driver=LIBGL_DRIVERS_PATH=/nowhere", check=False)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("--gl-driver", refused.stderr)
+        self.box.assert_gone("scene")
+        self.box.restart("scene")
+        self.assertEqual(scene.draw(), native[1])
 
     def test_copies_side_by_side(self):
         native = native_pictures("fixed", ["draw", "draw", "draw"])

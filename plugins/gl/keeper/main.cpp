@@ -2,7 +2,7 @@
 //
 //   (a ring's file)   read it
 //   load FILE         begin with this log
-//   save              with a file: write the log, when all that has been published is in it
+//   save              with a file: write the log
 //   cut FILE          write the log as it is while the program runs, for a new renderer in the place of a
 //   dead one status            what there is
 //
@@ -72,25 +72,34 @@ class Keeper {
     std::thread([this, reading] { read(*reading); }).detach();
   }
 
+  // Follows the program at the distance of a frame.
   void read(Reading& reading) {
     const uint32_t number = reading.ring->id;
     try {
-      RingReader reader(reading.ring, kKeeper);
-      reader.run([&](const Packet& packet) {
-        std::lock_guard lock(mutex_);
-        if (packet.op == kOpEndOfThread) {
-          log_.end_thread(number);
-          std::erase_if(rings_, [&](const auto& one) { return one.get() == &reading; });
-          return false;
-        }
+      RingReader taker(reading.ring, kKeeper), looker(reading.ring, kKeeper, RingReader::Way::kLooks);
+      bool ended = false;
+      auto take = [&](const Packet& packet) {
+        ended = packet.op == kOpEndOfThread;
+        if (!ended) log_.add(number, packet);
         ++recorded_;
-        log_.add(number, packet);
-        reading.position = reader.end_of_packet();
-        return true;
+        reading.position = taker.end_of_packet();
+        return !ended;
+      };
+      looker.run([&](const Packet& packet) {
+        // Control calls belong to no frame.
+        const bool whole = packet.op == kOpSwapBuffers || packet.op == kOpEndOfThread || number == 0 ||
+                           looker.end_of_packet() - reading.position.load() > kLongestFrame;
+        if (!whole) return true;
+        std::lock_guard lock(mutex_);
+        taker.run_to(looker.end_of_packet(), take);
+        return !ended;
       });
     } catch (const BadStream& bad) {
       fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
     }
+    std::lock_guard lock(mutex_);
+    log_.end_thread(number);
+    std::erase_if(rings_, [&](const auto& one) { return one.get() == &reading; });
   }
 
   std::string load(const std::string& path) {
@@ -107,20 +116,8 @@ class Keeper {
     return "ok";
   }
 
-  // The program stands still, so nothing is added to the rings meanwhile.
+  // What is in the rings beyond the log is saved with the program's memory.
   std::string save(int into) {
-    constexpr int kLooks = 50000;
-    for (int look = 0;; ++look) {
-      std::unique_lock lock(mutex_);
-      const bool all = std::all_of(rings_.begin(), rings_.end(), [](const auto& one) {
-        return one->position.load() == one->ring->head.load();
-      });
-      if (all) break;
-      lock.unlock();
-      if (look == kLooks) return "its rings are not empty after 10 s";
-      timespec moment{0, 200'000};
-      nanosleep(&moment, nullptr);
-    }
     std::lock_guard lock(mutex_);
     std::string problem = log_file().write(into);
     return problem.empty() ? "ok" : problem;

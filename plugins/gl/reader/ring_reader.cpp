@@ -30,38 +30,47 @@ uint64_t RingReader::wait_for_more() {
 }
 
 void RingReader::release() {
-  if (released_ == position_) return;
+  if (!takes_ || released_ == position_) return;
   released_ = position_;
   self_.tail.store(position_);
   wake_writer(*ring_);
 }
 
 void RingReader::skip_to(uint64_t position) {
-  position_ = position;
-  release();
+  position_ = released_ = position;
+  self_.tail.store(position);
+  wake_writer(*ring_);
 }
 
-void RingReader::run(const std::function<bool(const Packet&)>& handle, bool wait) {
-  // Not at every packet: the writer looks only when it is short of room.
-  constexpr uint64_t kOften = kDataSize / 16;
+void RingReader::run(const std::function<bool(const Packet&)>& handle) {
   bool going = true;
   while (going) {
     release();
-    const uint64_t head = wait ? wait_for_more() : ring_->head.load();
-    if (head == position_) return;
-    if (head - position_ > kDataSize) throw BadStream{"more is said to be there than there is room for"};
-    while (going && position_ != head) {
-      const auto& packet = *reinterpret_cast<const Packet*>(data_ + position_ % kDataSize);
-      const uint32_t size = packet.size;
-      if (size < sizeof(Packet) || size % 8 != 0 || size > head - position_)
-        throw BadStream{"the size of a packet"};
-      end_ = position_ + size;
-      going = packet.op == kOpPiece ? handle_piece(packet, handle) : handle(packet);
-      position_ += size;
-      if (position_ - released_ >= kOften) release();
-    }
+    run_over(wait_for_more(), going, handle);
   }
   release();
+}
+
+void RingReader::run_to(uint64_t end, const std::function<bool(const Packet&)>& handle) {
+  bool going = true;
+  run_over(end, going, handle);
+  release();
+}
+
+void RingReader::run_over(uint64_t head, bool& going, const std::function<bool(const Packet&)>& handle) {
+  // Not at every packet: the writer looks only when it is short of room.
+  constexpr uint64_t kOften = kDataSize / 16;
+  if (head - position_ > kDataSize) throw BadStream{"more is said to be there than there is room for"};
+  while (going && position_ != head) {
+    const auto& packet = *reinterpret_cast<const Packet*>(data_ + position_ % kDataSize);
+    const uint32_t size = packet.size;
+    if (size < sizeof(Packet) || size % 8 != 0 || size > head - position_)
+      throw BadStream{"the size of a packet"};
+    end_ = position_ + size;
+    going = packet.op == kOpPiece ? handle_piece(packet, handle) : handle(packet);
+    position_ += size;
+    if (position_ - released_ >= kOften) release();
+  }
 }
 
 bool RingReader::handle_piece(const Packet& packet, const std::function<bool(const Packet&)>& handle) {

@@ -24,14 +24,20 @@ const P& view(const Packet& header) {
 
 class RingReader {
  public:
-  RingReader(Ring* ring, ReaderIndex index)
+  // One that only looks leaves what it has seen in the ring.
+  enum class Way { kTakes, kLooks };
+  RingReader(Ring* ring, ReaderIndex index, Way way = Way::kTakes)
       : ring_(ring),
+        takes_(way == Way::kTakes),
         self_(ring->reader[index]),
         data_(reinterpret_cast<const char*>(ring) + kHeaderSize + kReplySize),
-        position_(self_.tail.load()) {}
+        position_(self_.tail.load()),
+        released_(position_) {}
 
-  // Until `handle` returns false, or nothing is left and `wait` is false. A packet is gone when it returns.
-  void run(const std::function<bool(const Packet&)>& handle, bool wait = true);
+  // Until `handle` returns false. A packet is gone when it returns.
+  void run(const std::function<bool(const Packet&)>& handle);
+  // The packets before `end`, all of which are there.
+  void run_to(uint64_t end, const std::function<bool(const Packet&)>& handle);
   // Everything before `position` is dealt with.
   void skip_to(uint64_t position);
   // Behind the packet that is being handled.
@@ -42,12 +48,14 @@ class RingReader {
   uint64_t wait_for_more();
   void release();
 
+  void run_over(uint64_t head, bool& going, const std::function<bool(const Packet&)>& handle);
+
   Ring* ring_;
+  bool takes_;
   Ring::Reader& self_;
   const char* data_;
-  uint64_t position_;
+  uint64_t position_, released_;
   uint64_t end_ = 0;
-  uint64_t released_ = 0;
   std::vector<uint64_t> large_;
 };
 

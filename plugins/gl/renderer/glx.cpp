@@ -172,6 +172,8 @@ void create_context(Renderer& r, const Packet& packet) {
     made = glXCreateContext(display, visual, shared, True);
     XFree(visual);
   }
+  if (r.is_replaying && (made == nullptr || !glXIsDirect(display, made)))
+    throw BadStream{"no driver could be loaded that makes a context like the one before"};
   if (made != nullptr) {
     auto context = std::make_shared<RenderContext>();
     context->number = p.context;
@@ -216,6 +218,7 @@ void make_current(Renderer& r, const Packet& packet) {
                                  static_cast<GLXContext>(context->handle)) == True;
   }
   if (done) r.current = context;
+  if (!done && r.is_replaying) throw BadStream{"the driver does not give a context like the one before"};
   r.answer_result(packet, done);
 }
 

@@ -43,6 +43,7 @@ std::string load(const std::string& path) {
   if (std::string problem = loaded.read(path); !problem.empty()) return problem;
   open_display();
   Renderer renderer(ring_of_replay());
+  renderer.is_replaying = true;
   for_each_packet(loaded.replay, [&](const Packet& packet) { renderer.execute(packet); });
   return "ok";
 }

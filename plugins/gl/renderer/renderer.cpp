@@ -103,34 +103,25 @@ GLsync SyncNames::find(uint64_t number) const {
 Renderer::Renderer(Ring* shared) : ring(shared), reply(reinterpret_cast<char*>(shared) + kHeaderSize) {}
 
 void Renderer::run() {
-  RingReader(ring, kRenderer).run([this](const Packet& packet) {
+  RingReader reader(ring, kRenderer);
+  reader.run([&](const Packet& packet) {
+    end_of_packet_ = reader.end_of_packet();
     execute(packet);
     return !ended_;
   });
 }
 
 void Renderer::go_on(const std::string& packets, uint64_t position) {
-  Ring* shared = ring;
   for_each_packet(packets, [&](const Packet& packet) { execute(packet); });
-  const uint64_t question = shared->last_question.load();
-  if (shared->questions.load() != shared->reply_number.load() && question < position) {
-    RingReader reader(shared, kRenderer);
-    reader.skip_to(question);
-    reader.run(
-        [this](const Packet& packet) {
-          execute(packet);
-          return true;
-        },
-        false);
-  }
-  RingReader(shared, kRenderer).skip_to(position);
-  shared->frames_shown.store(shared->frames.load());
-  shared->progress.fetch_add(1);
-  wake_all(&shared->progress);
+  RingReader(ring, kRenderer).skip_to(position);
+  ring->frames_shown.store(ring->frames.load());
+  ring->progress.fetch_add(1);
+  wake_all(&ring->progress);
 }
 
 void Renderer::frame_shown() {
-  ring->frames_shown.fetch_add(1);
+  // One that is drawn again after a restart has been counted.
+  if (ring->frames_shown.load() != ring->frames.load()) ring->frames_shown.fetch_add(1);
   wake_writer(*ring);
 }
 
@@ -170,6 +161,10 @@ char* Renderer::answer_room(size_t size) {
 
 void Renderer::send_answer(const Packet& header, size_t size) {
   if ((header.flags & kWantsReply) == 0) return;
+  // At most one question is open, and it is the last. Those before it are asked again after a restart, but
+  // nobody waits for them.
+  if (ring->questions.load() == ring->reply_number.load() || end_of_packet_ <= ring->last_question.load())
+    return;
   ring->reply_size = static_cast<uint32_t>(size);
   ring->reply_number.fetch_add(1, std::memory_order_release);
   wake_all(&ring->reply_number);

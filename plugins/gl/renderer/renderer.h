@@ -105,8 +105,8 @@ struct SyncNames {
 struct Renderer {
   explicit Renderer(Ring* shared);
   void run();
-  // After a restart: the packets give the thread its context, and everything before `position` has been
-  // replayed, but for the question that the program may be waiting with.
+  // After a restart: the packets give the thread its context, and everything before `position` is in the log
+  // that has been replayed. What comes after it is done again.
   void go_on(const std::string& packets, uint64_t position);
 
   static Functions gl;
@@ -130,12 +130,14 @@ struct Renderer {
   Ring* ring;
   char* reply;
   RenderContext* current = nullptr;
+  bool is_replaying = false;
   SyncNames syncs{current};
 
  private:
   void control(const Packet& packet);
 
   bool ended_ = false;
+  uint64_t end_of_packet_ = 0;
 };
 
 void draw_client(Renderer& r, const Packet& packet);

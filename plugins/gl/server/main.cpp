@@ -10,7 +10,9 @@
 //   restore DIRECTORY NL SETTING NL PID...
 //                    the rings in these processes get renderers, which begin with the logs in DIRECTORY
 //   status           a line for each program
-//   move NAME=VALUE  the programs go on with a renderer that has this in its environment: another driver
+//   move NAME=VALUE ...
+//                    the programs go on with a renderer that has these in its environment (an empty VALUE:
+//                    that has none of this name): another driver
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -31,6 +33,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -93,7 +96,12 @@ class Helper {
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return;
     pid_ = fork();
     if (pid_ == 0) {
-      for (const std::string& one : environment) putenv(strdup(one.c_str()));
+      for (const std::string& one : environment) {
+        const size_t sign = one.find('=');
+        if (sign == std::string::npos) continue;
+        const std::string name = one.substr(0, sign), value = one.substr(sign + 1);
+        value.empty() ? unsetenv(name.c_str()) : setenv(name.c_str(), value.c_str(), 1);
+      }
       fcntl(ends[1], F_SETFD, 0);
       setenv("__GLX_VENDOR_LIBRARY_NAME", "mesa", 1);
       unsetenv("STASIS_GL_SOCKET");
@@ -179,9 +187,9 @@ class Program {
       }
     }
   }
-  void move(const std::string& setting) {
+  void move(const std::vector<std::string>& settings) {
     std::lock_guard lock(mutex_);
-    environment_.push_back(setting);
+    environment_.insert(environment_.end(), settings.begin(), settings.end());
     kill(renderer_->pid(), SIGKILL);
   }
   void end() {
@@ -286,7 +294,7 @@ class Server {
     if (setting_end == std::string::npos) return "an unknown request";
     const std::string logs = request.substr(0, logs_end);
     const std::string setting = request.substr(logs_end + 1, setting_end - logs_end - 1);
-    if (!setting.empty()) environment_.push_back(setting);
+    add_settings(setting);
     std::map<uint64_t, std::shared_ptr<Program>> programs;
     std::istringstream pids(request.substr(setting_end + 1));
     for (int pid; pids >> pid;) {
@@ -310,6 +318,14 @@ class Server {
         return problem;
     }
     return program->add_ring(file);
+  }
+
+  static std::vector<std::string> words_of(const std::string& text) {
+    std::istringstream stream(text);
+    return {std::istream_iterator<std::string>(stream), {}};
+  }
+  void add_settings(const std::string& settings) {
+    for (const std::string& one : words_of(settings)) environment_.push_back(one);
   }
 
   static std::string display_of(int pid) {
@@ -398,7 +414,7 @@ class Server {
     std::lock_guard lock(mutex_);
     std::string text = "ok";
     for (const auto& program : programs_) {
-      if (request.starts_with("move ")) program->move(request.substr(5));
+      if (request.starts_with("move ")) program->move(words_of(request.substr(5)));
       if (!program->has_keeper()) continue;
       char number[32];
       snprintf(number, sizeof number, "%016llx", static_cast<unsigned long long>(program->number()));
@@ -406,7 +422,7 @@ class Server {
       if (request == "save " + std::string(number)) return program->ask_keeper("save", message.file);
       if (request == "status") text += "\n" + program->ask_keeper(request);
     }
-    if (request.starts_with("move ")) environment_.push_back(request.substr(5));
+    if (request.starts_with("move ")) add_settings(request.substr(5));
     return request.starts_with("save ") ? "there is no such program" : text;
   }
 

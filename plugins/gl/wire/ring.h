@@ -19,9 +19,12 @@ constexpr uint32_t kRingMagic = 0x676c5354;  // "TSlg"
 constexpr uint32_t kRingVersion = 1;
 constexpr size_t kHeaderSize = 4096;
 constexpr size_t kReplySize = size_t{64} << 20;
-constexpr size_t kDataSize = size_t{4} << 20;
+constexpr size_t kDataSize = size_t{16} << 20;
+// The keeper stays behind, at the end of the last frame, so that one that a renderer has not finished can be
+// drawn again from its beginning; but not further than this.
+constexpr size_t kLongestFrame = kDataSize / 2;
 constexpr size_t kRingFileSize = kHeaderSize + kReplySize + kDataSize;
-constexpr size_t kLargestPacket = kDataSize / 8;  // what is larger goes in pieces, see kOpPiece
+constexpr size_t kLargestPacket = kDataSize / 32;  // what is larger goes in pieces, see kOpPiece
 
 enum ReaderIndex : uint32_t { kRenderer = 0, kKeeper = 1, kReaders = 2 };
 
