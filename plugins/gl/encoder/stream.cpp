@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "encoder/connection.h"
+#include "generated/commands.h"
 
 namespace stasis::gl {
 
@@ -44,6 +45,7 @@ Stream* Stream::open(uint32_t id) {
   stream->ring_->version = kRingVersion;
   stream->ring_->id = id;
   stream->ring_->readers = Connection::readers();
+  stream->ring_->table = kCommandTable;
   stream->ring_->program = Connection::program();
   stream->ring_->magic = kRingMagic;
   return stream;

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "generated/commands.h"
 #include "reader/ring_reader.h"
 
 namespace stasis::gl {
@@ -27,7 +28,9 @@ Ring* map_ring(int file) {
            kHeaderSize + kReplySize) == MAP_FAILED)
     return nullptr;
   auto* ring = reinterpret_cast<Ring*>(base);
-  return ring->magic == kRingMagic && ring->version == kRingVersion ? ring : nullptr;
+  const bool ours =
+      ring->magic == kRingMagic && ring->version == kRingVersion && ring->table == kCommandTable;
+  return ours ? ring : nullptr;
 }
 
 bool receive(int connection, Message& message) {
@@ -78,7 +81,7 @@ constexpr uint32_t kLogVersion = 1;
 struct FileHeader {
   uint64_t magic;
   uint32_t version, threads;
-  uint64_t program, replay_size;
+  uint64_t table, program, replay_size;
 };
 struct ThreadHeader {
   uint32_t ring, pad;
@@ -92,7 +95,8 @@ std::string with_error(const std::string& path) { return path + ": " + std::stre
 std::string LogFile::write(int into) const {
   std::string bytes;
   auto put = [&](const void* from, size_t size) { bytes.append(static_cast<const char*>(from), size); };
-  FileHeader header = {kLogMagic, kLogVersion, static_cast<uint32_t>(threads.size()), program, replay.size()};
+  FileHeader header = {kLogMagic,     kLogVersion, static_cast<uint32_t>(threads.size()),
+                       kCommandTable, program,     replay.size()};
   put(&header, sizeof header);
   for (const Thread& thread : threads) {
     ThreadHeader one = {thread.ring, 0, thread.position, thread.packets.size()};
@@ -128,7 +132,8 @@ std::string LogFile::read(const std::string& path) {
   FileHeader header;
   const std::string damaged = path + ": it is not a log of OpenGL calls, or damaged";
   if (!take(&header, sizeof header) || header.magic != kLogMagic) return damaged;
-  if (header.version != kLogVersion) return path + ": it was written by another version";
+  if (header.version != kLogVersion || header.table != kCommandTable)
+    return path + ": it was written by another version";
   program = header.program;
   for (uint32_t i = 0; i < header.threads; ++i) {
     ThreadHeader one;

@@ -32,6 +32,7 @@ struct Ring {
   uint32_t magic, version;
   uint32_t id;       // of the ring among those of its process
   uint32_t readers;  // how many of the readers the writer waits for
+  uint64_t table;    // kCommandTable: who was made from another one cannot read the packets
   uint64_t program;  // the same for all rings of a process, and different for every other
   std::atomic<uint32_t>
       questions;  // asked so far; more than `reply_number`: the last packet waits for its answer
