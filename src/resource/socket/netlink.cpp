@@ -115,7 +115,8 @@ Result<bool> first_is_multicast(const OpenFile& file, const schema::NetlinkSocke
 
 Result<void> observe_queue(const OpenFile& file, const schema::NetlinkSocket& message, Observation& tree) {
   const char* hint = "try again when the program has read them";
-  if (dump_is_running(file)) return refusal_for_now(file, "answers of the kernel are on their way to it", hint);
+  if (dump_is_running(file))
+    return refusal_for_now(file, "answers of the kernel are on their way to it", hint);
   bool error = has_error(file.duplicate.get());
   if (!error && !has_messages(file.duplicate.get())) return {};
   bool only_events = message.protocol() == NETLINK_KOBJECT_UEVENT;
@@ -151,8 +152,8 @@ Result<void> rehearse(const OpenFile& file, const schema::NetlinkSocket& message
   return {};
 }
 
-// Not bound yet when its port id is taken. A bind() that failed leaves the port id behind for getsockname(), so
-// that is then another socket.
+// Not bound yet when its port id is taken. A bind() that failed leaves the port id behind for getsockname(),
+// so that is then another socket.
 Result<Fd> bound_socket(const Record& record, const schema::NetlinkSocket& message) {
   STASIS_TRY(Fd fd, new_socket(record, AF_NETLINK, message.type(), message.protocol()));
   if (message.port() == 0 || bind_port(fd.get(), message.port()) == 0) return fd;
@@ -160,29 +161,27 @@ Result<Fd> bound_socket(const Record& record, const schema::NetlinkSocket& messa
   return new_socket(record, AF_NETLINK, message.type(), message.protocol());
 }
 
+constexpr std::pair<int, std::string_view> kNames[] = {
+    {NETLINK_ROUTE, "route"},         {NETLINK_USERSOCK, "usersock"},     {NETLINK_SOCK_DIAG, "sock_diag"},
+    {NETLINK_XFRM, "xfrm"},           {NETLINK_AUDIT, "audit"},           {NETLINK_CONNECTOR, "connector"},
+    {NETLINK_NETFILTER, "netfilter"}, {NETLINK_KOBJECT_UEVENT, "uevent"}, {NETLINK_GENERIC, "generic"},
+};
+
 std::string name_of(int protocol) {
-  switch (protocol) {
-    case NETLINK_ROUTE: return "route";
-    case NETLINK_USERSOCK: return "usersock";
-    case NETLINK_SOCK_DIAG: return "sock_diag";
-    case NETLINK_XFRM: return "xfrm";
-    case NETLINK_AUDIT: return "audit";
-    case NETLINK_CONNECTOR: return "connector";
-    case NETLINK_NETFILTER: return "netfilter";
-    case NETLINK_KOBJECT_UEVENT: return "uevent";
-    case NETLINK_GENERIC: return "generic";
-    default: return fmt::format("protocol {}", protocol);
+  for (const auto& [number, name] : kNames) {
+    if (number == protocol) return std::string(name);
   }
+  return fmt::format("protocol {}", protocol);
 }
 
 }  // namespace
 
 KindInfo NetlinkKind::info() const {
-  return {"netlink", "Sockets", "netlink sockets: port id, multicast groups, filter, options",
-          Support::kPartial,
-          "events that were not read yet are lost, with what waits behind them, as netlink itself loses them; "
-          "a checkpoint is refused while answers wait to be read; a port id that is taken becomes another; "
-          "numbers of generic netlink families and groups are those of the running kernel"};
+  return {
+      "netlink", "Sockets", "netlink sockets: port id, multicast groups, filter, options", Support::kPartial,
+      "events that were not read yet are lost, with what waits behind them, as netlink itself loses them; "
+      "a checkpoint is refused while answers wait to be read; a port id that is taken becomes another; "
+      "numbers of generic netlink families and groups are those of the running kernel"};
 }
 
 bool NetlinkKind::recognises(const OpenFile& file, const Observation&) const {
