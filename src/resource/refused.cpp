@@ -100,12 +100,10 @@ constexpr RefusedRow kRows[] = {
     {"namespace", "Processes", "descriptors of namespaces", "nested namespaces are not supported yet",
      "close it",
      [](const OpenFile& file) { return S_ISREG(file.status.st_mode) && is_on(file, NSFS_MAGIC); }},
-    {"netlink", "Sockets", "netlink sockets", "not supported yet", "close it",
-     [](const OpenFile& file) { return domain_of(file) == AF_NETLINK; }},
     {"packet", "Sockets", "packet and raw sockets", "they need root, and what they saw is gone", "close it",
      [](const OpenFile& file) {
        return domain_of(file) == AF_PACKET ||
-              (domain_of(file) != AF_UNIX && is_socket(file) &&
+              (domain_of(file) != AF_UNIX && domain_of(file) != AF_NETLINK && is_socket(file) &&
                socket_option(file.duplicate.get(), SOL_SOCKET, SO_TYPE) == SOCK_RAW);
      }},
 };

@@ -14,6 +14,7 @@
 #include "resource/pipe.h"
 #include "resource/refused.h"
 #include "resource/signalfd.h"
+#include "resource/socket/netlink.h"
 #include "resource/socket/tcp.h"
 #include "resource/socket/udp.h"
 #include "resource/socket/unix_socket.h"
@@ -45,6 +46,7 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<UnixSocketKind>,
     &kInstance<TcpKind>,
     &kInstance<UdpKind>,
+    &kInstance<NetlinkKind>,
     &kInstance<PtyKind>,
     &kInstance<DeviceKind>,
     &kInstance<MemfdKind>,

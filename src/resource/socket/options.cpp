@@ -1,12 +1,14 @@
 #include "resource/socket/options.h"
 
 #include <linux/filter.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 #include "resource/refusal.h"
 
@@ -60,6 +62,7 @@ constexpr Option kOptions[] = {
     {SOL_SOCKET, SO_PASSSEC, kMade},
     {SOL_SOCKET, SO_PASSPIDFD, kMade},
     {SOL_SOCKET, SO_PEEK_OFF, kFilled},
+    {SOL_SOCKET, SO_LOCK_FILTER, kFilled},
     {IPPROTO_IP, IP_TOS, kMade},
     {IPPROTO_IP, IP_TTL, kMade},
     {IPPROTO_IP, IP_PKTINFO, kMade},
@@ -78,6 +81,13 @@ constexpr Option kOptions[] = {
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER, kMade},
     {IPPROTO_IPV6, IPV6_MULTICAST_HOPS, kMade},
     {IPPROTO_IPV6, IPV6_MULTICAST_LOOP, kMade},
+    {SOL_NETLINK, NETLINK_PKTINFO, kMade},
+    {SOL_NETLINK, NETLINK_BROADCAST_ERROR, kMade},
+    {SOL_NETLINK, NETLINK_NO_ENOBUFS, kMade},
+    {SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, kMade},
+    {SOL_NETLINK, NETLINK_CAP_ACK, kMade},
+    {SOL_NETLINK, NETLINK_EXT_ACK, kMade},
+    {SOL_NETLINK, NETLINK_GET_STRICT_CHK, kMade},
     {IPPROTO_TCP, TCP_CONGESTION, kMade},
     {IPPROTO_TCP, TCP_NODELAY, kMade},
     {IPPROTO_TCP, TCP_KEEPIDLE, kMade},
@@ -109,6 +119,7 @@ bool is_for_datagrams(int level, int name) {
 
 bool is_level_of(int level, int domain, int type) {
   if (level == SOL_SOCKET) return true;
+  if (level == SOL_NETLINK || domain == AF_NETLINK) return level == SOL_NETLINK && domain == AF_NETLINK;
   if (level == IPPROTO_TCP) return domain != AF_UNIX && type == SOCK_STREAM;
   return level == IPPROTO_IP ? domain == AF_INET : domain == AF_INET6;
 }
@@ -142,16 +153,44 @@ Result<void> set_buffer(const Record& record, int fd, const schema::SocketOption
   return {};
 }
 
+// The socket's filter as the program gave it. It may be restored only where nothing that waits in the queue
+// would have to pass it once more.
+Result<void> observe_filter(const OpenFile& file, int domain, SocketOptions& options) {
+  int fd = file.duplicate.get();
+  socklen_t count = 0;  // of instructions
+  if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &count) < 0) {
+    if (errno != EACCES) return {};
+    return refusal(file,
+                   "a BPF program is attached to it (SO_ATTACH_BPF), which the kernel does not give back",
+                   "detach it by SO_DETACH_FILTER for the time of the checkpoint");
+  }
+  if (count > 0 && domain != AF_NETLINK) {
+    return refusal(file, "a packet filter is attached to it (SO_ATTACH_FILTER)",
+                   "detach it by SO_DETACH_FILTER for the time of the checkpoint");
+  }
+  std::string filter(count * sizeof(sock_filter), '\0');
+  if (count > 0 && getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, filter.data(), &count) < 0) {
+    return cannot_observe(file, "SO_GET_FILTER");
+  }
+  if (!filter.empty()) save(options, SOL_SOCKET, SO_ATTACH_FILTER, std::move(filter));
+  return {};
+}
+
+Result<void> set_filter(const Record& record, int fd, const std::string& filter) {
+  std::vector<sock_filter> instructions(std::min<size_t>(filter.size() / sizeof(sock_filter), BPF_MAXINSNS));
+  memcpy(instructions.data(), filter.data(), instructions.size() * sizeof(sock_filter));
+  sock_fprog program = {static_cast<unsigned short>(instructions.size()), instructions.data()};
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) < 0)
+    return cannot_make(record, "SO_ATTACH_FILTER");
+  return {};
+}
+
 }  // namespace
 
 Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   int fd = file.duplicate.get();
   int domain = option_int(fd, SO_DOMAIN), type = option_int(fd, SO_TYPE);
-  socklen_t filter_length = 0;
-  if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &filter_length) == 0 && filter_length > 0) {
-    return refusal(file, "a packet filter is attached to it (SO_ATTACH_FILTER)",
-                   "detach it by SO_DETACH_FILTER for the time of the checkpoint");
-  }
+  STASIS_CHECK(observe_filter(file, domain, options));
   for (const Option& option : kOptions) {
     if (!is_level_of(option.level, domain, type)) continue;
     if (type == SOCK_STREAM && is_for_datagrams(option.level, option.name)) continue;
@@ -169,6 +208,10 @@ Result<void> apply_options(const Record& record, int fd, const SocketOptions& op
   for (const auto& option : options) {
     if (option.level() == SOL_SOCKET && (option.name() == SO_SNDBUF || option.name() == SO_RCVBUF)) {
       if (stage == OptionStage::kBeforeBind) STASIS_CHECK(set_buffer(record, fd, option));
+      continue;
+    }
+    if (option.level() == SOL_SOCKET && option.name() == SO_ATTACH_FILTER) {
+      if (stage == OptionStage::kBeforeBind) STASIS_CHECK(set_filter(record, fd, option.value()));
       continue;
     }
     auto row = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const Option& candidate) {

@@ -1,5 +1,7 @@
-// Unix sockets, TCP, UDP.
+// Unix sockets, TCP, UDP, netlink.
 #include <arpa/inet.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -412,6 +414,61 @@ TEST_F(Inet, Udp) {
   ASSERT_OK(later.run());
   put(later[2], "ping");
   EXPECT_EQ(read_soon(later[1]), "ping");
+}
+
+class Netlink : public ResourceTest {
+ protected:
+  Fd bound(uint32_t groups = 0) {
+    Fd fd(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+    sockaddr_nl address = {};
+    address.nl_family = AF_NETLINK;
+    address.nl_groups = groups;
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    return fd;
+  }
+  static sockaddr_nl name(int fd) {
+    sockaddr_nl address = {};
+    socklen_t length = sizeof address;
+    EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
+    return address;
+  }
+  // Each is answered by one acknowledgement.
+  static void ask(int fd) {
+    nlmsghdr question = {sizeof question, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 1, 0};
+    EXPECT_EQ(send(fd, &question, sizeof question, 0), ssize_t(sizeof question));
+  }
+  ErrorCode code_of(int fd) {
+    tree.add({fd});
+    auto observed = tree.observe();
+    EXPECT_FALSE(observed.ok());
+    return observed.ok() ? ErrorCode::kFailed : observed.error().code;
+  }
+};
+
+TEST_F(Netlink, PortIdThatIsTakenBecomesAnother) {
+  Fd fd = bound(RTMGRP_LINK);
+  tree.add({fd.get()});
+  round_trip();
+  EXPECT_NE(name((*made)[1]).nl_pid, 0u);
+  EXPECT_NE(name((*made)[1]).nl_pid, name(fd.get()).nl_pid);
+  EXPECT_EQ(name((*made)[1]).nl_groups, uint32_t{RTMGRP_LINK});
+}
+
+TEST_F(Netlink, AnswerInTheQueueRefusesForNowAndStays) {
+  Fd fd = bound(RTMGRP_LINK);
+  ask(fd.get());
+  EXPECT_EQ(code_of(fd.get()), ErrorCode::kRefusedNow);
+  EXPECT_EQ(read_now(fd.get()).size(), NLMSG_LENGTH(sizeof(nlmsgerr)));
+}
+
+TEST_F(Netlink, ErrorThatWaitsRefusesForNowAndStays) {
+  Fd fd = bound();
+  set_option(fd.get(), SOL_SOCKET, SO_RCVBUF, 1);
+  for (int count = 0; count < 100; ++count) ask(fd.get());
+  EXPECT_EQ(code_of(fd.get()), ErrorCode::kRefusedNow);
+  char byte;
+  EXPECT_EQ(recv(fd.get(), &byte, 1, MSG_DONTWAIT), -1);
+  EXPECT_EQ(errno, ENOBUFS);
 }
 
 }  // namespace

@@ -1,0 +1,18 @@
+// Netlink sockets: the kernel's messages about interfaces, devices and the like.
+#pragma once
+
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+class NetlinkKind final : public DescriptorKind {
+ public:
+  KindInfo info() const override;
+  bool recognises(const OpenFile& file, const Observation& tree) const override;
+  Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
+  Result<Fd> make(const Record& record, Making& context) const override;
+  Result<void> fill(const Record& record, int fd, Making& context) const override;
+  std::string summary(const Record& record) const override;
+};
+
+}  // namespace stasis::resource
