@@ -102,6 +102,7 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    if (request_.finish_beside) STASIS_CHECK(request_.finish_beside());
     if (!request_.stop) {
       for (const auto& saver : savers_) saver->tracker().protect_rest();
     }

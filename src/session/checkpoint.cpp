@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <memory>
+
 #include "base/clock.h"
 #include "image/store.h"
 #include "session/opengl.h"
@@ -70,8 +72,11 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   }
   engine.user_namespace = record.user_namespace;
   engine.display = record.display;
-  if (record.display && record.display->opengl())
-    engine.save_beside = [directory](image::Writer& writer) { return save_opengl(directory, writer); };
+  if (record.display && record.display->opengl()) {
+    auto log = std::make_shared<OpenGlSave>(directory);
+    engine.save_beside = [log](image::Writer& writer) { return log->begin(writer); };
+    engine.finish_beside = [log] { return log->finish(); };
+  }
   engine.files.mode = request.files.value_or(record.files.mode);
   engine.files.limit = request.files_limit.value_or(record.files.limit);
   engine.progress = request.progress;

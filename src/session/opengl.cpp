@@ -199,17 +199,23 @@ void set_opengl_environment() {
   ::setenv("LD_LIBRARY_PATH", path.c_str(), 1);
 }
 
-Result<void> save_opengl(const std::string& session_directory, image::Writer& writer) {
-  STASIS_TRY(Fd server, connect_to_server(session_directory));
-  STASIS_TRY(std::string programs, ask(server.get(), "programs"));
-  size_t at = 0;
-  while (at < programs.size()) {
+Result<void> OpenGlSave::begin(image::Writer& writer) {
+  STASIS_TRY(server_, connect_to_server(directory_));
+  STASIS_TRY(const std::string programs, ask(server_.get(), "programs"));
+  programs_.clear();
+  for (size_t at = 0; at < programs.size();) {
     const size_t end = std::min(programs.find(' ', at), programs.size());
-    const std::string number = programs.substr(at, end - at);
-    const std::string name = fmt::format("gl-{}.log", number);
-    STASIS_TRY(Fd file, writer.create_file(name));
-    STASIS_TRY(std::string said, ask(server.get(), "save " + number, file.get()));
+    programs_.push_back(programs.substr(at, end - at));
+    STASIS_TRY(Fd file, writer.create_file(fmt::format("gl-{}.log", programs_.back())));
+    STASIS_TRY(std::string said, ask(server_.get(), "save " + programs_.back(), file.get()));
     at = end + 1;
+  }
+  return {};
+}
+
+Result<void> OpenGlSave::finish() {
+  for (const std::string& program : programs_) {
+    STASIS_TRY(std::string said, ask(server_.get(), "finish " + program));
   }
   return {};
 }

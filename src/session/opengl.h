@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "base/fd.h"
 #include "base/result.h"
@@ -42,8 +43,20 @@ class OpenGlServer {
 // In the process that becomes the program: where its libraries find the server.
 void set_opengl_environment();
 
-// While the session stands still: a file of the checkpoint for each program that has used OpenGL.
-Result<void> save_opengl(const std::string& session_directory, image::Writer& writer);
+// A file of the checkpoint for each program that has used OpenGL.
+class OpenGlSave {
+ public:
+  explicit OpenGlSave(std::string session_directory) : directory_(std::move(session_directory)) {}
+  // While the session stands still.
+  Result<void> begin(image::Writer& writer);
+  // Waits until the files are written.
+  Result<void> finish();
+
+ private:
+  std::string directory_;
+  Fd server_;
+  std::vector<std::string> programs_;
+};
 
 // What the server says to a request (plugins/gl/server/main.cpp). kNotFound when there is none.
 Result<std::string> ask_opengl_server(const std::string& session_directory, const std::string& request);

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "session/channel.h"
+#include "session/descriptor_passing.h"
 #include "session/terminal_server.h"
 #include "tests/fuzz/driver.h"
 
@@ -48,7 +49,7 @@ class Server {
   Server() {
     if (::mkdtemp(directory_) == nullptr) abort();
     master_ = ::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
-    auto listener = session::listen_for_clients(directory_);
+    auto listener = session::listen_in(directory_, session::kTerminalSocket);
     if (master_ < 0 || !listener.ok()) abort();
     server_ = std::make_unique<session::TerminalServer>(Fd(master_), Fd(), std::move(*listener),
                                                         session::Channel());

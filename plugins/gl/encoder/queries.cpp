@@ -84,7 +84,8 @@ char* limited_version(const char* said, const char* prefix, int major, int minor
   const char* rest = said + skip + strspn(said + skip, "0123456789.");
   if (its_major < major || (its_major == major && its_minor <= minor)) return strdup(said);
   char* text = nullptr;
-  if (asprintf(&text, minor >= 10 ? "%s%d.%02d%s" : "%s%d.%d%s", prefix, major, minor, rest) < 0)
+  if (asprintf(&text, strstr(said, "GLSL") != nullptr || minor >= 10 ? "%s%d.%02d%s" : "%s%d.%d%s", prefix,
+               major, minor, rest) < 0)
     return nullptr;
   return text;
 }

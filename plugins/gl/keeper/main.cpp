@@ -3,16 +3,18 @@
 //   (a ring's file)   read it
 //   load FILE         begin with this log
 //   save              with a file: write the log
+//   finish            -> when it is written
 //   cut FILE          write the log as it is while the program runs, for a new renderer in the place of a
 //   dead one status            what there is
 //
 // Each but the first is answered: "ok ...", or what is wrong.
 #include <fcntl.h>
-#include <time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -50,6 +52,7 @@ class Keeper {
     const std::string& request = message.text;
     if (request.starts_with("load ")) return load(request.substr(5));
     if (request == "save") return save(message.file);
+    if (request == "finish") return finish();
     if (request.starts_with("cut ")) return cut(request.substr(4));
     if (request == "status") return status();
     return "an unknown request";
@@ -116,11 +119,23 @@ class Keeper {
     return "ok";
   }
 
-  // What is in the rings beyond the log is saved with the program's memory.
+  // What is in the rings beyond the log is saved with the program's memory. A copy of this process writes, so
+  // that the program, which stands still, does not wait for it.
   std::string save(int into) {
     std::lock_guard lock(mutex_);
-    std::string problem = log_file().write(into);
-    return problem.empty() ? "ok" : problem;
+    writer_ = fork();
+    if (writer_ < 0) return std::string("no process to write the log: ") + strerror(errno);
+    if (writer_ != 0) return "ok";
+    const std::string problem = log_file().write(into);
+    if (!problem.empty()) fprintf(stderr, "stasis: OpenGL: %s\n", problem.c_str());
+    _exit(problem.empty() ? 0 : 1);
+  }
+  std::string finish() {
+    int status = 1;
+    while (writer_ > 0 && waitpid(writer_, &status, 0) < 0 && errno == EINTR) {
+    }
+    writer_ = -1;
+    return status == 0 ? "ok" : "the log could not be written; is the disk full?";
   }
 
   // A ring keeps what its slowest reader has not seen, so the dead renderer's place in it is where the new
@@ -160,6 +175,7 @@ class Keeper {
   Log log_;
   LogFile loaded_;
   uint64_t program_ = 0, recorded_ = 0;
+  int writer_ = -1;
   std::vector<std::shared_ptr<Reading>> rings_;
 };
 

@@ -7,6 +7,7 @@
 //   until PID        end when this process does
 //   programs         -> their numbers
 //   save NUMBER      with a file: the keeper of that program writes its log there
+//   finish NUMBER    -> when it is written
 //   restore DIRECTORY NL SETTING NL PID...
 //                    the rings in these processes get renderers, which begin with the logs in DIRECTORY
 //   status           a line for each program
@@ -420,10 +421,12 @@ class Server {
       snprintf(number, sizeof number, "%016llx", static_cast<unsigned long long>(program->number()));
       if (request == "programs") text += std::string(" ") + number;
       if (request == "save " + std::string(number)) return program->ask_keeper("save", message.file);
+      if (request == "finish " + std::string(number)) return program->ask_keeper("finish");
       if (request == "status") text += "\n" + program->ask_keeper(request);
     }
     if (request.starts_with("move ")) add_settings(request.substr(5));
-    return request.starts_with("save ") ? "there is no such program" : text;
+    const bool of_one = request.starts_with("save ") || request.starts_with("finish ");
+    return of_one ? "there is no such program" : text;
   }
 
   std::string socket_, directory_, display_directory_;
