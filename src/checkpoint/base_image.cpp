@@ -85,8 +85,9 @@ std::optional<HeldPages> BaseImage::hold(NsTid pid) const {
   if (held.memory_ == nullptr || held.memory_->runs().empty()) return {};
   auto open = [&](const std::string& name) {
     auto file = image_.open_file(name);
-    if (file.ok()) held.files_.push_back(std::move(file).value());
-    return file.ok();
+    if (!file.ok()) return false;
+    held.files_.push_back(std::move(file).value());
+    return true;
   };
   if (!open(held.memory_->page_file())) return {};
   for (const auto& layer : held.memory_->layers()) {
