@@ -87,7 +87,7 @@ Result<std::string> ask(int server, const std::string& request, int file = -1) {
 }
 
 // Nothing of the user's terminal, and no descriptor of ours but for `out`, where it says that it is ready.
-[[noreturn]] void become_server(const std::vector<std::string>& words, int out) {
+[[noreturn]] void become_server(const std::vector<std::string>& words, int out, int log) {
   ::setsid();
   sigset_t none;
   ::sigemptyset(&none);
@@ -96,6 +96,7 @@ Result<std::string> ask(int server, const std::string& request, int file = -1) {
   const int null = ::open("/dev/null", O_RDWR);
   ::dup2(null, 0);
   ::dup2(out, 1);
+  ::dup2(log, 2);
   ::syscall(SYS_close_range, 3, ~0U, 0);
   std::vector<char*> arguments;
   arguments.reserve(words.size() + 1);
@@ -105,16 +106,18 @@ Result<std::string> ask(int server, const std::string& request, int file = -1) {
   ::_exit(127);
 }
 
-Result<void> start_server(const std::vector<std::string>& words) {
+Result<void> start_server(const std::vector<std::string>& words, const std::string& log_path) {
   constexpr int kPatience_ms = 10'000;
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) < 0) return errno_error(kStep, "pipe");
   Fd from(ends[0]), to(ends[1]);
+  // Not on our error output: who waits for its end does not wait for the server's.
+  STASIS_TRY(Fd log, open_file(log_path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600));
   const pid_t pid = ::fork();
   if (pid < 0) return errno_error(kStep, words[0]);
   if (pid == 0) {
     // A grandchild, which nobody of ours has to wait for.
-    if (::fork() == 0) become_server(words, to.get());
+    if (::fork() == 0) become_server(words, to.get(), log.get());
     ::_exit(0);
   }
   ::waitpid(pid, nullptr, 0);
@@ -162,7 +165,8 @@ Result<bool> choose_opengl(OpenGlUse use) {
 
 Result<OpenGlServer> OpenGlServer::start(const std::string& session_directory) {
   STASIS_CHECK(start_server({parts_directory() + "/stasis-gl-server", server_socket(session_directory),
-                             "--display", display_directory(session_directory)}));
+                             "--display", display_directory(session_directory)},
+                            session_directory + "/" + kOpenGlLog));
   STASIS_TRY(Fd connection, connect_to_server(session_directory));
   return OpenGlServer(std::move(connection));
 }

@@ -19,6 +19,9 @@ Result<std::string> driver_settings(const std::string& driver);
 constexpr const char* kDriverHelp =
     "Driver for OpenGL: llvmpipe, softpipe, zink, default, or settings for its environment (NAME=VALUE)";
 
+// What the server and its parts have to say, in the session's directory.
+constexpr const char* kOpenGlLog = "opengl.log";
+
 enum class OpenGlUse { kAuto, kOn, kOff };
 
 // Whether it is to be recorded. kUnsupported when it is asked for, and its parts are not there.

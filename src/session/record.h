@@ -9,6 +9,7 @@
 //   tracking.sock  where it keeps what checkpoints know of changes of memory (tracking_keeper.h)
 //   deadlines      when the sleeps end that the last freeze interrupted (remote/interrupted.h)
 //   display        of a session with a private X server: its socket and the cookie (display.h)
+//   opengl.log     what has gone wrong beside a session that uses OpenGL
 //   log            what the interval checkpoints had to say
 #pragma once
 

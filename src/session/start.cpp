@@ -15,6 +15,7 @@
 #include "session/descriptor_passing.h"
 #include "session/display.h"
 #include "session/init.h"
+#include "session/opengl.h"
 #include "session/signals.h"
 #include "session/terminal_server.h"
 #include "session/tracking_keeper.h"
@@ -141,8 +142,8 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
 }
 
 void remove_session_files(const std::string& directory) {
-  for (const char* name :
-       {"session.json", "exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile, "lock"})
+  for (const char* name : {"session.json", "exit", "stopping", kTerminalSocket, kTrackingSocket,
+                           kDeadlinesFile, kOpenGlLog, "lock"})
     ::unlink((directory + "/" + name).c_str());
   remove_display_directory(directory);
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it

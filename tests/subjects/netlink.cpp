@@ -7,6 +7,7 @@
 #include <linux/unix_diag.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include "subject.h"
@@ -29,7 +30,11 @@ int unbound(int protocol, int type = SOCK_RAW) {
 }
 int bound(int protocol, uint32_t groups = 0, int type = SOCK_RAW) {
   int fd = unbound(protocol, type);
-  sockaddr_nl address = address_of(0, groups);
+  // The kernel would take our pid, which in a session is a small number that other sessions of this host
+  // have, too: whoever comes back second has to take another.
+  uint32_t port = 0;
+  MUST(getrandom(&port, sizeof port, 0) == sizeof port);
+  sockaddr_nl address = address_of(port | 0x40000000, groups);
   MUST(bind(fd, plain(address), sizeof address) == 0);
   return fd;
 }
@@ -259,7 +264,7 @@ CASE(options_of_netlink) {
 }
 
 CASE(connected) {
-  int server = bound(NETLINK_USERSOCK), client = unbound(NETLINK_USERSOCK);
+  int server = bound(NETLINK_USERSOCK), client = bound(NETLINK_USERSOCK);
   sockaddr_nl to = name_of(server);
   MUST(connect(client, plain(to), sizeof to) == 0);
   uint32_t port = name_of(client).nl_pid;

@@ -374,12 +374,16 @@ class Server {
 
   void serve(int connection) {
     Message message;
+    bool of_program = false;
     while (receive(connection, message)) {
       const bool is_ring = message.file >= 0 && !message.text.starts_with("save ");
+      of_program = of_program || is_ring;
       send(connection, {is_ring ? add_ring(connection, message) : answer(message), -1});
       if (message.file >= 0) close(message.file);
     }
     close(connection);
+    // Whoever started us has gone without a session.
+    if (!of_program && !attached_ && !display_directory_.empty()) _exit(0);
   }
 
   std::string add_ring(int connection, const Message& message) {
