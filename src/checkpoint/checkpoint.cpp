@@ -102,7 +102,10 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
-    if (request_.finish_beside) STASIS_CHECK(request_.finish_beside());
+    if (request_.finish_beside) {
+      STASIS_TRY(auto warnings, request_.finish_beside());
+      for (std::string& warning : warnings) files_.warn(std::move(warning));
+    }
     if (!request_.stop) {
       for (const auto& saver : savers_) saver->tracker().protect_rest();
     }

@@ -34,8 +34,8 @@ struct Request {
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   // While everything stands still and is copied: files of what runs beside the session.
   std::function<Result<void>(image::Writer&)> save_beside;
-  // When the program goes on: they are complete.
-  std::function<Result<void>()> finish_beside;
+  // When the program goes on: they are complete. Gives warnings.
+  std::function<Result<std::vector<std::string>>()> finish_beside;
   FilePolicy files;
   Tracking* tracking = nullptr;  // what is known of the base, and after the checkpoint of the new one
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty

@@ -217,11 +217,16 @@ Result<void> OpenGlSave::begin(image::Writer& writer) {
   return {};
 }
 
-Result<void> OpenGlSave::finish() {
+Result<std::vector<std::string>> OpenGlSave::finish() {
+  std::vector<std::string> warnings;
   for (const std::string& program : programs_) {
     STASIS_TRY(std::string said, ask(server_.get(), "finish " + program));
+    if (said == "incomplete")
+      warnings.emplace_back(
+          "OpenGL: the driver has drawn or copied into textures or buffers; after a restart they are "
+          "empty until the program draws them again");
   }
-  return {};
+  return warnings;
 }
 
 Result<std::string> ask_opengl_server(const std::string& session_directory, const std::string& request) {

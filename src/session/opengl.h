@@ -52,8 +52,8 @@ class OpenGlSave {
   explicit OpenGlSave(std::string session_directory) : directory_(std::move(session_directory)) {}
   // While the session stands still.
   Result<void> begin(image::Writer& writer);
-  // Waits until the files are written.
-  Result<void> finish();
+  // Waits until the files are written. Gives warnings.
+  Result<std::vector<std::string>> finish();
 
  private:
   std::string directory_;

@@ -198,6 +198,8 @@ void Log::control(KeptThread& thread, const Packet& packet) {
 
 void Log::call(KeptContext& c, const Packet& packet) {
   const EffectRule& rule = rule_of(packet.op);
+  const bool draws = rule.effect == Effect::k_draw || rule.effect == Effect::k_begin;
+  incomplete_ = incomplete_ || rule.effect == Effect::k_readback || (draws && c.draw_framebuffer != 0);
   if (c.list != 0 && rule.effect != Effect::k_endlist && compile(c, packet, rule)) return;
   apply(c, packet, rule);
 }

@@ -113,6 +113,8 @@ class Log {
   std::string replay() const;
   std::map<uint32_t, std::string> threads() const;
   LogStatistics statistics() const;
+  // The driver has written into textures or buffers, whose contents no call tells.
+  bool is_incomplete() const { return incomplete_; }
 
  private:
   class Emitter;
@@ -140,6 +142,7 @@ class Log {
 
   uint64_t order_ = 0;
   bool has_deleted_ = false;
+  bool incomplete_ = false;
   std::map<uint32_t, KeptThread> threads_;
   std::map<uint32_t, KeptContext> contexts_;
   std::map<uint64_t, std::string> surfaces_;

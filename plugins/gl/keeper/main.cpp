@@ -131,10 +131,12 @@ class Keeper {
     _exit(problem.empty() ? 0 : 1);
   }
   std::string finish() {
+    std::lock_guard lock(mutex_);
     int status = 1;
     while (writer_ > 0 && waitpid(writer_, &status, 0) < 0 && errno == EINTR) {
     }
     writer_ = -1;
+    if (status == 0 && log_.is_incomplete()) return "ok incomplete";
     return status == 0 ? "ok" : "the log could not be written; is the disk full?";
   }
 

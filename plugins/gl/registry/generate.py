@@ -412,8 +412,6 @@ def decode(c):
     if "upload" in c.rule.flags:
         pixels = next(p.name for p in c.inputs)
         lines.append(f"  r.use_unpacking(p.{pixels}_bytes == kOffset, header.flags);")
-    if "draw" in c.rule.flags:
-        lines.append("  r.will_draw();")
     call = lambda: f"r.gl.{c.name}({', '.join(arguments[p.name] for p in c.parameters)})"
     if not c.is_query:
         lines.append(f"  {call()};")

@@ -347,7 +347,6 @@ void draw_client(Renderer& r, const Packet& packet) {
   }
   if (textures) gl.ClientActiveTexture(GL_TEXTURE0 + p.client_texture);
   if (p.array_buffer != 0) gl.BindBuffer(GL_ARRAY_BUFFER, r.names(kBuffer).find(p.array_buffer, false));
-  r.will_draw();
   const void* indices = reinterpret_cast<const void*>(p.index_offset);
   if (p.index_bytes != kOffset) {
     if (p.index_offset > packet.size || p.index_bytes > packet.size - p.index_offset)

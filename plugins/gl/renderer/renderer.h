@@ -115,7 +115,6 @@ struct Renderer {
   void execute(const Packet& packet);
   void use_unpacking(bool of_program, uint16_t flags);
   void use_packing(bool of_program, uint16_t flags);
-  void will_draw() {}
   void frame_shown();
 
   // Answers. A question is asked twice with different memory: what is the same both times has been written.

@@ -30,22 +30,18 @@ enum ControlOp : uint16_t {
   kOpClientArrays,  // arrays of the program's memory come first in the packet, see ClientArray
   kOpClientElements,
   kOpClientElement,  // glArrayElement
-  kOpSupport,        // -> names of what the driver has
   kOpGetConfigs,
   kOpChooseConfigs,
   kOpGetVisualConfig,
   kOpChooseVisual,
   kOpCreateContext,
   kOpDestroyContext,
-  kOpCopyContext,
   kOpMakeCurrent,
   kOpCreateSurface,
   kOpDestroySurface,
   kOpQuerySurface,
   kOpSwapBuffers,
   kOpSwapInterval,
-  kOpWaitGl,
-  kOpServerString,
   kOpEndOfThread,
   kOpFirstGl = 64,
 };
@@ -120,11 +116,6 @@ struct SurfaceCall {
   uint64_t surface;
   int32_t value;
   int32_t more;
-};
-
-struct TextReply {
-  uint32_t error;
-  uint32_t size;
 };
 
 // --- Draws from arrays in the memory of the program. `arrays` descriptions follow, then their bytes, each
