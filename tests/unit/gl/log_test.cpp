@@ -226,6 +226,15 @@ TEST_F(LogTest, AShaderLivesAsLongAsAProgramNeedsIt) {
   EXPECT_EQ(count(kOpCreateShader), 0U);
 }
 
+TEST_F(LogTest, WhatIsDrawnIntoAFramebufferIsNotInTheLogAndThatIsKnown) {
+  call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
+  EXPECT_FALSE(log_.is_incomplete());
+  call(kOpBindFramebuffer, PBindFramebuffer{{}, GL_FRAMEBUFFER, 3});
+  EXPECT_FALSE(log_.is_incomplete());
+  call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
+  EXPECT_TRUE(log_.is_incomplete());
+}
+
 // What a log says is a log again: a keeper that begins with it comes to the same.
 TEST_F(LogTest, ALogOfALogIsTheSame) {
   enable(GL_FOG);
