@@ -431,7 +431,7 @@ HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Tracking*
 Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   // Each lets the program stand still for some milliseconds, so not many when it may never pass.
-  constexpr int kTriesOfRefused = 12;
+  constexpr int kTriesOfRefused = 40;
   constexpr int64_t kLongestPause_ns = 60'000'000;
   int64_t pause_ns = 2'000'000;
   // Memory that we need while the program stands still is fetched from the kernel before.
