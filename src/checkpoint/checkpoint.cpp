@@ -73,6 +73,7 @@ class Attempt {
   }
 
   Result<Report> execute() {
+    if (request_.prepare_beside) STASIS_CHECK(request_.prepare_beside());
     kernel::OneProcessor together;
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
     // Many work side by side, on all processors.

@@ -32,6 +32,9 @@ struct Request {
   std::array<inspect::SessionStdio, 3> stdio;
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
+  // Before anything stands still: what runs beside the session has the time, and the session's help, to get
+  // ready. Again at each new attempt.
+  std::function<Result<void>()> prepare_beside;
   // While everything stands still and is copied: files of what runs beside the session.
   std::function<Result<void>(image::Writer&)> save_beside;
   // When the program goes on: they are complete. Gives warnings.

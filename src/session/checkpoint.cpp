@@ -74,6 +74,7 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   engine.display = record.display;
   if (record.display && record.display->opengl()) {
     auto log = std::make_shared<OpenGlSave>(directory);
+    engine.prepare_beside = [log] { return log->prepare(); };
     engine.save_beside = [log](image::Writer& writer) { return log->begin(writer); };
     engine.finish_beside = [log] { return log->finish(); };
   }

@@ -82,6 +82,10 @@ Result<std::string> ask(int server, const std::string& request, int file = -1) {
   const ssize_t size = ::recv(server, answer, sizeof answer, 0);
   if (size <= 0) return no_server("its server");
   std::string text(answer, ::strnlen(answer, static_cast<size_t>(size)));
+  if (text == "later") {
+    return Error{kStep, "the driver", "it is in the middle of something", "try again in a moment",
+                 ErrorCode::kRefusedNow};
+  }
   if (!text.starts_with("ok")) return Error{kStep, request, text, {}};
   return text.substr(std::min<size_t>(text.size(), 3));
 }
@@ -203,8 +207,14 @@ void set_opengl_environment() {
   ::setenv("LD_LIBRARY_PATH", path.c_str(), 1);
 }
 
-Result<void> OpenGlSave::begin(image::Writer& writer) {
+// What the server holds back from now on it holds for this connection: until its end, or until it has saved.
+Result<void> OpenGlSave::prepare() {
   STASIS_TRY(server_, connect_to_server(directory_));
+  STASIS_TRY(std::string said, ask(server_.get(), "prepare"));
+  return {};
+}
+
+Result<void> OpenGlSave::begin(image::Writer& writer) {
   STASIS_TRY(const std::string programs, ask(server_.get(), "programs"));
   programs_.clear();
   for (size_t at = 0; at < programs.size();) {
@@ -223,8 +233,8 @@ Result<std::vector<std::string>> OpenGlSave::finish() {
     STASIS_TRY(std::string said, ask(server_.get(), "finish " + program));
     if (said == "incomplete")
       warnings.emplace_back(
-          "OpenGL: the driver has drawn or copied into textures or buffers; after a restart they are "
-          "empty until the program draws them again");
+          "OpenGL: not all that the driver has drawn or copied into textures or buffers could be read back; "
+          "after a restart it is missing until the program draws it again");
   }
   return warnings;
 }

@@ -51,6 +51,7 @@ class OpenGlSave {
  public:
   explicit OpenGlSave(std::string session_directory) : directory_(std::move(session_directory)) {}
   // While the session stands still.
+  Result<void> prepare();  // while the session runs
   Result<void> begin(image::Writer& writer);
   // Waits until the files are written. Gives warnings.
   Result<std::vector<std::string>> finish();

@@ -141,6 +141,13 @@ class OpenGl(unittest.TestCase):
     def test_fixed_function_on_another_driver(self):
         self.check_move("fixed")
 
+    def test_what_only_the_driver_knows_goes_along(self):
+        script = ["draw", "swap", "begin", "move", "more", "draw", "move", "swap", "draw"]
+        native = self.pictures("driver", [word for word in script if word != "move"], recorded=False)
+        self.assertEqual(len(set(native)), len(native) - 2)  # the images change with each frame
+        moved = self.pictures("driver", [word.replace("move", "move LIBGL_ALWAYS_SOFTWARE=1") for word in script])
+        self.assertEqual(moved, native)
+
     def test_core_profile_on_another_driver(self):
         self.check_move("core")
 
@@ -242,6 +249,21 @@ class Sessions(ProgramTest):
 
     def test_core_profile_for_three_generations(self):
         self.generations("core")
+
+    def test_what_only_the_driver_knows_for_three_generations(self):
+        script = ["draw", "swap", "begin", "more", "draw", "swap", "draw"]
+        native = native_pictures("driver", script)
+        scene = Scene(self, "driver")
+        scene.launch("scene", "--gl=on")
+        seen = [scene.draw(script[0])]
+        for number, word in enumerate(script[1:]):
+            if number % 2 == 1:
+                self.box.save_and_kill("scene")
+                self.box.restart("scene")
+            else:
+                self.box.stasis("checkpoint", "scene")
+            seen.append(scene.draw(word))
+        self.assertEqual(seen, native)
 
     def test_another_driver(self):
         native = native_pictures("fixed", ["draw", "draw", "draw"], **SOFTPIPE)

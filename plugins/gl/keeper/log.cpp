@@ -8,36 +8,18 @@
 #include <set>
 
 #include "generated/commands.h"
+#include "keeper/packets.h"
 #include "reader/ring_reader.h"
 
 namespace stasis::gl {
 
 namespace {
 
-const EffectRule& rule_of(uint16_t op) {
-  if (op >= kOpGlEnd) throw BadStream{"an unknown operation"};
-  return kEffects[op - kOpFirstGl];
-}
-
-uint64_t field_of(const Packet& packet, Field field) {
-  uint64_t value = 0;
-  if (size_t{field.offset} + field.size > packet.size) throw BadStream{"a packet is too short"};
-  std::memcpy(&value, reinterpret_cast<const char*>(&packet) + field.offset, field.size);
-  return value;
-}
-
 Key key_of(const Packet& packet, const EffectRule& rule) {
   Key key;
   key.slot = rule.slot;
   for (int i = 0; i < rule.keys; ++i) key.part[i] = field_of(packet, rule.key[i]);
   return key;
-}
-
-// Targets that share a binding.
-uint32_t binding_target(uint32_t target) {
-  if (target >= GL_TEXTURE_CUBE_MAP_POSITIVE_X && target <= GL_TEXTURE_CUBE_MAP_NEGATIVE_Z)
-    return GL_TEXTURE_CUBE_MAP;
-  return target;
 }
 
 bool is_proxy(uint32_t target) {
@@ -122,29 +104,6 @@ uint32_t group_of(uint32_t capability) {
   return 0;
 }
 
-// Slots for bindings, beyond those of the rules.
-enum BindSlot : uint16_t {
-  kBindTexture = 0xff00,
-  kBindBuffer,
-  kBindFramebuffer,
-  kBindRenderbuffer,
-  kUseProgram,
-  kBindArray,
-  kBindElements
-};
-
-std::string bytes_of(const Packet& packet) {
-  return std::string(reinterpret_cast<const char*>(&packet), packet.size);
-}
-
-const Packet& packet_of(const std::string& bytes) { return *reinterpret_cast<const Packet*>(bytes.data()); }
-
-const char* payload_of(const Packet& packet, size_t fixed, size_t bytes) {
-  const size_t start = (fixed + 7) & ~size_t{7};
-  if (start + bytes > packet.size) throw BadStream{"a payload is larger than its packet"};
-  return reinterpret_cast<const char*>(&packet) + start;
-}
-
 }  // namespace
 
 Kept Log::keep(const Packet& packet) { return {++order_, bytes_of(packet)}; }
@@ -153,9 +112,9 @@ void Log::add(uint32_t ring, const Packet& packet) {
   KeptThread& thread = threads_[ring];
   if (packet.op < kOpFirstGl) return control(thread, packet);
   const EffectRule& rule = rule_of(packet.op);
-  if (rule.effect == Effect::k_query || rule.effect == Effect::k_none) return;
+  if (rule.effect == Effect::k_none) return;
   auto context = contexts_.find(thread.context);
-  if (context != contexts_.end()) call(context->second, packet);
+  if (context != contexts_.end()) call(thread, context->second, packet);
 }
 
 void Log::control(KeptThread& thread, const Packet& packet) {
@@ -176,13 +135,21 @@ void Log::control(KeptThread& thread, const Packet& packet) {
     case kOpMakeCurrent: {
       const auto& p = view<MakeCurrent>(packet);
       thread = {p.context, p.draw, p.read};
+      ++epoch_;
       return;
     }
+    case kOpSwapBuffers:
+      drawn_.erase(view<SurfaceCall>(packet).surface);
+      ++epoch_;
+      return;
+    case kOpContents:
+      return add_contents(thread, packet);
     case kOpCreateSurface:
       surfaces_[view<CreateSurface>(packet).surface] = bytes_of(packet);
       return;
     case kOpDestroySurface:
       surfaces_.erase(view<SurfaceCall>(packet).surface);
+      drawn_.erase(view<SurfaceCall>(packet).surface);
       return;
     case kOpClientArrays:
     case kOpClientElements:
@@ -191,15 +158,21 @@ void Log::control(KeptThread& thread, const Packet& packet) {
       if (context == contexts_.end()) return;
       if (context->second.list != 0) context->second.list_calls.push_back(keep(packet));
       if (context->second.in_primitive) context->second.primitive.push_back(keep(packet));
+      if (context->second.list == 0 || context->second.list_executes) mark_drawn(thread, context->second);
       return;
     }
   }
 }
 
-void Log::call(KeptContext& c, const Packet& packet) {
+void Log::call(const KeptThread& thread, KeptContext& c, const Packet& packet) {
   const EffectRule& rule = rule_of(packet.op);
-  const bool draws = rule.effect == Effect::k_draw || rule.effect == Effect::k_begin;
-  incomplete_ = incomplete_ || rule.effect == Effect::k_readback || (draws && c.draw_framebuffer != 0);
+  if (rule.effect == Effect::k_query) {
+    (void)add_by_driver(c, packet);
+    return;
+  }
+  const bool draws = rule.effect == Effect::k_draw || rule.effect == Effect::k_begin ||
+                     rule.effect == Effect::k_calllist || rule.effect == Effect::k_calllists;
+  if (draws && (c.list == 0 || c.list_executes)) mark_drawn(thread, c);
   if (c.list != 0 && rule.effect != Effect::k_endlist && compile(c, packet, rule)) return;
   apply(c, packet, rule);
 }
@@ -213,8 +186,10 @@ bool Log::compile(KeptContext& c, const Packet& packet, const EffectRule& rule) 
     case Effect::k_subdata:
     case Effect::k_newlist:
     case Effect::k_program:
-    case Effect::k_readback:
       return false;
+    case Effect::k_readback:
+      if (packet.op == kOpCopyBufferSubData) return false;
+      break;
     case Effect::k_object:
       if (rule.on != On::k_texture && rule.on != On::k_program) return false;
       break;
@@ -231,6 +206,7 @@ bool Log::compile(KeptContext& c, const Packet& packet, const EffectRule& rule) 
 
 void Log::apply(KeptContext& c, const Packet& packet, const EffectRule& rule) {
   if (c.in_primitive && rule.effect != Effect::k_end) c.primitive.push_back(keep(packet));
+  if (add_by_driver(c, packet)) return;
   switch (rule.effect) {
     case Effect::k_state:
       return set_state(c, packet, rule);
@@ -388,15 +364,8 @@ KeptObject* Log::object_of(KeptContext& c, const Packet& packet, const EffectRul
     return name == 0 ? nullptr : &c.share->objects[{type, name}];
   };
   switch (rule.on) {
-    case On::k_texture: {
-      const uint32_t target = binding_target(argument());
-      if (is_proxy(target)) return nullptr;
-      auto bound = c.textures.find({c.active_unit, target});
-      if (bound != c.textures.end() && bound->second != 0) return shared(kTexture, bound->second);
-      KeptObject& own = c.default_textures[target];
-      own.target = target;
-      return &own;
-    }
+    case On::k_texture:
+      return is_proxy(argument()) ? nullptr : bound_texture(c, argument());
     case On::k_array:
       return &c.arrays[c.array];
     case On::k_framebuffer: {
@@ -418,6 +387,11 @@ KeptObject* Log::object_of(KeptContext& c, const Packet& packet, const EffectRul
 void Log::set_object(KeptContext& c, const Packet& packet, const EffectRule& rule) {
   KeptObject* object = object_of(c, packet, rule);
   if (object == nullptr) return;
+  if (rule.on == On::k_framebuffer) ++epoch_;
+  if (rule.on == On::k_renderbuffer) {  // a new one, without contents
+    object->set.erase(Key{kContents, 0, {}});
+    object->written.clear();
+  }
   Key key = key_of(packet, rule);
   if ((rule.flags & kOfUnit) != 0) key.unit = static_cast<uint16_t>(c.client_unit + 1);
   if (packet.op == kOpEnableClientState || packet.op == kOpDisableClientState) {
@@ -447,13 +421,12 @@ void Log::set_image(KeptContext& c, const Packet& packet, const EffectRule& rule
   KeptObject* object = object_of(c, packet, on_texture);
   if (object == nullptr) return;
   Key key = key_of(packet, rule);
-  // All calls that make an image of a level are one slot, all that change a part of it another.
-  constexpr uint16_t kImage = 0xfe00, kPart = 0xfe01;
   const bool whole = rule.effect == Effect::k_image;
   key.slot = whole ? kImage : kPart;
   const int dimensions = (rule.keys - 2) / 2;
   key.unit = static_cast<uint16_t>(dimensions);
   auto covers = [&](const Key& old) {
+    if (whole && old.slot == kContents) return old.part[0] == key.part[0] && old.part[1] == key.part[1];
     if (old.slot != kPart || old.part[0] != key.part[0] || old.part[1] != key.part[1]) return false;
     if (whole) return true;
     if (old.unit != key.unit) return false;
@@ -465,7 +438,14 @@ void Log::set_image(KeptContext& c, const Packet& packet, const EffectRule& rule
     }
     return true;
   };
-  std::erase_if(object->set, [&](const auto& entry) { return covers(entry.first); });
+  std::erase_if(object->set, [&](auto& entry) {
+    if (!(entry.first == key) && !covers(entry.first)) return false;
+    // Mipmaps that the driver has made of it are still there.
+    if (entry.second.order < object->mipmaps) object->steps.push_back(std::move(entry.second));
+    return true;
+  });
+  ++epoch_;
+  if (whole) object->written.erase({static_cast<uint32_t>(key.part[0]), static_cast<int32_t>(key.part[1])});
   object->set[key] = keep(packet);
 }
 
@@ -535,6 +515,7 @@ void Log::bind(KeptContext& c, const Packet& packet, const EffectRule& rule) {
       if (p.framebuffer != 0) c.framebuffers[p.framebuffer].exists = true;
       if (p.target != GL_READ_FRAMEBUFFER) c.draw_framebuffer = p.framebuffer;
       if (p.target != GL_DRAW_FRAMEBUFFER) c.read_framebuffer = p.framebuffer;
+      ++epoch_;
       if (p.target == GL_FRAMEBUFFER) {
         c.state.erase(Key{kBindFramebuffer, 0, {GL_READ_FRAMEBUFFER}});
         c.state.erase(Key{kBindFramebuffer, 0, {GL_DRAW_FRAMEBUFFER}});
@@ -641,6 +622,7 @@ void Log::destroy(KeptContext& c, const Packet& packet, const EffectRule& rule) 
         break;
       case kFramebuffer:
         c.framebuffers.erase(name);
+        ++epoch_;
         if (c.draw_framebuffer == name) c.draw_framebuffer = 0;
         if (c.read_framebuffer == name) c.read_framebuffer = 0;
         std::erase_if(c.state, [&](const auto& entry) {
@@ -921,7 +903,10 @@ class Log::Emitter {
 
   void texture(uint32_t name, const KeptObject& object) {
     bind_texture(object.target, name);
-    for (const Kept* call : in_order(object.set)) put(call->packet);
+    std::vector<const Kept*> calls = in_order(object.set);
+    for (const Kept& step : object.steps) calls.push_back(&step);
+    std::sort(calls.begin(), calls.end(), [](const Kept* a, const Kept* b) { return a->order < b->order; });
+    for (const Kept* call : calls) put(call->packet);
     bind_texture(object.target, 0);
   }
 
@@ -1100,6 +1085,16 @@ bool has_matrices(const std::string& create) {
 
 }  // namespace
 
+// With the surfaces that a context has or had; one that was never current has no state.
+KeptThread Log::place_of(uint32_t context) const {
+  KeptThread where;
+  for (const auto& [ring, thread] : threads_) {
+    if (thread.context == context) return thread;
+    if (thread.context != 0) where = thread;
+  }
+  return where;
+}
+
 std::string Log::replay() const {
   std::string out;
   Emitter emitter(out);
@@ -1107,22 +1102,16 @@ std::string Log::replay() const {
   for (const auto& [number, context] : contexts_) emitter.put(context.create);
   std::vector<const KeptShare*> done;
   for (const auto& [number, context] : contexts_) {
-    // With the surfaces that it has or had; a context that was never current has no state.
-    KeptThread where;
-    for (const auto& [ring, thread] : threads_) {
-      if (thread.context == number) where = thread;
-    }
-    if (where.context == 0) {
-      for (const auto& [ring, thread] : threads_) {
-        if (thread.context != 0) where = thread;
-      }
-    }
+    const KeptThread where = place_of(number);
     if (where.draw == 0) continue;
     emitter.use(number, where.draw, where.read);
     emitter.new_context();
     if (std::find(done.begin(), done.end(), context.share.get()) == done.end()) {
       emitter.share(*context.share);
       done.push_back(context.share.get());
+    }
+    if (auto drawn = drawn_.find(where.draw); drawn != drawn_.end() && where.context == number) {
+      for (const auto& [target, contents] : drawn->second.contents) emitter.put(contents.packet);
     }
     emitter.context(context, has_matrices(context.create));
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -50,11 +51,14 @@ struct KeptObject {
   uint32_t target = 0;   // of the first binding
   Kept made;             // the call that made it, where that has arguments
   std::unordered_map<Key, Kept, KeyHash> set;
-  KeptList steps;  // that depend on their order: attach, detach, link
+  KeptList steps;        // that depend on their order: attach, detach, link; images that mipmaps were made of
+  uint64_t mipmaps = 0;  // when they were made of the images
   // Of a buffer: its contents, and the call that gave it its size.
   std::string content;
   uint32_t usage = 0;
   bool has_content = false;
+  // Images, by face and level, that the driver has drawn or copied since they were read back.
+  std::set<std::pair<uint32_t, int32_t>> written;
 };
 
 struct KeptShare {
@@ -88,6 +92,8 @@ struct KeptContext {
   uint32_t list = 0;
   bool list_executes = false;
   KeptList list_calls;
+  uint64_t marked = 0;  // when what is drawn into was last marked as written
+  bool feedback = false;
   // A primitive that has been begun.
   KeptList primitive;
   bool in_primitive = false;
@@ -96,6 +102,12 @@ struct KeptContext {
 struct KeptThread {
   uint32_t context = 0;
   uint64_t draw = 0, read = 0;
+};
+
+// A window or pbuffer.
+struct KeptSurface {
+  bool written = false;               // since its buffers were last swapped or read back
+  std::map<uint32_t, Kept> contents;  // by the target of the packet
 };
 
 struct LogStatistics {
@@ -113,13 +125,19 @@ class Log {
   std::string replay() const;
   std::map<uint32_t, std::string> threads() const;
   LogStatistics statistics() const;
-  // The driver has written into textures or buffers, whose contents no call tells.
+
+  // What only the driver knows. Questions are for a renderer that stands where the log ends; its answers are
+  // kept as if the program had uploaded them.
+  bool has_written() const;
+  std::string questions() const;
+  void take_answers(const std::string& questions, const std::string& answers);
+  // Something could not be read.
   bool is_incomplete() const { return incomplete_; }
 
  private:
   class Emitter;
   void control(KeptThread& thread, const Packet& packet);
-  void call(KeptContext& c, const Packet& packet);
+  void call(const KeptThread& thread, KeptContext& c, const Packet& packet);
   void apply(KeptContext& c, const Packet& packet, const EffectRule& rule);
   bool compile(KeptContext& c, const Packet& packet, const EffectRule& rule);
   void set_state(KeptContext& c, const Packet& packet, const EffectRule& rule);
@@ -139,6 +157,17 @@ class Log {
   void call_lists(KeptContext& c, const Packet& packet);
   KeptObject* object_of(KeptContext& c, const Packet& packet, const EffectRule& rule);
   Kept keep(const Packet& packet);
+  void mark_drawn(const KeptThread& thread, KeptContext& c);
+  void mark_attachments(KeptContext& c);
+  void mark_feedback(KeptContext& c);
+  KeptObject* bound_texture(KeptContext& c, uint32_t target);
+  KeptObject* bound_buffer(KeptContext& c, uint32_t target);
+  bool add_by_driver(KeptContext& c, const Packet& packet);
+  void copy_image(KeptContext& c, const Packet& packet);
+  void copy_buffer(KeptContext& c, const Packet& packet);
+  void make_mipmaps(KeptContext& c, const Packet& packet);
+  void add_contents(const KeptThread& thread, const Packet& packet);
+  KeptThread place_of(uint32_t context) const;
 
   uint64_t order_ = 0;
   bool has_deleted_ = false;
@@ -146,6 +175,8 @@ class Log {
   std::map<uint32_t, KeptThread> threads_;
   std::map<uint32_t, KeptContext> contexts_;
   std::map<uint64_t, std::string> surfaces_;
+  std::map<uint64_t, KeptSurface> drawn_;
+  uint64_t epoch_ = 1;  // changes whenever calls may draw somewhere else than before
 };
 
 }  // namespace stasis::gl

@@ -4,18 +4,30 @@
 //   load FILE         begin with this log
 //   save              with a file: write the log
 //   finish            -> when it is written
-//   cut FILE          write the log as it is while the program runs, for a new renderer in the place of a
-//   dead one status            what there is
+//   cut FILE          write the log as it is while the program runs, for a new renderer in the place of one
+//   status            what there is
+//
+// What only the driver knows is asked for before "save" or "cut":
+//
+//   hold              take nothing more; "ok RING:POSITION ..." says how far the log goes, and "ok" that
+//   there
+//                     is nothing to ask for
+//   meet POSITIONS    take everything before these, where the renderer stands; questions for it go into a
+//   file take              with a file that has the answers release           go on; "save" and "cut" do
+//   that, too
 //
 // Each but the first is answered: "ok ...", or what is wrong.
 #include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <sstream>
 #include <thread>
 
 #include "keeper/log.h"
@@ -44,8 +56,11 @@ class Keeper {
 
  private:
   struct Reading {
+    explicit Reading(Ring* its) : ring(its), taker(its, kKeeper), position(taker.end_of_packet()) {}
     Ring* ring;
-    std::atomic<uint64_t> position;
+    RingReader taker;
+    std::atomic<uint64_t> position;  // everything before is in the log
+    bool ended = false;
   };
 
   std::string answer(const Message& message) {
@@ -55,6 +70,14 @@ class Keeper {
     if (request == "finish") return finish();
     if (request.starts_with("cut ")) return cut(request.substr(4));
     if (request == "status") return status();
+    if (request == "hold") return hold();
+    if (request.starts_with("meet")) return meet(request.substr(4), message.file);
+    if (request == "take") return take(message.file);
+    if (request == "release") {
+      std::lock_guard lock(mutex_);
+      release();
+      return "ok";
+    }
     return "an unknown request";
   }
 
@@ -63,11 +86,9 @@ class Keeper {
     ::close(file);
     if (ring == nullptr) return;
     program_ = ring->program;
-    auto reading = std::make_shared<Reading>();
-    reading->ring = ring;
     const LogFile::Thread* restored = loaded_.thread(ring->id);
     if (restored != nullptr) RingReader(ring, kKeeper).skip_to(restored->position);
-    reading->position = ring->reader[kKeeper].tail.load();
+    auto reading = std::make_shared<Reading>(ring);
     {
       std::lock_guard lock(mutex_);
       rings_.push_back(reading);
@@ -79,23 +100,17 @@ class Keeper {
   void read(Reading& reading) {
     const uint32_t number = reading.ring->id;
     try {
-      RingReader taker(reading.ring, kKeeper), looker(reading.ring, kKeeper, RingReader::Way::kLooks);
-      bool ended = false;
-      auto take = [&](const Packet& packet) {
-        ended = packet.op == kOpEndOfThread;
-        if (!ended) log_.add(number, packet);
-        ++recorded_;
-        reading.position = taker.end_of_packet();
-        return !ended;
-      };
+      RingReader looker(reading.ring, kKeeper, RingReader::Way::kLooks);
       looker.run([&](const Packet& packet) {
+        const uint64_t end = looker.end_of_packet();
         // Control calls belong to no frame.
         const bool whole = packet.op == kOpSwapBuffers || packet.op == kOpEndOfThread || number == 0 ||
-                           looker.end_of_packet() - reading.position.load() > kLongestFrame;
+                           end > reading.position.load() + kLongestFrame;
         if (!whole) return true;
-        std::lock_guard lock(mutex_);
-        taker.run_to(looker.end_of_packet(), take);
-        return !ended;
+        std::unique_lock lock(mutex_);
+        released_.wait(lock, [&] { return !held_; });
+        take_until(reading, end);
+        return !reading.ended;
       });
     } catch (const BadStream& bad) {
       fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
@@ -103,6 +118,55 @@ class Keeper {
     std::lock_guard lock(mutex_);
     log_.end_thread(number);
     std::erase_if(rings_, [&](const auto& one) { return one.get() == &reading; });
+  }
+
+  // With the lock.
+  void take_until(Reading& reading, uint64_t end) {
+    reading.taker.run_to(end, [&](const Packet& packet) {
+      reading.ended = packet.op == kOpEndOfThread;
+      if (!reading.ended) log_.add(reading.ring->id, packet);
+      ++recorded_;
+      reading.position = reading.taker.end_of_packet();
+      return !reading.ended;
+    });
+  }
+  void release() {
+    held_ = false;
+    released_.notify_all();
+  }
+
+  std::string hold() {
+    std::lock_guard lock(mutex_);
+    if (!log_.has_written()) return "ok";
+    held_ = true;
+    std::string text = "ok";
+    for (const auto& one : rings_)
+      text += " " + std::to_string(one->ring->id) + ":" + std::to_string(one->position.load());
+    return text;
+  }
+  std::string meet(const std::string& positions, int into) {
+    std::lock_guard lock(mutex_);
+    std::istringstream stream(positions);
+    char colon = 0;
+    uint32_t number = 0;
+    for (uint64_t position = 0; stream >> number >> colon >> position;) {
+      for (const auto& one : rings_) {
+        if (one->ring->id == number) take_until(*one, position);
+      }
+    }
+    questions_ = log_.questions();
+    return write_all(into, questions_) ? "ok" : "the questions cannot be written";
+  }
+  std::string take(int from) {
+    std::lock_guard lock(mutex_);
+    std::string answers;
+    if (!read_all(from, answers)) return "the answers cannot be read";
+    try {
+      log_.take_answers(questions_, answers);
+    } catch (const BadStream& bad) {
+      return bad.what;
+    }
+    return "ok";
   }
 
   std::string load(const std::string& path) {
@@ -123,7 +187,10 @@ class Keeper {
   // that the program, which stands still, does not wait for it.
   std::string save(int into) {
     std::lock_guard lock(mutex_);
+    // Of a checkpoint that came to nothing.
+    if (writer_ > 0) waitpid(writer_, nullptr, 0);
     writer_ = fork();
+    if (writer_ != 0) release();
     if (writer_ < 0) return std::string("no process to write the log: ") + strerror(errno);
     if (writer_ != 0) return "ok";
     const std::string problem = log_file().write(into);
@@ -144,6 +211,7 @@ class Keeper {
   // one goes on.
   std::string cut(const std::string& path) {
     std::lock_guard lock(mutex_);
+    release();
     for (const auto& one : rings_) one->ring->reader[kRenderer].tail = one->position.load();
     const int into = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     std::string problem = log_file().write(into);
@@ -176,6 +244,9 @@ class Keeper {
   std::mutex mutex_;
   Log log_;
   LogFile loaded_;
+  std::condition_variable released_;
+  bool held_ = false;
+  std::string questions_;
   uint64_t program_ = 0, recorded_ = 0;
   int writer_ = -1;
   std::vector<std::shared_ptr<Reading>> rings_;

@@ -73,10 +73,32 @@ bool send(int connection, const Message& message) {
   return sendmsg(connection, &header, MSG_NOSIGNAL) > 0;
 }
 
+bool read_all(int file, std::string& bytes) {
+  struct stat status = {};
+  if (fstat(file, &status) < 0) return false;
+  bytes.resize(static_cast<size_t>(status.st_size));
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t size = pread(file, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (size <= 0) return false;
+    done += static_cast<size_t>(size);
+  }
+  return true;
+}
+
+bool write_all(int file, const std::string& bytes) {
+  if (ftruncate(file, 0) < 0) return false;
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t size = pwrite(file, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (size < 0) return false;
+    done += static_cast<size_t>(size);
+  }
+  return true;
+}
+
 namespace {
 
 constexpr uint64_t kLogMagic = 0x316c67736973ULL << 16 | 0x6174;
-constexpr uint32_t kLogVersion = 1;
+constexpr uint32_t kLogVersion = 2;
 
 struct FileHeader {
   uint64_t magic;
@@ -104,12 +126,7 @@ std::string LogFile::write(int into) const {
     bytes += thread.packets;
   }
   bytes += replay;
-  for (size_t done = 0; done < bytes.size();) {
-    ssize_t written = ::write(into, bytes.data() + done, bytes.size() - done);
-    if (written < 0) return std::string("write the log: ") + std::strerror(errno);
-    done += static_cast<size_t>(written);
-  }
-  return "";
+  return write_all(into, bytes) ? "" : std::string("write the log: ") + std::strerror(errno);
 }
 
 std::string LogFile::read(const std::string& path) {

@@ -24,6 +24,10 @@ constexpr size_t kLongestText = 4096;
 bool receive(int connection, Message& message);
 bool send(int connection, const Message& message);
 
+// The whole of a file; what is written takes the place of what was there.
+bool read_all(int file, std::string& bytes);
+bool write_all(int file, const std::string& bytes);
+
 // What a keeper writes at a checkpoint, and renderer and keeper read at a restart.
 struct LogFile {
   uint64_t program = 0;

@@ -18,15 +18,21 @@ void wake_writer(Ring& ring) {
   wake_all(&ring.progress);
 }
 
-uint64_t RingReader::wait_for_more() {
+uint64_t RingReader::wait_for_more(const std::function<void()>& idle) {
   for (;;) {
     const uint64_t head = ring_->head.load(std::memory_order_acquire);
     if (head != position_) return head;
+    idle();
     self_.sleeping.store(1);
     if (ring_->head.load() == position_)
       ::syscall(SYS_futex, &self_.sleeping, FUTEX_WAIT, 1, nullptr, nullptr, 0);
     self_.sleeping.store(0);
   }
+}
+
+void RingReader::interrupt(Ring& ring, ReaderIndex index) {
+  ring.reader[index].sleeping.store(0);
+  wake_all(&ring.reader[index].sleeping);
 }
 
 void RingReader::release() {
@@ -37,21 +43,22 @@ void RingReader::release() {
 }
 
 void RingReader::skip_to(uint64_t position) {
-  position_ = released_ = position;
+  position_ = released_ = end_ = position;
   self_.tail.store(position);
   wake_writer(*ring_);
 }
 
-void RingReader::run(const std::function<bool(const Packet&)>& handle) {
+void RingReader::run(const std::function<bool(const Packet&)>& handle, const std::function<void()>& idle) {
   bool going = true;
   while (going) {
     release();
-    run_over(wait_for_more(), going, handle);
+    run_over(wait_for_more(idle), going, handle);
   }
   release();
 }
 
 void RingReader::run_to(uint64_t end, const std::function<bool(const Packet&)>& handle) {
+  if (end <= position_) return;
   bool going = true;
   run_over(end, going, handle);
   release();
@@ -66,14 +73,20 @@ void RingReader::run_over(uint64_t head, bool& going, const std::function<bool(c
     const uint32_t size = packet.size;
     if (size < sizeof(Packet) || size % 8 != 0 || size > head - position_)
       throw BadStream{"the size of a packet"};
-    end_ = position_ + size;
-    going = packet.op == kOpPiece ? handle_piece(packet, handle) : handle(packet);
-    position_ += size;
+    const uint64_t end = position_ + size;
+    if (packet.op == kOpPiece) {
+      going = handle_piece(packet, end, handle);
+    } else {
+      end_ = end;
+      going = handle(packet);
+    }
+    position_ = end;
     if (position_ - released_ >= kOften) release();
   }
 }
 
-bool RingReader::handle_piece(const Packet& packet, const std::function<bool(const Packet&)>& handle) {
+bool RingReader::handle_piece(const Packet& packet, uint64_t end,
+                              const std::function<bool(const Packet&)>& handle) {
   const auto& piece = view<Piece>(packet);
   const size_t bytes = packet.size - sizeof(Piece);
   if (piece.at == 0) large_.assign((size_t{piece.total} + 7) / 8, 0);
@@ -85,6 +98,7 @@ bool RingReader::handle_piece(const Packet& packet, const std::function<bool(con
   large_.clear();
   const auto& assembled = *reinterpret_cast<const Packet*>(whole.data());
   if (assembled.size != piece.total || assembled.op == kOpPiece) throw BadStream{"pieces of nothing"};
+  end_ = end;
   return handle(assembled);
 }
 

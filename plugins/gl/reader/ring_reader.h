@@ -32,20 +32,26 @@ class RingReader {
         self_(ring->reader[index]),
         data_(reinterpret_cast<const char*>(ring) + kHeaderSize + kReplySize),
         position_(self_.tail.load()),
-        released_(position_) {}
+        released_(position_),
+        end_(position_) {}
 
-  // Until `handle` returns false. A packet is gone when it returns.
-  void run(const std::function<bool(const Packet&)>& handle);
-  // The packets before `end`, all of which are there.
+  // Until `handle` returns false. A packet is gone when it returns. `idle` is called while there is nothing
+  // to do, at first and whenever interrupt() has been called.
+  void run(
+      const std::function<bool(const Packet&)>& handle, const std::function<void()>& idle = [] {});
+  // From any thread.
+  static void interrupt(Ring& ring, ReaderIndex index);
+  // The packets before `end`, all of which are there. Nothing when they have been dealt with.
   void run_to(uint64_t end, const std::function<bool(const Packet&)>& handle);
   // Everything before `position` is dealt with.
   void skip_to(uint64_t position);
-  // Behind the packet that is being handled.
+  // Behind the packet that is being handled, or was last; those that came in pieces count when they are
+  // whole.
   uint64_t end_of_packet() const { return end_; }
 
  private:
-  bool handle_piece(const Packet& packet, const std::function<bool(const Packet&)>& handle);
-  uint64_t wait_for_more();
+  bool handle_piece(const Packet& packet, uint64_t end, const std::function<bool(const Packet&)>& handle);
+  uint64_t wait_for_more(const std::function<void()>& idle);
   void release();
 
   void run_over(uint64_t head, bool& going, const std::function<bool(const Packet&)>& handle);
@@ -55,7 +61,7 @@ class RingReader {
   Ring::Reader& self_;
   const char* data_;
   uint64_t position_, released_;
-  uint64_t end_ = 0;
+  uint64_t end_;
   std::vector<uint64_t> large_;
 };
 

@@ -144,12 +144,11 @@ void choose_visual(Renderer& r, const Packet& packet) {
   r.answer_result(packet, id);
 }
 
-bool is_compatible(const std::vector<int>& attributes) {
+int profile_of(const std::vector<int>& attributes) {
   for (size_t i = 0; i + 1 < attributes.size(); i += 2) {
-    if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB)
-      return attributes[i + 1] != GLX_CONTEXT_CORE_PROFILE_BIT_ARB;
+    if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB) return attributes[i + 1];
   }
-  return true;
+  return GLX_CONTEXT_COMPATIBILITY_PROFILE_BIT_ARB;
 }
 
 void create_context(Renderer& r, const Packet& packet) {
@@ -178,8 +177,11 @@ void create_context(Renderer& r, const Packet& packet) {
     auto context = std::make_shared<RenderContext>();
     context->number = p.context;
     context->handle = made;
-    context->share = shared != nullptr ? share->second->share
-                                       : std::make_shared<Share>(Renderer::gl, is_compatible(attributes));
+    const int profile = profile_of(attributes);
+    context->is_es = profile == GLX_CONTEXT_ES2_PROFILE_BIT_EXT;
+    const bool is_compatible = profile != GLX_CONTEXT_CORE_PROFILE_BIT_ARB;
+    context->share =
+        shared != nullptr ? share->second->share : std::make_shared<Share>(Renderer::gl, is_compatible);
     contexts[p.context] = context;
   }
   r.answer_result(packet, made != nullptr);
@@ -293,6 +295,13 @@ void open_display() {
   Renderer::gl.load([](const char* name) {
     return reinterpret_cast<void*>(glXGetProcAddressARB(reinterpret_cast<const GLubyte*>(name)));
   });
+}
+
+std::pair<GLint, GLint> surface_size(uint64_t number) {
+  unsigned int width = 0, height = 0;
+  glXQueryDrawable(display, real_surface(number), GLX_WIDTH, &width);
+  glXQueryDrawable(display, real_surface(number), GLX_HEIGHT, &height);
+  return {static_cast<GLint>(width), static_cast<GLint>(height)};
 }
 
 bool execute_glx(Renderer& r, const Packet& packet) {

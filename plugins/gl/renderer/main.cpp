@@ -4,8 +4,11 @@
 //   display NAME      the X server
 //   (a ring's file)   do what is recorded there; "ok" when its thread has begun
 //   load FILE         replay this log first
+//   park POSITIONS    stand still between two packets; "later" when that is not possible at once
+//   read              with a file of questions for contents, in whose place the answers are put
+//   go on
 //
-// Each is answered: "ok", or what is wrong.
+// Each is answered: "ok ...", "later", or what is wrong.
 #include <unistd.h>
 
 #include <cstdio>
@@ -13,6 +16,7 @@
 #include <thread>
 
 #include "reader/ring_file.h"
+#include "renderer/meeting.h"
 #include "renderer/renderer.h"
 
 namespace stasis::gl {
@@ -20,6 +24,7 @@ namespace stasis::gl {
 namespace {
 
 LogFile loaded;
+Meeting meeting;
 
 // The answers of a replay go nowhere.
 Ring* ring_of_replay() {
@@ -32,7 +37,8 @@ void serve(Ring* ring) {
     Renderer renderer(ring);
     if (const LogFile::Thread* thread = loaded.thread(ring->id))
       renderer.go_on(thread->packets, thread->position);
-    renderer.run();
+    renderer.run([](Renderer& its, uint64_t position) { meeting.between(its, position); });
+    meeting.leave(ring);
   } catch (const BadStream& bad) {
     fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
     _exit(1);
@@ -48,12 +54,38 @@ std::string load(const std::string& path) {
   return "ok";
 }
 
+// What all threads have drawn, while they stand still.
+std::string read(int file) {
+  std::string questions;
+  if (!read_all(file, questions)) return "the questions cannot be read";
+  Renderer renderer(ring_of_replay());
+  for_each_packet(questions, [&](const Packet& packet) {
+    // So that it is known whose the answers are.
+    if (packet.op == kOpMakeCurrent)
+      renderer.answers.append(reinterpret_cast<const char*>(&packet), packet.size);
+    renderer.execute(packet);
+  });
+  renderer.release_context();
+  return write_all(file, renderer.answers) ? "ok" : "the answers cannot be written";
+}
+
 std::string handle(const Message& message) {
+  if (message.text == "read") {
+    std::string said = read(message.file);
+    close(message.file);
+    return said;
+  }
+  if (message.text.starts_with("park")) return meeting.call(message.text.substr(4));
+  if (message.text == "go on") {
+    meeting.end();
+    return "ok";
+  }
   if (message.file >= 0) {
     Ring* ring = map_ring(message.file);
     close(message.file);
     if (ring == nullptr) return "it is not a ring";
     open_display();
+    meeting.join(ring);
     std::thread(serve, ring).detach();
     return "ok";
   }
@@ -81,9 +113,10 @@ int main(int argc, char** argv) {
     } catch (const BadStream& bad) {
       answer = bad.what;
     }
-    if (answer != "ok") fprintf(stderr, "stasis: OpenGL: %s\n", answer.c_str());
+    const bool good = answer.starts_with("ok") || answer == "later";
+    if (!good) fprintf(stderr, "stasis: OpenGL: %s\n", answer.c_str());
     send(connection, {answer, -1});
-    if (answer != "ok") return 1;
+    if (!good) return 1;
   }
   _exit(0);
 }

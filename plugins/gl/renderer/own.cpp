@@ -1,5 +1,6 @@
 // Calls whose decoder the rules cannot describe.
 #include <cstring>
+#include <utility>
 
 #include "generated/commands.h"
 #include "renderer/renderer.h"
@@ -229,6 +230,11 @@ void own_GetPolygonStipple(Renderer& r, const Packet& header) {
 void own_Finish(Renderer& r, const Packet& header) {
   r.gl.Finish();
   r.answer_result(header, 0);
+}
+
+void own_GetError(Renderer& r, const Packet& header) {
+  const GLenum pending = std::exchange(r.current->pending_error, GLenum{GL_NO_ERROR});
+  r.answer_result(header, pending != GL_NO_ERROR ? pending : r.gl.GetError());
 }
 
 void own_GetString(Renderer& r, const Packet& header) {

@@ -4,6 +4,7 @@
 
 #include "generated/commands.h"
 #include "reader/ring_file.h"
+#include "renderer/contents.h"
 
 namespace stasis::gl {
 
@@ -102,13 +103,34 @@ GLsync SyncNames::find(uint64_t number) const {
 
 Renderer::Renderer(Ring* shared) : ring(shared), reply(reinterpret_cast<char*>(shared) + kHeaderSize) {}
 
-void Renderer::run() {
+void Renderer::run(const std::function<void(Renderer&, uint64_t)>& between) {
   RingReader reader(ring, kRenderer);
-  reader.run([&](const Packet& packet) {
-    end_of_packet_ = reader.end_of_packet();
-    execute(packet);
-    return !ended_;
-  });
+  bool is_inside = false;
+  reader.run(
+      [&](const Packet& packet) {
+        end_of_packet_ = reader.end_of_packet();
+        execute(packet);
+        if (packet.op == kOpBegin || packet.op == kOpNewList) is_inside = true;
+        if (packet.op == kOpEnd || packet.op == kOpEndList) is_inside = false;
+        if (!is_inside) between(*this, end_of_packet_);
+        return !ended_;
+      },
+      [&] {
+        if (!is_inside) between(*this, reader.end_of_packet());
+      });
+}
+
+void Renderer::release_context() {
+  if (current == nullptr) return;
+  MakeCurrent nothing = {};
+  nothing.header = {sizeof nothing, kOpMakeCurrent, 0};
+  std::string before = make_current_;
+  execute(nothing.header);
+  make_current_ = before;
+}
+
+void Renderer::take_context() {
+  if (!make_current_.empty()) execute(*reinterpret_cast<const Packet*>(make_current_.data()));
 }
 
 void Renderer::go_on(const std::string& packets, uint64_t position) {
@@ -148,6 +170,15 @@ void Renderer::control(const Packet& packet) {
     case kOpClientElement:
       if (current != nullptr) draw_client(*this, packet);
       return;
+    case kOpContents: {
+      const auto& contents = view<Contents>(packet);
+      if (contents.bytes == kNull) return read_contents(*this, contents, answers);
+      return write_contents(*this, contents);
+    }
+    case kOpMakeCurrent:
+      make_current_.assign(reinterpret_cast<const char*>(&packet), packet.size);
+      reinterpret_cast<Packet*>(make_current_.data())->flags = 0;
+      break;
   }
   if (!execute_glx(*this, packet)) throw BadStream{"an unknown operation of the window system"};
 }

@@ -91,6 +91,8 @@ struct RenderContext {
   std::map<GLenum, GLint> pixel_store;  // the program's
   enum Unpacking { kUnknown, kDense, kProgram } unpacking = kUnknown, packing = kUnknown;
   uint16_t unpack_flags = 0;
+  bool is_es = false;
+  GLenum pending_error = 0;  // of the program, which has not asked for it yet
   std::vector<GLfloat> feedback;
   std::vector<GLuint> selection;
 };
@@ -104,7 +106,11 @@ struct SyncNames {
 
 struct Renderer {
   explicit Renderer(Ring* shared);
-  void run();
+  // `between` is called between two packets, but not within a primitive or a list; it may wait.
+  void run(const std::function<void(Renderer&, uint64_t position)>& between);
+  // Another thread may have the context for a while.
+  void release_context();
+  void take_context();
   // After a restart: the packets give the thread its context, and everything before `position` is in the log
   // that has been replayed. What comes after it is done again.
   void go_on(const std::string& packets, uint64_t position);
@@ -131,17 +137,21 @@ struct Renderer {
   RenderContext* current = nullptr;
   bool is_replaying = false;
   SyncNames syncs{current};
+  std::string answers;  // to questions for contents
 
  private:
   void control(const Packet& packet);
 
   bool ended_ = false;
   uint64_t end_of_packet_ = 0;
+  std::string make_current_;  // the last such packet that succeeded
 };
 
 void draw_client(Renderer& r, const Packet& packet);
 // The window system; false: not one of its operations.
 bool execute_glx(Renderer& r, const Packet& packet);
 void open_display();
+// 0, 0: there is none.
+std::pair<GLint, GLint> surface_size(uint64_t number);
 
 }  // namespace stasis::gl

@@ -6,6 +6,9 @@
 //
 //   until PID        end when this process does
 //   programs         -> their numbers
+//   prepare          what only the drivers know goes into the logs, which then stay as they are until they
+//   are
+//                    saved, or this connection ends; "later" when that is not possible just now
 //   save NUMBER      with a file: the keeper of that program writes its log there
 //   finish NUMBER    -> when it is written
 //   restore DIRECTORY NL SETTING NL PID...
@@ -19,6 +22,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -174,6 +178,21 @@ class Program {
     return keeper_->ask(request, file);
   }
 
+  // While the program runs, since reading back may need its X server: what only the driver knows becomes a
+  // part of the log. The keeper takes nothing more until it has been asked to save or cut it, or to release.
+  // Empty, or "later" when that is not possible just now.
+  std::string prepare() {
+    std::lock_guard lock(mutex_);
+    constexpr int kTries = 50;
+    constexpr useconds_t kPause_us = 5000;
+    std::string said = read_back();
+    for (int i = 1; i < kTries && said == "later"; ++i) {
+      usleep(kPause_us);
+      said = read_back();
+    }
+    return said;
+  }
+
   // Waits for the end of the renderer; returns when the program has ended, too.
   void watch() {
     for (;;) {
@@ -189,6 +208,7 @@ class Program {
     }
   }
   void move(const std::vector<std::string>& settings) {
+    if (keeper_) (void)prepare();
     std::lock_guard lock(mutex_);
     environment_.insert(environment_.end(), settings.begin(), settings.end());
     kill(renderer_->pid(), SIGKILL);
@@ -205,6 +225,25 @@ class Program {
     return renderer_->pid();
   }
 
+  std::string read_back() {
+    const std::string there = keeper_->ask("hold");
+    if (there == "ok") return "";
+    if (!there.starts_with("ok ")) return there;
+    const std::string parked = renderer_->ask("park" + there.substr(2));
+    std::string problem = parked.starts_with("ok") ? pass_contents(parked.substr(2)) : "later";
+    if (parked.starts_with("ok")) renderer_->ask("go on");
+    if (!problem.empty()) keeper_->ask("release");
+    return problem;
+  }
+  std::string pass_contents(const std::string& positions) {
+    const int file = memfd_create("stasis-gl-contents", MFD_CLOEXEC);
+    if (file < 0) return std::string("no memory for contents: ") + strerror(errno);
+    std::string said = keeper_->ask("meet" + positions, file);
+    if (said == "ok") said = renderer_->ask("read", file);
+    if (said == "ok") said = keeper_->ask("take", file);
+    close(file);
+    return said == "ok" ? "" : said;
+  }
   void start_renderer() {
     renderer_ =
         std::make_unique<Helper>(directory_ + "/stasis-gl-renderer", environment_, display_directory_);
@@ -374,14 +413,16 @@ class Server {
 
   void serve(int connection) {
     Message message;
-    bool of_program = false;
+    bool of_program = false, prepared = false;
     while (receive(connection, message)) {
       const bool is_ring = message.file >= 0 && !message.text.starts_with("save ");
       of_program = of_program || is_ring;
+      prepared = prepared || message.text == "prepare";
       send(connection, {is_ring ? add_ring(connection, message) : answer(message), -1});
       if (message.file >= 0) close(message.file);
     }
     close(connection);
+    if (prepared) (void)answer({"release", -1});
     // Whoever started us has gone without a session.
     if (!of_program && !attached_ && !display_directory_.empty()) _exit(0);
   }
@@ -405,6 +446,20 @@ class Server {
     return problem.empty() ? "ok" : problem;
   }
 
+  // The programs run meanwhile, and others may come.
+  std::string prepare() {
+    std::vector<std::shared_ptr<Program>> programs;
+    {
+      std::lock_guard lock(mutex_);
+      programs = programs_;
+    }
+    for (const auto& program : programs) {
+      const std::string problem = program->has_keeper() ? program->prepare() : "";
+      if (!problem.empty()) return problem;
+    }
+    return "ok";
+  }
+
   std::string answer(const Message& message) {
     const std::string& request = message.text;
     if (request.starts_with("until ")) {
@@ -416,6 +471,7 @@ class Server {
       const std::string problem = restore(request.substr(8));
       return problem.empty() ? "ok" : problem;
     }
+    if (request == "prepare") return prepare();
     std::lock_guard lock(mutex_);
     std::string text = "ok";
     for (const auto& program : programs_) {
@@ -426,6 +482,7 @@ class Server {
       if (request == "programs") text += std::string(" ") + number;
       if (request == "save " + std::string(number)) return program->ask_keeper("save", message.file);
       if (request == "finish " + std::string(number)) return program->ask_keeper("finish");
+      if (request == "release") (void)program->ask_keeper(request);
       if (request == "status") text += "\n" + program->ask_keeper(request);
     }
     if (request.starts_with("move ")) add_settings(request.substr(5));

@@ -43,6 +43,7 @@ enum ControlOp : uint16_t {
   kOpSwapBuffers,
   kOpSwapInterval,
   kOpEndOfThread,
+  kOpContents,  // what only the driver knows, see Contents
   kOpFirstGl = 64,
 };
 
@@ -116,6 +117,26 @@ struct SurfaceCall {
   uint64_t surface;
   int32_t value;
   int32_t more;
+};
+
+// --- What the driver has drawn, or copied, somewhere: no call tells it, so it is read back, and written
+// again into another driver. The keeper asks for it with a packet without bytes; the answer is one packet for
+// each level that there is, or one of width 0.
+
+enum ContentsOf : uint32_t { kOfTexture, kOfRenderbuffer, kOfBuffer, kOfSurface };
+constexpr int32_t kAllLevels = -1;
+struct Contents {
+  Packet header;
+  uint32_t of;
+  uint32_t name;     // of the texture, renderbuffer or buffer
+  uint64_t surface;  // or of what windows and pbuffers are made of
+  uint32_t target;   // the binding point of a texture; of a surface GL_COLOR or GL_DEPTH_STENCIL
+  uint32_t face;     // the image of a texture: the same, or a side of a cube
+  int32_t level;
+  uint32_t internal_format;
+  uint32_t format, type;  // of the pixels here; compressed ones have type 0
+  int32_t width, height, depth;
+  uint32_t bytes;  // that follow; kNull: please
 };
 
 // --- Draws from arrays in the memory of the program. `arrays` descriptions follow, then their bytes, each

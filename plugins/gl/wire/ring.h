@@ -16,7 +16,7 @@
 namespace stasis::gl {
 
 constexpr uint32_t kRingMagic = 0x676c5354;  // "TSlg"
-constexpr uint32_t kRingVersion = 1;
+constexpr uint32_t kRingVersion = 2;
 constexpr size_t kHeaderSize = 4096;
 constexpr size_t kReplySize = size_t{64} << 20;
 constexpr size_t kDataSize = size_t{16} << 20;

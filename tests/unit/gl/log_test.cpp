@@ -81,6 +81,29 @@ class LogTest : public testing::Test {
     });
     return found;
   }
+  std::vector<Contents> questions() {
+    std::vector<Contents> found;
+    for_each_packet(log_.questions(), [&](const Packet& packet) {
+      if (packet.op == kOpContents) found.push_back(view<Contents>(packet));
+    });
+    return found;
+  }
+  // Each question with these bytes.
+  void answer(const std::string& bytes) {
+    const std::string asked = log_.questions();
+    std::string answers;
+    for_each_packet(asked, [&](const Packet& packet) {
+      answers.append(reinterpret_cast<const char*>(&packet), packet.size);
+      if (packet.op != kOpContents) return;
+      auto& contents = *reinterpret_cast<Contents*>(answers.data() + answers.size() - sizeof(Contents));
+      const size_t padded = (bytes.size() + 7) & ~size_t{7};
+      contents.header.size += static_cast<uint32_t>(padded);
+      contents.bytes = static_cast<uint32_t>(bytes.size());
+      contents.width = contents.height = contents.depth = 1;
+      answers.append(bytes).append(padded - bytes.size(), '\0');
+    });
+    log_.take_answers(asked, answers);
+  }
   template <typename P>
   const P& last() {
     return *reinterpret_cast<const P*>(last_.data());
@@ -226,13 +249,74 @@ TEST_F(LogTest, AShaderLivesAsLongAsAProgramNeedsIt) {
   EXPECT_EQ(count(kOpCreateShader), 0U);
 }
 
-TEST_F(LogTest, WhatIsDrawnIntoAFramebufferIsNotInTheLogAndThatIsKnown) {
+TEST_F(LogTest, WhatIsDrawnIntoAWindowIsAskedForUntilBuffersAreSwapped) {
+  EXPECT_FALSE(log_.has_written());
   call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
-  EXPECT_FALSE(log_.is_incomplete());
+  EXPECT_TRUE(log_.has_written());
+  EXPECT_EQ(questions().size(), 2U);  // colours, and depth with stencil
+  SurfaceCall swap = {};
+  swap.surface = 99;
+  control(swap, kOpSwapBuffers);
+  EXPECT_FALSE(log_.has_written());
+  EXPECT_TRUE(questions().empty());
+}
+
+TEST_F(LogTest, WhatIsDrawnIntoATextureIsAskedForAndKeptUntilItIsDrawnOrUploadedAgain) {
+  bind_texture(5);
+  image(0, 'a');
   call(kOpBindFramebuffer, PBindFramebuffer{{}, GL_FRAMEBUFFER, 3});
-  EXPECT_FALSE(log_.is_incomplete());
+  call(kOpFramebufferTexture2D,
+       PFramebufferTexture2D{{}, GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, GL_TEXTURE_2D, 5, 0});
+  EXPECT_FALSE(log_.has_written());
   call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
+  ASSERT_EQ(questions().size(), 1U);
+  EXPECT_EQ(questions()[0].name, 5U);
+  EXPECT_EQ(questions()[0].face, static_cast<uint32_t>(GL_TEXTURE_2D));
+  answer("drawn");
+  EXPECT_FALSE(log_.is_incomplete());
+  EXPECT_FALSE(log_.has_written());
+  EXPECT_EQ(count(kOpContents), 1U);
+  EXPECT_EQ(std::string(last_.data() + sizeof(Contents), 5), "drawn");
+  call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
+  EXPECT_TRUE(log_.has_written());
+  answer("again");
+  EXPECT_EQ(count(kOpContents), 1U);
+  image(0, 'b');
+  EXPECT_EQ(count(kOpContents), 0U);
+  EXPECT_FALSE(log_.has_written());
+}
+
+TEST_F(LogTest, WhatIsNotAnsweredIsKnownToBeMissing) {
+  bind_texture(5);
+  call(kOpCopyTexImage2D, PCopyTexImage2D{{}, GL_TEXTURE_2D, 0, GL_RGB8, 0, 0, 4, 4, 0});
+  EXPECT_EQ(count(kOpTexImage2D), 1U);
+  EXPECT_EQ(last<PTexImage2D>().pixels_bytes, kNull);
+  log_.take_answers(log_.questions(), "");
   EXPECT_TRUE(log_.is_incomplete());
+}
+
+TEST_F(LogTest, PixelsFromABufferAreAskedFor) {
+  bind_texture(5);
+  PTexImage2D p = {};
+  p.target = GL_TEXTURE_2D;
+  p.width = p.height = 4;
+  p.pixels_bytes = kOffset;
+  call(kOpTexImage2D, p);
+  ASSERT_EQ(questions().size(), 1U);
+  EXPECT_EQ(count(kOpTexImage2D), 1U);
+  EXPECT_EQ(last<PTexImage2D>().pixels_bytes, kNull);
+}
+
+TEST_F(LogTest, MipmapsKeepTheImageThatTheyWereMadeOf) {
+  bind_texture(5);
+  image(0, 'a');
+  call(kOpGenerateMipmap, PGenerateMipmap{{}, GL_TEXTURE_2D});
+  for (char fill : {'b', 'c', 'd'}) image(0, fill);
+  EXPECT_EQ(count(kOpTexImage2D), 2U);
+  EXPECT_EQ(last_[sizeof(PTexImage2D)], 'd');
+  call(kOpGenerateMipmap, PGenerateMipmap{{}, GL_TEXTURE_2D});
+  EXPECT_EQ(count(kOpTexImage2D), 1U);
+  EXPECT_FALSE(log_.has_written());
 }
 
 // What a log says is a log again: a keeper that begins with it comes to the same.
