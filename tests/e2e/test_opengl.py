@@ -4,6 +4,7 @@ an undisturbed program draws on that driver - to the bit."""
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -91,14 +92,20 @@ class OpenGl(unittest.TestCase):
             connection.send(request.encode() + b"\0")
             return connection.recv(65536).decode().rstrip("\0")
 
-    def renderer(self):
-        found = children_of(self.server.pid, "stasis-gl-renderer")
+    def part(self, name):
+        found = children_of(self.server.pid, "stasis-gl-" + name)
         return found[0] if found else None
 
-    def kill_renderer(self):
-        old = self.renderer()
+    def renderer(self):
+        return self.part("renderer")
+
+    def kill_part(self, name):
+        old = self.part(name)
         os.kill(old, signal.SIGKILL)
-        wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
+        wait_for(f"a new {name}", lambda: self.part(name) not in (None, old), 20)
+
+    def kill_renderer(self):
+        self.kill_part("renderer")
 
     def pictures(self, mode, script, recorded=True, **environment):
         """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
@@ -108,6 +115,8 @@ class OpenGl(unittest.TestCase):
         for word in script:
             if word == "kill":
                 self.kill_renderer()
+            elif word == "keeper":
+                self.kill_part("keeper")
             elif word.startswith("move "):
                 old = self.renderer()
                 self.assertEqual(self.ask(word), "ok")
@@ -140,6 +149,38 @@ class OpenGl(unittest.TestCase):
 
     def test_fixed_function_on_another_driver(self):
         self.check_move("fixed")
+
+    def test_log_outlives_its_keeper(self):
+        for mode in ("fixed", "core"):
+            script = ["draw", "swap", "keeper", "kill", "draw", "keeper", "keeper", "extra", "swap", "keeper", "draw", "kill", "draw"]
+            native = self.pictures(mode, [word for word in script if word not in ("kill", "keeper")], recorded=False)
+            self.assertEqual(self.pictures(mode, script), native)
+
+    def test_the_next_keeper_knows_what_only_the_driver_knows(self):
+        script = ["draw", "swap", "keeper", "begin", "move", "more", "keeper", "draw", "keeper", "move", "swap", "draw"]
+        native = self.pictures("driver", [word for word in script if word not in ("move", "keeper")], recorded=False)
+        moved = self.pictures("driver", [word.replace("move", "move LIBGL_ALWAYS_SOFTWARE=1") for word in script])
+        self.assertEqual(moved, native)
+
+    def test_keeper_may_be_killed_at_any_moment(self):
+        gears = self.start("glxgears")
+
+        def status():
+            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
+            return tuple(map(int, said.groups())) if said else (0, 0, 0)
+
+        wait_for("some frames", lambda: status()[0] > 2000, 20)
+        before = status()[1:]
+        for _ in range(40):
+            time.sleep(random.random() / 20)
+            self.kill_part("keeper")
+        recorded = status()[0]
+        self.kill_renderer()
+        wait_for("more frames", lambda: status()[0] > recorded + 2000, 30)
+        # What a replay says beside what it was made of is kept, too, but only once.
+        self.assertAlmostEqual(status()[1], before[0], delta=4)
+        self.assertIsNone(gears.poll())
+        self.end(gears)
 
     def test_what_only_the_driver_knows_goes_along(self):
         script = ["draw", "swap", "begin", "move", "more", "draw", "move", "swap", "draw"]

@@ -73,10 +73,10 @@ PixelKind kind_of(GLenum internal) {
     case GL_RGB8:
       return {GL_RGB, GL_UNSIGNED_BYTE};
   }
-  const bool is_integer =
-      (internal >= GL_RGBA32UI && internal <= 0x8D97 /* LUMINANCE_ALPHA8I_EXT */) ||
-      (internal >= GL_R8I && internal <= GL_RG32UI);
-  return {is_integer ? GLenum{GL_RGBA_INTEGER} : GLenum{GL_RGBA}, is_integer ? GLenum{GL_INT} : GLenum{GL_UNSIGNED_BYTE}};
+  const bool is_integer = (internal >= GL_RGBA32UI && internal <= 0x8D97 /* LUMINANCE_ALPHA8I_EXT */) ||
+                          (internal >= GL_R8I && internal <= GL_RG32UI);
+  return {is_integer ? GLenum{GL_RGBA_INTEGER} : GLenum{GL_RGBA},
+          is_integer ? GLenum{GL_INT} : GLenum{GL_UNSIGNED_BYTE}};
 }
 
 void mark(KeptObject& object, uint32_t face, int32_t level) {
@@ -179,8 +179,8 @@ KeptObject* Log::bound_texture(KeptContext& c, uint32_t target) {
   return &own;
 }
 
-void Log::mark_drawn(const KeptThread& thread, KeptContext& c) {
-  if (c.marked == epoch_) return;
+bool Log::mark_drawn(const KeptThread& thread, KeptContext& c) {
+  if (c.marked == epoch_) return false;
   c.marked = epoch_;
   if (c.draw_framebuffer == 0) {
     if (thread.draw != 0) drawn_[thread.draw].written = true;
@@ -188,6 +188,7 @@ void Log::mark_drawn(const KeptThread& thread, KeptContext& c) {
     mark_attachments(c);
   }
   if (c.feedback) mark_feedback(c);
+  return true;
 }
 
 void Log::mark_attachments(KeptContext& c) {
@@ -212,7 +213,8 @@ void Log::mark_attachments(KeptContext& c) {
         break;
       }
       case kOpFramebufferRenderbuffer: {
-        auto found = c.share->objects.find({kRenderbuffer, view<PFramebufferRenderbuffer>(packet).renderbuffer});
+        auto found =
+            c.share->objects.find({kRenderbuffer, view<PFramebufferRenderbuffer>(packet).renderbuffer});
         if (found != c.share->objects.end()) found->second.written.insert({GL_RENDERBUFFER, 0});
         break;
       }
@@ -274,8 +276,11 @@ bool Log::add_by_driver(KeptContext& c, const Packet& packet) {
     case kOpReadPixels:
     case kOpGetTexImage:
     case kOpGetCompressedTexImage:
-      if (KeptObject* into = bound_buffer(c, GL_PIXEL_PACK_BUFFER)) into->written.insert({GL_ARRAY_BUFFER, 0});
-      return true;
+      if (KeptObject* into = bound_buffer(c, GL_PIXEL_PACK_BUFFER)) {
+        into->written.insert({GL_ARRAY_BUFFER, 0});
+        return true;
+      }
+      return false;
   }
   const size_t at = pixels_size_at(packet.op);
   if (at == 0) return false;
@@ -359,10 +364,8 @@ bool Log::has_written() const {
     for (const auto& [target, object] : c.default_textures) {
       if (!object.written.empty()) return true;
     }
-  }
-  for (const auto& [ring, thread] : threads_) {
-    auto drawn = drawn_.find(thread.draw);
-    if (thread.context != 0 && drawn != drawn_.end() && drawn->second.written) return true;
+    auto drawn = drawn_.find(c.last.draw);
+    if (drawn != drawn_.end() && drawn->second.written) return true;
   }
   return false;
 }
@@ -393,11 +396,32 @@ std::string Log::questions() const {
   return all;
 }
 
+// A question is also how the next keeper learns of what there is to be asked for.
+void Log::mark_again(KeptContext& c, const Contents& p) {
+  switch (p.of) {
+    case kOfTexture:
+      (p.name == 0 ? c.default_textures[p.target] : c.share->objects[{kTexture, p.name}])
+          .written.insert({p.face, p.level});
+      return;
+    case kOfRenderbuffer:
+    case kOfBuffer:
+      c.share->objects[{p.of == kOfBuffer ? kBuffer : kRenderbuffer, p.name}].written.insert({p.face, 0});
+      return;
+    case kOfSurface:
+      drawn_[p.surface].written = true;
+      return;
+    default:
+      throw BadStream{"contents of nothing"};
+  }
+}
+
 void Log::add_contents(const KeptThread& thread, const Packet& packet) {
   const auto& p = view<Contents>(packet);
   auto context = contexts_.find(thread.context);
-  if (context == contexts_.end() || p.width == 0) return;
+  if (context == contexts_.end()) return;
   KeptContext& c = context->second;
+  if (p.bytes == kNull) return mark_again(c, p);
+  if (p.width == 0) return;
   const auto image = [&] { return Key{kContents, 0, {p.face, static_cast<uint32_t>(p.level)}}; };
   switch (p.of) {
     case kOfTexture: {

@@ -108,16 +108,16 @@ uint32_t group_of(uint32_t capability) {
 
 Kept Log::keep(const Packet& packet) { return {++order_, bytes_of(packet)}; }
 
-void Log::add(uint32_t ring, const Packet& packet) {
+bool Log::add(uint32_t ring, const Packet& packet) {
   KeptThread& thread = threads_[ring];
   if (packet.op < kOpFirstGl) return control(thread, packet);
   const EffectRule& rule = rule_of(packet.op);
-  if (rule.effect == Effect::k_none) return;
+  if (rule.effect == Effect::k_none) return false;
   auto context = contexts_.find(thread.context);
-  if (context != contexts_.end()) call(thread, context->second, packet);
+  return context != contexts_.end() && call(thread, context->second, packet);
 }
 
-void Log::control(KeptThread& thread, const Packet& packet) {
+bool Log::control(KeptThread& thread, const Packet& packet) {
   switch (packet.op) {
     case kOpCreateContext: {
       const auto& p = view<CreateContext>(packet);
@@ -127,54 +127,59 @@ void Log::control(KeptThread& thread, const Packet& packet) {
       made.share = p.share != 0 && shared != contexts_.end() && shared->second.share
                        ? shared->second.share
                        : std::make_shared<KeptShare>();
-      return;
+      return true;
     }
     case kOpDestroyContext:
       contexts_.erase(view<MakeCurrent>(packet).context);
-      return;
+      return true;
     case kOpMakeCurrent: {
       const auto& p = view<MakeCurrent>(packet);
       thread = {p.context, p.draw, p.read};
+      if (auto made = contexts_.find(p.context); made != contexts_.end()) made->second.last = thread;
       ++epoch_;
-      return;
+      return true;
     }
     case kOpSwapBuffers:
       drawn_.erase(view<SurfaceCall>(packet).surface);
       ++epoch_;
-      return;
+      return true;
     case kOpContents:
-      return add_contents(thread, packet);
+      add_contents(thread, packet);
+      return true;
     case kOpCreateSurface:
       surfaces_[view<CreateSurface>(packet).surface] = bytes_of(packet);
-      return;
+      return true;
     case kOpDestroySurface:
       surfaces_.erase(view<SurfaceCall>(packet).surface);
       drawn_.erase(view<SurfaceCall>(packet).surface);
-      return;
+      for (auto& [number, context] : contexts_) {
+        if (context.last.draw == view<SurfaceCall>(packet).surface) context.last = {};
+      }
+      return true;
     case kOpClientArrays:
     case kOpClientElements:
     case kOpClientElement: {
       auto context = contexts_.find(thread.context);
-      if (context == contexts_.end()) return;
-      if (context->second.list != 0) context->second.list_calls.push_back(keep(packet));
-      if (context->second.in_primitive) context->second.primitive.push_back(keep(packet));
-      if (context->second.list == 0 || context->second.list_executes) mark_drawn(thread, context->second);
-      return;
+      if (context == contexts_.end()) return false;
+      KeptContext& its = context->second;
+      if (its.list != 0) its.list_calls.push_back(keep(packet));
+      if (its.in_primitive) its.primitive.push_back(keep(packet));
+      const bool marked = (its.list == 0 || its.list_executes) && mark_drawn(thread, its);
+      return marked || its.list != 0 || its.in_primitive;
     }
   }
+  return false;
 }
 
-void Log::call(const KeptThread& thread, KeptContext& c, const Packet& packet) {
+bool Log::call(const KeptThread& thread, KeptContext& c, const Packet& packet) {
   const EffectRule& rule = rule_of(packet.op);
-  if (rule.effect == Effect::k_query) {
-    (void)add_by_driver(c, packet);
-    return;
-  }
+  if (rule.effect == Effect::k_query) return add_by_driver(c, packet);
   const bool draws = rule.effect == Effect::k_draw || rule.effect == Effect::k_begin ||
                      rule.effect == Effect::k_calllist || rule.effect == Effect::k_calllists;
-  if (draws && (c.list == 0 || c.list_executes)) mark_drawn(thread, c);
-  if (c.list != 0 && rule.effect != Effect::k_endlist && compile(c, packet, rule)) return;
-  apply(c, packet, rule);
+  const bool marked = draws && (c.list == 0 || c.list_executes) && mark_drawn(thread, c);
+  const bool only_drawn = rule.effect == Effect::k_draw && !marked && c.list == 0 && !c.in_primitive;
+  if (c.list == 0 || rule.effect == Effect::k_endlist || !compile(c, packet, rule)) apply(c, packet, rule);
+  return !only_drawn;
 }
 
 // True when the call goes into the list and is not executed.
@@ -1085,14 +1090,15 @@ bool has_matrices(const std::string& create) {
 
 }  // namespace
 
-// With the surfaces that a context has or had; one that was never current has no state.
+// With the surfaces that a context has or had, else some that there are; one that was never current has no
+// state.
 KeptThread Log::place_of(uint32_t context) const {
-  KeptThread where;
-  for (const auto& [ring, thread] : threads_) {
-    if (thread.context == context) return thread;
-    if (thread.context != 0) where = thread;
+  const auto found = contexts_.find(context);
+  if (found != contexts_.end() && found->second.last.draw != 0) return found->second.last;
+  for (const auto& [number, other] : contexts_) {
+    if (other.last.draw != 0) return other.last;
   }
-  return where;
+  return {};
 }
 
 std::string Log::replay() const {

@@ -77,8 +77,14 @@ struct AttributeLevel {
   uint32_t active_unit = 0, matrix_mode = 0;
 };
 
+struct KeptThread {
+  uint32_t context = 0;
+  uint64_t draw = 0, read = 0;
+};
+
 struct KeptContext {
   std::string create;
+  KeptThread last;  // where it is or was current
   std::shared_ptr<KeptShare> share;
   StateMap state;
   std::map<std::pair<uint32_t, uint32_t>, MatrixStack> matrices;  // by mode and texture unit
@@ -99,11 +105,6 @@ struct KeptContext {
   bool in_primitive = false;
 };
 
-struct KeptThread {
-  uint32_t context = 0;
-  uint64_t draw = 0, read = 0;
-};
-
 // A window or pbuffer.
 struct KeptSurface {
   bool written = false;               // since its buffers were last swapped or read back
@@ -116,8 +117,8 @@ struct LogStatistics {
 
 class Log {
  public:
-  // A call that came through the ring of that number.
-  void add(uint32_t ring, const Packet& packet);
+  // A call that came through the ring of that number. False: the log is as before.
+  bool add(uint32_t ring, const Packet& packet);
   void end_thread(uint32_t ring) { threads_.erase(ring); }
 
   // Packets that bring a fresh driver into this state, and for each ring those that give its thread its
@@ -136,8 +137,8 @@ class Log {
 
  private:
   class Emitter;
-  void control(KeptThread& thread, const Packet& packet);
-  void call(const KeptThread& thread, KeptContext& c, const Packet& packet);
+  bool control(KeptThread& thread, const Packet& packet);
+  bool call(const KeptThread& thread, KeptContext& c, const Packet& packet);
   void apply(KeptContext& c, const Packet& packet, const EffectRule& rule);
   bool compile(KeptContext& c, const Packet& packet, const EffectRule& rule);
   void set_state(KeptContext& c, const Packet& packet, const EffectRule& rule);
@@ -157,7 +158,7 @@ class Log {
   void call_lists(KeptContext& c, const Packet& packet);
   KeptObject* object_of(KeptContext& c, const Packet& packet, const EffectRule& rule);
   Kept keep(const Packet& packet);
-  void mark_drawn(const KeptThread& thread, KeptContext& c);
+  bool mark_drawn(const KeptThread& thread, KeptContext& c);
   void mark_attachments(KeptContext& c);
   void mark_feedback(KeptContext& c);
   KeptObject* bound_texture(KeptContext& c, uint32_t target);
@@ -166,6 +167,7 @@ class Log {
   void copy_image(KeptContext& c, const Packet& packet);
   void copy_buffer(KeptContext& c, const Packet& packet);
   void make_mipmaps(KeptContext& c, const Packet& packet);
+  void mark_again(KeptContext& c, const Contents& question);
   void add_contents(const KeptThread& thread, const Packet& packet);
   KeptThread place_of(uint32_t context) const;
 

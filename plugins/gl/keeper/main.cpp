@@ -1,4 +1,5 @@
-// stasis-gl-keeper DESCRIPTOR: reads the rings that it receives there, and keeps the pruned log. Messages:
+// stasis-gl-keeper CONNECTION JOURNAL: reads the rings that it receives there, and keeps the pruned log, in
+// the journal, too: a keeper that is given the journal of one that has died goes on in its place. Messages:
 //
 //   (a ring's file)   read it
 //   load FILE         begin with this log
@@ -18,18 +19,23 @@
 //
 // Each but the first is answered: "ok ...", or what is wrong.
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <climits>
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <mutex>
+#include <set>
 #include <sstream>
 #include <thread>
 
+#include "keeper/journal.h"
 #include "keeper/log.h"
 #include "reader/ring_file.h"
 #include "reader/ring_reader.h"
@@ -40,9 +46,13 @@ namespace {
 
 class Keeper {
  public:
-  explicit Keeper(int connection) : connection_(connection) {}
+  Keeper(int connection, int journal) : connection_(connection), journal_(journal) {}
 
   void run() {
+    if (!journal_.is_mapped() || !begin()) {
+      fprintf(stderr, "stasis: OpenGL: the journal of a keeper cannot be used\n");
+      return;
+    }
     Message message;
     while (receive(connection_, message)) {
       if (message.file >= 0 && message.text == "ring") {
@@ -86,9 +96,17 @@ class Keeper {
     ::close(file);
     if (ring == nullptr) return;
     program_ = ring->program;
-    const LogFile::Thread* restored = loaded_.thread(ring->id);
-    if (restored != nullptr) RingReader(ring, kKeeper).skip_to(restored->position);
+    if (ended_.contains(ring->id)) return;
+    auto known = positions_.find(ring->id);
+    if (known != positions_.end()) {
+      RingReader(ring, kKeeper).skip_to(known->second);
+      positions_.erase(known);
+    }
     auto reading = std::make_shared<Reading>(ring);
+    // What the writer may write over now is not needed any more, whatever happens.
+    reading->taker.before_release([this, id = ring->id](uint64_t position) {
+      if (last_noted_[id] != position) note(id, position, kNothing);
+    });
     {
       std::lock_guard lock(mutex_);
       rings_.push_back(reading);
@@ -121,15 +139,65 @@ class Keeper {
   }
 
   // With the lock.
-  void take_until(Reading& reading, uint64_t end) {
-    reading.taker.run_to(end, [&](const Packet& packet) {
+  void take_until(Reading& reading, uint64_t position) {
+    reading.taker.run_to(position, [&](const Packet& packet) {
       reading.ended = packet.op == kOpEndOfThread;
-      if (!reading.ended) log_.add(reading.ring->id, packet);
-      ++recorded_;
-      reading.position = reading.taker.end_of_packet();
+      const uint32_t id = reading.ring->id;
+      const uint64_t end = reading.taker.end_of_packet();
+      if (reading.ended || log_.add(id, packet)) note(id, end, packet);
+      journal_.recorded().fetch_add(1, std::memory_order_relaxed);
+      reading.position = end;
       return !reading.ended;
     });
+    if (journal_.is_long()) write_journal();
   }
+  void note(uint32_t ring, uint64_t position, const Packet& packet) {
+    last_noted_[ring] = position;
+    journal_.add(ring, position, packet);
+  }
+  void write_journal() { journal_.begin(log_file().bytes(), log_.questions()); }
+
+  // With what the keeper before has left, if there was one.
+  bool begin() {
+    if (journal_.is_empty()) {
+      write_journal();
+      return true;
+    }
+    try {
+      std::string log, more;
+      std::vector<Journal::Entry> entries;
+      if (!journal_.read(log, more, [&](const Journal::Entry& entry) { entries.push_back(entry); }))
+        return false;
+      if (LogFile file; !file.parse(log, "").empty() || !use(file)) return false;
+      for_each_packet(more, [&](const Packet& packet) { log_.add(kLoading, packet); });
+      log_.end_thread(kLoading);
+      for (const Journal::Entry& entry : entries) {
+        positions_[entry.ring] = entry.position;
+        if (entry.packet->op == kOpEndOfThread) {
+          log_.end_thread(entry.ring);
+          ended_.insert(entry.ring);
+        } else if (entry.packet->op != kOpNothing) {
+          log_.add(entry.ring, *entry.packet);
+        }
+      }
+    } catch (const BadStream&) {
+      return false;
+    }
+    write_journal();
+    return true;
+  }
+  bool use(const LogFile& file) {
+    program_ = file.program;
+    for (const auto& thread : file.threads) for_each_packet(thread.packets, [&](const Packet&) {});
+    for_each_packet(file.replay, [&](const Packet& packet) { log_.add(kLoading, packet); });
+    log_.end_thread(kLoading);
+    for (const auto& thread : file.threads) {
+      positions_[thread.ring] = thread.position;
+      for_each_packet(thread.packets, [&](const Packet& packet) { log_.add(thread.ring, packet); });
+    }
+    return true;
+  }
+
   void release() {
     held_ = false;
     released_.notify_all();
@@ -163,6 +231,7 @@ class Keeper {
     if (!read_all(from, answers)) return "the answers cannot be read";
     try {
       log_.take_answers(questions_, answers);
+      write_journal();
     } catch (const BadStream& bad) {
       return bad.what;
     }
@@ -170,13 +239,11 @@ class Keeper {
   }
 
   std::string load(const std::string& path) {
-    if (std::string problem = loaded_.read(path); !problem.empty()) return problem;
+    LogFile file;
+    if (std::string problem = file.read(path); !problem.empty()) return problem;
     try {
-      for (const auto& thread : loaded_.threads) for_each_packet(thread.packets, [&](const Packet&) {});
-      for_each_packet(loaded_.replay, [&](const Packet& packet) { log_.add(kLoading, packet); });
-      log_.end_thread(kLoading);
-      for (const auto& thread : loaded_.threads)
-        for_each_packet(thread.packets, [&](const Packet& packet) { log_.add(thread.ring, packet); });
+      (void)use(file);
+      write_journal();
     } catch (const BadStream& bad) {
       return path + ": " + bad.what;
     }
@@ -224,6 +291,8 @@ class Keeper {
     file.program = program_;
     file.replay = log_.replay();
     auto threads = log_.threads();
+    // Of a keeper before, whose rings have not come yet.
+    for (const auto& [id, position] : positions_) file.threads.push_back({id, position, threads[id]});
     for (const auto& one : rings_)
       file.threads.push_back({one->ring->id, one->position.load(), threads[one->ring->id]});
     return file;
@@ -234,20 +303,25 @@ class Keeper {
     LogStatistics now = log_.statistics();
     char text[256];
     snprintf(text, sizeof text, "ok recorded=%llu kept=%llu bytes=%llu objects=%llu",
-             static_cast<unsigned long long>(recorded_), static_cast<unsigned long long>(now.kept),
-             static_cast<unsigned long long>(now.bytes), static_cast<unsigned long long>(now.objects));
+             static_cast<unsigned long long>(journal_.recorded().load()),
+             static_cast<unsigned long long>(now.kept), static_cast<unsigned long long>(now.bytes),
+             static_cast<unsigned long long>(now.objects));
     return text;
   }
 
+  static constexpr Packet kNothing = {sizeof(Packet), kOpNothing, 0};
   static constexpr uint32_t kLoading = 0xffffffff;
   int connection_;
   std::mutex mutex_;
   Log log_;
-  LogFile loaded_;
   std::condition_variable released_;
   bool held_ = false;
   std::string questions_;
-  uint64_t program_ = 0, recorded_ = 0;
+  Journal journal_;
+  std::map<uint32_t, uint64_t> positions_;   // from which rings that come are read
+  std::map<uint32_t, uint64_t> last_noted_;  // in the journal
+  std::set<uint32_t> ended_;
+  uint64_t program_ = 0;
   int writer_ = -1;
   std::vector<std::shared_ptr<Reading>> rings_;
 };
@@ -257,7 +331,10 @@ class Keeper {
 }  // namespace stasis::gl
 
 int main(int argc, char** argv) {
-  if (argc != 2) return 2;
-  stasis::gl::Keeper(atoi(argv[1])).run();
+  if (argc != 3) return 2;
+  // The log is written into the journal again and again: the memory for that stays.
+  mallopt(M_MMAP_THRESHOLD, INT_MAX);
+  mallopt(M_TRIM_THRESHOLD, INT_MAX);
+  stasis::gl::Keeper(atoi(argv[1]), atoi(argv[2])).run();
   _exit(0);
 }

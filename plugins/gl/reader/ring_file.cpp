@@ -114,7 +114,7 @@ std::string with_error(const std::string& path) { return path + ": " + std::stre
 
 }  // namespace
 
-std::string LogFile::write(int into) const {
+std::string LogFile::bytes() const {
   std::string bytes;
   auto put = [&](const void* from, size_t size) { bytes.append(static_cast<const char*>(from), size); };
   FileHeader header = {kLogMagic,     kLogVersion, static_cast<uint32_t>(threads.size()),
@@ -126,13 +126,20 @@ std::string LogFile::write(int into) const {
     bytes += thread.packets;
   }
   bytes += replay;
-  return write_all(into, bytes) ? "" : std::string("write the log: ") + std::strerror(errno);
+  return bytes;
+}
+
+std::string LogFile::write(int into) const {
+  return write_all(into, bytes()) ? "" : std::string("write the log: ") + std::strerror(errno);
 }
 
 std::string LogFile::read(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   if (!stream) return with_error(path);
-  std::string bytes((std::istreambuf_iterator<char>(stream)), {});
+  return parse(std::string((std::istreambuf_iterator<char>(stream)), {}), path);
+}
+
+std::string LogFile::parse(const std::string& bytes, const std::string& path) {
   size_t at = 0;
   auto take = [&](void* into, size_t size) {
     if (size > bytes.size() - at) return false;

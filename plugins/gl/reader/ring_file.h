@@ -40,8 +40,11 @@ struct LogFile {
   std::vector<Thread> threads;
 
   // Empty on success, else what is wrong.
+  std::string bytes() const;
   std::string write(int into) const;
   std::string read(const std::string& path);
+  // `path` is for what is said.
+  std::string parse(const std::string& bytes, const std::string& path);
   const Thread* thread(uint32_t ring) const;
 };
 

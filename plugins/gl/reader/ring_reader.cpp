@@ -38,6 +38,7 @@ void RingReader::interrupt(Ring& ring, ReaderIndex index) {
 void RingReader::release() {
   if (!takes_ || released_ == position_) return;
   released_ = position_;
+  if (before_release_) before_release_(position_);
   self_.tail.store(position_);
   wake_writer(*ring_);
 }

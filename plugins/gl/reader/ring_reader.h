@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "wire/packet.h"
@@ -43,6 +44,8 @@ class RingReader {
   static void interrupt(Ring& ring, ReaderIndex index);
   // The packets before `end`, all of which are there. Nothing when they have been dealt with.
   void run_to(uint64_t end, const std::function<bool(const Packet&)>& handle);
+  // Called with a position before the writer learns that everything before it has been dealt with.
+  void before_release(std::function<void(uint64_t)> call) { before_release_ = std::move(call); }
   // Everything before `position` is dealt with.
   void skip_to(uint64_t position);
   // Behind the packet that is being handled, or was last; those that came in pieces count when they are
@@ -63,6 +66,7 @@ class RingReader {
   uint64_t position_, released_;
   uint64_t end_;
   std::vector<uint64_t> large_;
+  std::function<void(uint64_t)> before_release_;
 };
 
 // Wakes a writer that waits for room or for a frame to be shown.

@@ -347,8 +347,8 @@ bool read_level(const Contents& question, GLint level, std::string& into) {
     bytes = static_cast<size_t>(std::max(get_level(GL_TEXTURE_COMPRESSED_IMAGE_SIZE), 0));
   } else {
     pixels = exact_format(components_of_level(face, level), false);
-    bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * static_cast<size_t>(depth) *
-            pixels.pixel;
+    bytes =
+        static_cast<size_t>(width) * static_cast<size_t>(height) * static_cast<size_t>(depth) * pixels.pixel;
   }
   (void)gl.GetError();
   if (bytes > kMostBytes) return true;
@@ -365,8 +365,8 @@ bool read_level(const Contents& question, GLint level, std::string& into) {
   return true;
 }
 
-// ES cannot be asked for a texture, nor for its size. What can be drawn into can be read all the same, when it
-// has colours.
+// ES cannot be asked for a texture, nor for its size. What can be drawn into can be read all the same, when
+// it has colours.
 void read_level_by_framebuffer(Renderer& r, const Contents& question, GLuint name, GLint width, GLint height,
                                std::string& into) {
   Framebuffer framebuffer;
@@ -446,7 +446,8 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
   if (question.target == GL_COLOR) {
     if (!es) gl.ReadBuffer(doubled != 0 ? GL_BACK : GL_FRONT);
     c.red = c.green = c.blue = c.alpha = 8;
-    const GLint real = es ? 8 : bits(doubled != 0 ? GL_BACK_LEFT : GL_FRONT_LEFT, GL_FRAMEBUFFER_ATTACHMENT_RED_SIZE);
+    const GLint real =
+        es ? 8 : bits(doubled != 0 ? GL_BACK_LEFT : GL_FRONT_LEFT, GL_FRAMEBUFFER_ATTACHMENT_RED_SIZE);
     if (real > 8) c.red = real;
   } else if (!es) {
     c.depth = bits(GL_DEPTH, GL_FRAMEBUFFER_ATTACHMENT_DEPTH_SIZE);
@@ -463,9 +464,10 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
   Answer answer(into, question, 0, width, height, 1, bytes);
   answer.header().format = pixels.format;
   answer.header().type = pixels.type;
-  answer.header().internal_format = c.depth != 0 ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : GL_DEPTH_COMPONENT24)
-                                    : c.red > 8  ? GL_RGBA16
-                                                 : GL_RGBA8;
+  answer.header().internal_format = c.depth != 0
+                                        ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : GL_DEPTH_COMPONENT24)
+                                    : c.red > 8 ? GL_RGBA16
+                                                : GL_RGBA8;
   gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, answer.pixels());
   if (gl.GetError() != GL_NO_ERROR) answer.take_back();
   if (!es) gl.ReadBuffer(static_cast<GLenum>(buffer));
@@ -589,8 +591,10 @@ void write_contents(Renderer& r, const Contents& c) {
   }
   if (const GLenum error = gl.GetError(); error != GL_NO_ERROR)
     fprintf(stderr, "stasis: OpenGL: the driver does not take the contents of %s %u (error 0x%x)\n",
-            c.of == kOfTexture ? "texture" : c.of == kOfRenderbuffer ? "renderbuffer" : "the window", c.name,
-            error);
+            c.of == kOfTexture        ? "texture"
+            : c.of == kOfRenderbuffer ? "renderbuffer"
+                                      : "the window",
+            c.name, error);
 }
 
 }  // namespace stasis::gl

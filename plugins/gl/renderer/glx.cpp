@@ -176,6 +176,8 @@ void create_context(Renderer& r, const Packet& packet) {
   if (made != nullptr) {
     auto context = std::make_shared<RenderContext>();
     context->number = p.context;
+    context->screen = p.screen;
+    context->config = p.config;
     context->handle = made;
     const int profile = profile_of(attributes);
     context->is_es = profile == GLX_CONTEXT_ES2_PROFILE_BIT_EXT;
@@ -204,6 +206,16 @@ GLXDrawable real_surface(uint64_t number) {
   return found == surfaces.end() ? static_cast<GLXDrawable>(number) : found->second.second;
 }
 
+GLXDrawable spare_surface(const RenderContext& context) {
+  static std::map<uint32_t, GLXDrawable> made;
+  GLXDrawable& surface = made[context.config];
+  if (surface == None) {
+    const int attributes[] = {GLX_PBUFFER_WIDTH, 16, GLX_PBUFFER_HEIGHT, 16, None};
+    surface = glXCreatePbuffer(display, find_config(context.screen, context.config), attributes);
+  }
+  return surface;
+}
+
 void make_current(Renderer& r, const Packet& packet) {
   const auto& p = view<MakeCurrent>(packet);
   RenderContext* context = nullptr;
@@ -218,6 +230,11 @@ void make_current(Renderer& r, const Packet& packet) {
   } else if (context != nullptr) {
     done = glXMakeContextCurrent(display, real_surface(p.draw), real_surface(p.read),
                                  static_cast<GLXContext>(context->handle)) == True;
+  }
+  // The window of a context that is not in use may be gone.
+  if (!done && r.is_replaying && context != nullptr && context->config != 0) {
+    const GLXDrawable spare = spare_surface(*context);
+    done = glXMakeContextCurrent(display, spare, spare, static_cast<GLXContext>(context->handle)) == True;
   }
   if (done) r.current = context;
   if (!done && r.is_replaying) throw BadStream{"the driver does not give a context like the one before"};

@@ -86,6 +86,8 @@ struct Share {
 
 struct RenderContext {
   uint32_t number = 0;
+  int screen = 0;
+  uint32_t config = 0;
   void* handle = nullptr;  // GLXContext
   std::shared_ptr<Share> share;
   std::map<GLenum, GLint> pixel_store;  // the program's

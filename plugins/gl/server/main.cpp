@@ -92,11 +92,13 @@ bool enter_display(const std::string& directory) {
          mount(directory.c_str(), kSockets, nullptr, MS_BIND, nullptr) == 0;
 }
 
+constexpr const char* kEnded = "it has ended";
+
 // Another process of ours, which answers what it is asked.
 class Helper {
  public:
   Helper(const std::string& program, const std::vector<std::string>& environment = {},
-         const std::string& display_directory = {}) {
+         const std::string& display_directory = {}, int more = -1) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) return;
     pid_ = fork();
@@ -108,11 +110,14 @@ class Helper {
         value.empty() ? unsetenv(name.c_str()) : setenv(name.c_str(), value.c_str(), 1);
       }
       fcntl(ends[1], F_SETFD, 0);
+      if (more >= 0) fcntl(more, F_SETFD, 0);
       setenv("__GLX_VENDOR_LIBRARY_NAME", "mesa", 1);
       unsetenv("STASIS_GL_SOCKET");
       if (!display_directory.empty() && !enter_display(display_directory))
         fprintf(stderr, "stasis: OpenGL: %s: %s\n", display_directory.c_str(), strerror(errno));
-      execl(program.c_str(), program.c_str(), std::to_string(ends[1]).c_str(), nullptr);
+      const std::string connection = std::to_string(ends[1]), other = std::to_string(more);
+      execl(program.c_str(), program.c_str(), connection.c_str(), more >= 0 ? other.c_str() : nullptr,
+            nullptr);
       fprintf(stderr, "stasis: OpenGL: %s: %s\n", program.c_str(), strerror(errno));
       _exit(127);
     }
@@ -129,7 +134,7 @@ class Helper {
   void pass(int file) { send(connection_, {"ring", file}); }
   std::string ask(const std::string& request, int file = -1) {
     Message answer;
-    if (!send(connection_, {request, file}) || !receive(connection_, answer)) return "it has ended";
+    if (!send(connection_, {request, file}) || !receive(connection_, answer)) return kEnded;
     return answer.text;
   }
 
@@ -138,7 +143,7 @@ class Helper {
   int pid_ = -1;
 };
 
-// One process with its rings. When the renderer dies, another takes its place.
+// One process with its rings. When its renderer or its keeper dies, another takes its place.
 class Program {
  public:
   Program(std::string directory, bool with_keeper, std::string display, std::string display_directory,
@@ -147,11 +152,13 @@ class Program {
         display_(std::move(display)),
         display_directory_(std::move(display_directory)),
         environment_(std::move(environment)) {
-    if (with_keeper) keeper_ = std::make_unique<Helper>(directory_ + "/stasis-gl-keeper");
+    if (with_keeper) journal_ = memfd_create("stasis-gl-journal", MFD_CLOEXEC);
+    if (with_keeper) start_keeper();
     start_renderer();
   }
   ~Program() {
     for (int ring : rings_) close(ring);
+    if (journal_ >= 0) close(journal_);
   }
 
   uint64_t number() const { return number_; }
@@ -162,7 +169,7 @@ class Program {
     std::lock_guard lock(mutex_);
     if (std::string said = renderer_->ask("load " + log); said != "ok") return "renderer: " + said;
     if (!keeper_) return "";
-    std::string said = keeper_->ask("load " + log);
+    std::string said = ask_keeper_now("load " + log);
     return said == "ok" ? "" : "keeper: " + said;
   }
   std::string add_ring(int file) {
@@ -175,7 +182,12 @@ class Program {
   }
   std::string ask_keeper(const std::string& request, int file = -1) {
     std::lock_guard lock(mutex_);
-    return keeper_->ask(request, file);
+    return ask_keeper_now(request, file);
+  }
+  std::string save(int file) {
+    std::lock_guard lock(mutex_);
+    // A keeper that has taken the place of one that was ready is not.
+    return prepared_by_ == keeper_->pid() ? keeper_->ask("save", file) : "later";
   }
 
   // While the program runs, since reading back may need its X server: what only the driver knows becomes a
@@ -190,6 +202,7 @@ class Program {
       usleep(kPause_us);
       said = read_back();
     }
+    prepared_by_ = keeper_->pid();
     return said;
   }
 
@@ -213,6 +226,20 @@ class Program {
     environment_.insert(environment_.end(), settings.begin(), settings.end());
     kill(renderer_->pid(), SIGKILL);
   }
+  void watch_keeper() {
+    for (;;) {
+      int pid = 0;
+      {
+        std::lock_guard lock(mutex_);
+        pid = keeper_->pid();
+      }
+      while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+      }
+      std::lock_guard lock(mutex_);
+      if (ended_ || deaths_ > kMostDeaths) return;
+      if (keeper_->pid() == pid) replace_keeper();
+    }
+  }
   void end() {
     std::lock_guard lock(mutex_);
     ended_ = true;
@@ -225,14 +252,36 @@ class Program {
     return renderer_->pid();
   }
 
+  // It begins with what the one before has left in the journal.
+  void start_keeper() {
+    keeper_ = std::make_unique<Helper>(directory_ + "/stasis-gl-keeper", std::vector<std::string>(),
+                                       std::string(), journal_);
+  }
+  void replace_keeper() {
+    if (++deaths_ > kMostDeaths) {
+      fprintf(stderr, "stasis: OpenGL: its keeper has ended %d times; nothing is kept any more\n", deaths_);
+      return;
+    }
+    start_keeper();
+    for (int ring : rings_) keeper_->pass(ring);
+  }
+  std::string ask_keeper_now(const std::string& request, int file = -1) {
+    std::string said = keeper_->ask(request, file);
+    if (said == kEnded && deaths_ <= kMostDeaths) {
+      replace_keeper();
+      said = keeper_->ask(request, file);
+    }
+    return said;
+  }
+
   std::string read_back() {
-    const std::string there = keeper_->ask("hold");
+    const std::string there = ask_keeper_now("hold");
     if (there == "ok") return "";
     if (!there.starts_with("ok ")) return there;
     const std::string parked = renderer_->ask("park" + there.substr(2));
     std::string problem = parked.starts_with("ok") ? pass_contents(parked.substr(2)) : "later";
     if (parked.starts_with("ok")) renderer_->ask("go on");
-    if (!problem.empty()) keeper_->ask("release");
+    if (!problem.empty()) ask_keeper_now("release");
     return problem;
   }
   std::string pass_contents(const std::string& positions) {
@@ -242,6 +291,7 @@ class Program {
     if (said == "ok") said = renderer_->ask("read", file);
     if (said == "ok") said = keeper_->ask("take", file);
     close(file);
+    if (said == kEnded) return "later";
     return said == "ok" ? "" : said;
   }
   void start_renderer() {
@@ -256,7 +306,7 @@ class Program {
     char name[] = "/tmp/stasis-gl-XXXXXX";
     if (mkdtemp(name) == nullptr) return strerror(errno);
     const std::string log = std::string(name) + "/log";
-    std::string said = keeper_->ask("cut " + log);
+    std::string said = ask_keeper_now("cut " + log);
     if (said == "ok") {
       start_renderer();
       said = renderer_->ask("load " + log);
@@ -275,6 +325,11 @@ class Program {
   uint64_t number_ = 0;
   std::unique_ptr<Helper> renderer_, keeper_;
   std::vector<int> rings_;
+  int journal_ = -1;
+  // Of keepers. Something that they cannot bear would kill each new one.
+  static constexpr int kMostDeaths = 100;
+  int deaths_ = 0;
+  int prepared_by_ = 0;
   std::atomic<bool> ended_ = false;
 };
 
@@ -384,6 +439,7 @@ class Server {
     }
     auto made = std::make_shared<Program>(directory_, with_keeper_, display, display_directory_, environment);
     std::thread([made] { made->watch(); }).detach();
+    if (made->has_keeper()) std::thread([made] { made->watch_keeper(); }).detach();
     const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
     std::thread([this, made, process] {
       wait_for_end(process);
@@ -480,7 +536,7 @@ class Server {
       char number[32];
       snprintf(number, sizeof number, "%016llx", static_cast<unsigned long long>(program->number()));
       if (request == "programs") text += std::string(" ") + number;
-      if (request == "save " + std::string(number)) return program->ask_keeper("save", message.file);
+      if (request == "save " + std::string(number)) return program->save(message.file);
       if (request == "finish " + std::string(number)) return program->ask_keeper("finish");
       if (request == "release") (void)program->ask_keeper(request);
       if (request == "status") text += "\n" + program->ask_keeper(request);
