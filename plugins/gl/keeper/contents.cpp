@@ -98,13 +98,7 @@ bool has_contents(const KeptObject& object) {
 }
 
 bool is_es(const KeptContext& c) {
-  const auto& p = view<CreateContext>(packet_of(c.create));
-  for (uint32_t i = 0; p.attributes != kNull && i + 1 < p.attributes; i += 2) {
-    int32_t pair[2];
-    std::memcpy(pair, c.create.data() + sizeof p + i * sizeof(int32_t), sizeof pair);
-    if (pair[0] == 0x9126 /* GLX_CONTEXT_PROFILE_MASK_ARB */) return (pair[1] & 4) != 0;
-  }
-  return false;
+  return (attribute_of(c.create, kProfile, kCoreProfile) & kEsProfile) != 0;
 }
 
 // ES cannot be asked for the size of an image.

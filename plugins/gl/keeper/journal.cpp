@@ -76,8 +76,7 @@ bool Journal::read(std::string& log, std::string& more,
     EntryHeader entry;
     std::memcpy(&entry, from + at, sizeof entry);
     const auto* packet = reinterpret_cast<const Packet*>(from + at + sizeof entry);
-    if (packet->size < sizeof(Packet) || packet->size % 8 != 0 ||
-        packet->size > length - at - sizeof entry)
+    if (packet->size < sizeof(Packet) || packet->size % 8 != 0 || packet->size > length - at - sizeof entry)
       return false;
     handle({entry.ring, entry.position, packet});
     at += sizeof entry + packet->size;

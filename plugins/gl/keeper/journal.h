@@ -1,6 +1,6 @@
-// The log outlives its keeper: in a memory file that the server holds, too, is a log as it was at some moment,
-// and behind it all that has been taken since. It is whole at every instant, so a keeper may be killed at any;
-// the next one begins with what is there.
+// The log outlives its keeper: in a memory file that the server holds, too, is a log as it was at some
+// moment, and behind it all that has been taken since. It is whole at every instant, so a keeper may be
+// killed at any; the next one begins with what is there.
 //
 //   [header: one page] [slot 0: sparse] [slot 1: sparse]
 //

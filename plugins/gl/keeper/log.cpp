@@ -262,7 +262,7 @@ void Log::apply(KeptContext& c, const Packet& packet, const EffectRule& rule) {
       c.list_calls.clear();
       return;
     case Effect::k_calllist:
-      return call_list(c, view<PCallList>(packet).list, 0);
+      return call_list(c, view<PCallList>(packet).list);
     case Effect::k_calllists:
       return call_lists(c, packet);
     case Effect::k_pushattrib:
@@ -713,12 +713,22 @@ void Log::add_step(KeptContext& c, const Packet& packet) {
 
 // --- Lists
 
-void Log::call_list(KeptContext& c, uint32_t list, int depth) {
+void Log::call_list(KeptContext& c, uint32_t list) {
   constexpr int kDeepest = 64;
   auto found = c.share->lists.find(list);
-  if (found == c.share->lists.end() || depth > kDeepest) return;
+  if (found == c.share->lists.end() || list_depth_ > kDeepest) return;
+  if (list_depth_ == 0) list_calls_left_ = kMostListCalls;
+  struct Deeper {
+    explicit Deeper(int& depth) : depth_(depth) { ++depth_; }
+    ~Deeper() { --depth_; }
+    Deeper(const Deeper&) = delete;
+    Deeper& operator=(const Deeper&) = delete;
+    int& depth_;
+  } deeper(list_depth_);
+  // What makes or removes lists is never part of one.
   for (const Kept& one : found->second) {
     const Packet& packet = packet_of(one.packet);
+    if (--list_calls_left_ < 0) break;
     if (packet.op < kOpFirstGl || packet.op == kOpNewList || packet.op == kOpEndList) continue;
     const EffectRule& rule = rule_of(packet.op);
     switch (rule.effect) {
@@ -728,7 +738,7 @@ void Log::call_list(KeptContext& c, uint32_t list, int depth) {
       case Effect::k_end:
         break;
       case Effect::k_calllist:
-        call_list(c, view<PCallList>(packet).list, depth + 1);
+        call_list(c, view<PCallList>(packet).list);
         break;
       default:
         apply(c, packet, rule);
@@ -784,7 +794,7 @@ void Log::call_lists(KeptContext& c, const Packet& packet) {
       default:
         std::memcpy(&offset, at, 4);
     }
-    call_list(c, base + offset, 0);
+    call_list(c, base + offset);
   }
 }
 
@@ -1074,18 +1084,11 @@ namespace {
 
 // The fixed-function matrices exist in compatible contexts only.
 bool has_matrices(const std::string& create) {
-  const auto& p = view<CreateContext>(packet_of(create));
-  if (p.attributes == kNull) return true;
-  int32_t major = 1, minor = 0, profile = 1;
-  for (uint32_t i = 0; i + 1 < p.attributes; i += 2) {
-    int32_t pair[2];
-    std::memcpy(pair, create.data() + sizeof p + i * 4, sizeof pair);
-    if (pair[0] == 0x2091) major = pair[1];
-    if (pair[0] == 0x2092) minor = pair[1];
-    if (pair[0] == 0x9126) profile = pair[1];
-  }
-  if ((profile & 4) != 0) return false;
-  return major * 10 + minor < 31 || (major * 10 + minor >= 32 && (profile & 2) != 0);
+  const int32_t profile = attribute_of(create, kProfile, kCoreProfile);
+  if ((profile & kEsProfile) != 0) return false;
+  const int32_t version =
+      attribute_of(create, kMajorVersion, 1) * 10 + attribute_of(create, kMinorVersion, 0);
+  return version < 31 || (version >= 32 && (profile & kCompatibilityProfile) != 0);
 }
 
 }  // namespace

@@ -154,7 +154,7 @@ class Log {
   void change_matrix(KeptContext& c, const Packet& packet, const EffectRule& rule);
   void push_attributes(KeptContext& c, const Packet& packet);
   void pop_attributes(KeptContext& c);
-  void call_list(KeptContext& c, uint32_t list, int depth);
+  void call_list(KeptContext& c, uint32_t list);
   void call_lists(KeptContext& c, const Packet& packet);
   KeptObject* object_of(KeptContext& c, const Packet& packet, const EffectRule& rule);
   Kept keep(const Packet& packet);
@@ -172,6 +172,9 @@ class Log {
   KeptThread place_of(uint32_t context) const;
 
   uint64_t order_ = 0;
+  // Lists that call themselves call more than anybody could wait for.
+  static constexpr int kMostListCalls = 1 << 20;
+  int list_calls_left_ = 0, list_depth_ = 0;
   bool has_deleted_ = false;
   bool incomplete_ = false;
   std::map<uint32_t, KeptThread> threads_;

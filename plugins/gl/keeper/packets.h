@@ -63,4 +63,19 @@ inline const char* payload_of(const Packet& packet, size_t fixed, size_t bytes) 
   return reinterpret_cast<const char*>(&packet) + start;
 }
 
+// Of glXCreateContextAttribsARB.
+inline int32_t attribute_of(const std::string& create, int32_t name, int32_t otherwise) {
+  const Packet& packet = packet_of(create);
+  const auto& p = view<CreateContext>(packet);
+  if (p.attributes == kNull) return otherwise;
+  for (size_t at = sizeof p; at + 8 <= packet.size && at < sizeof p + p.attributes * size_t{4}; at += 8) {
+    int32_t pair[2];
+    std::memcpy(pair, create.data() + at, sizeof pair);
+    if (pair[0] == name) otherwise = pair[1];
+  }
+  return otherwise;
+}
+constexpr int32_t kMajorVersion = 0x2091, kMinorVersion = 0x2092, kProfile = 0x9126;
+enum ProfileBit : int32_t { kCoreProfile = 1, kCompatibilityProfile = 2, kEsProfile = 4 };
+
 }  // namespace stasis::gl
