@@ -1,5 +1,5 @@
-// Whatever a program puts into its rings: the keeper says that the stream is damaged, or keeps a log that is one.
-// An input is packets: an operation, a ring, how many words of 8 bytes follow the header, and these.
+// Whatever a program puts into its rings: the keeper says that the stream is damaged, or keeps a log that is
+// one. An input is packets: an operation, a ring, how many words of 8 bytes follow the header, and these.
 #include <GL/gl.h>
 #include <GL/glext.h>
 

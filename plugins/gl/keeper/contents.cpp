@@ -267,6 +267,10 @@ bool Log::add_by_driver(KeptContext& c, const Packet& packet) {
     case kOpEndTransformFeedback:
       c.feedback = false;
       return false;
+    case kOpEndQuery:
+    case kOpQueryCounter:
+      end_query(c, packet);
+      return true;
     case kOpReadPixels:
     case kOpGetTexImage:
     case kOpGetCompressedTexImage:
@@ -292,6 +296,22 @@ bool Log::add_by_driver(KeptContext& c, const Packet& packet) {
   const auto target = static_cast<uint32_t>(field_of(packet, rule.key[0]));
   mark(*bound_texture(c, target), target, static_cast<int32_t>(field_of(packet, rule.key[1])));
   return true;
+}
+
+// The next driver has a result for it, though not the same one: a program that waits for it waits no longer.
+void Log::end_query(KeptContext& c, const Packet& packet) {
+  if (packet.op == kOpQueryCounter) {
+    c.share->objects[{kQuery, view<PQueryCounter>(packet).id}].made = keep(packet);
+    return;
+  }
+  const EffectRule& rule = rule_of(packet.op);
+  const auto begun = c.state.find(Key{rule.slot, 0, {view<PEndQuery>(packet).target}});
+  if (begun == c.state.end() || packet_of(begun->second.packet).op != kOpBeginQuery) return;
+  const uint32_t name = view<PBeginQuery>(packet_of(begun->second.packet)).id;
+  Kept both = keep(packet);
+  both.packet.insert(0, begun->second.packet);
+  c.share->objects[{kQuery, name}].made = std::move(both);
+  c.state.erase(begun);
 }
 
 // What is kept is the same image without pixels.

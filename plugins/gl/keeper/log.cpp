@@ -884,6 +884,7 @@ class Log::Emitter {
           break;
         case kQuery:
           generate(kOpGenQueries, name);
+          put(object.made.packet);
           break;
         default:
           break;

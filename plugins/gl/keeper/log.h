@@ -164,6 +164,7 @@ class Log {
   KeptObject* bound_texture(KeptContext& c, uint32_t target);
   KeptObject* bound_buffer(KeptContext& c, uint32_t target);
   bool add_by_driver(KeptContext& c, const Packet& packet);
+  void end_query(KeptContext& c, const Packet& packet);
   void copy_image(KeptContext& c, const Packet& packet);
   void copy_buffer(KeptContext& c, const Packet& packet);
   void make_mipmaps(KeptContext& c, const Packet& packet);

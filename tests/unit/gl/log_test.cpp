@@ -319,6 +319,19 @@ TEST_F(LogTest, MipmapsKeepTheImageThatTheyWereMadeOf) {
   EXPECT_FALSE(log_.has_written());
 }
 
+TEST_F(LogTest, AQueryThatHasEndedHasAResultAgain) {
+  call(kOpBeginQuery, PBeginQuery{{}, GL_SAMPLES_PASSED, 4});
+  EXPECT_EQ(count(kOpBeginQuery), 1U);  // goes on
+  EXPECT_EQ(count(kOpEndQuery), 0U);
+  for (int i = 0; i < 3; ++i) {
+    call(kOpEndQuery, PEndQuery{{}, GL_SAMPLES_PASSED});
+    call(kOpBeginQuery, PBeginQuery{{}, GL_SAMPLES_PASSED, 5});
+  }
+  call(kOpEndQuery, PEndQuery{{}, GL_SAMPLES_PASSED});
+  EXPECT_EQ(count(kOpBeginQuery), 2U);
+  EXPECT_EQ(count(kOpEndQuery), 2U);
+}
+
 // What a log says is a log again: a keeper that begins with it comes to the same.
 TEST_F(LogTest, ALogOfALogIsTheSame) {
   enable(GL_FOG);
