@@ -33,6 +33,14 @@ Ring* map_ring(int file) {
   return ours ? ring : nullptr;
 }
 
+RingPlace place_of_ring(int file) {
+  Ring* ring = map_ring(file);
+  if (ring == nullptr) return {};
+  const RingPlace place = {true, ring->program, ring->reader[kKeeper].tail.load()};
+  munmap(ring, kRingFileSize + kDataSize);
+  return place;
+}
+
 bool receive(int connection, Message& message) {
   char text[kLongestText];
   iovec data{text, sizeof text};

@@ -14,6 +14,13 @@ namespace stasis::gl {
 // Null when the file is not a ring. The descriptor stays the caller's.
 Ring* map_ring(int file);
 
+// Of whom a ring is, and how far its keeper has got. What is mapped for that is not kept.
+struct RingPlace {
+  bool valid = false;
+  uint64_t program = 0, kept = 0;
+};
+RingPlace place_of_ring(int file);
+
 // One message between the parts: a text, with or without the file of a ring.
 struct Message {
   std::string text;

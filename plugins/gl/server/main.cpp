@@ -124,13 +124,20 @@ class Helper {
     close(ends[1]);
     connection_ = ends[0];
   }
+  // It ends when nobody asks any more.
   ~Helper() {
     if (connection_ >= 0) close(connection_);
+    while (!reaped_ && pid_ > 0 && waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+    }
   }
   Helper(const Helper&) = delete;
   Helper& operator=(const Helper&) = delete;
 
   int pid() const { return pid_; }
+  void set_reaped() { reaped_ = true; }
+  void kill() const {
+    if (!reaped_ && pid_ > 0) ::kill(pid_, SIGKILL);
+  }
   void pass(int file) { send(connection_, {"ring", file}); }
   std::string ask(const std::string& request, int file = -1) {
     Message answer;
@@ -141,14 +148,16 @@ class Helper {
  private:
   int connection_ = -1;
   int pid_ = -1;
+  bool reaped_ = false;
 };
 
 // One process with its rings. When its renderer or its keeper dies, another takes its place.
 class Program {
  public:
-  Program(std::string directory, bool with_keeper, std::string display, std::string display_directory,
-          std::vector<std::string> environment)
-      : directory_(std::move(directory)),
+  Program(int pid, std::string directory, bool with_keeper, std::string display,
+          std::string display_directory, std::vector<std::string> environment)
+      : process_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))),
+        directory_(std::move(directory)),
         display_(std::move(display)),
         display_directory_(std::move(display_directory)),
         environment_(std::move(environment)) {
@@ -159,6 +168,7 @@ class Program {
   ~Program() {
     for (int ring : rings_) close(ring);
     if (journal_ >= 0) close(journal_);
+    if (process_ >= 0) close(process_);
   }
 
   uint64_t number() const { return number_; }
@@ -174,7 +184,7 @@ class Program {
   }
   std::string add_ring(int file) {
     std::lock_guard lock(mutex_);
-    if (Ring* ring = map_ring(file)) number_ = ring->program;
+    number_ = place_of_ring(file).program;
     rings_.push_back(fcntl(file, F_DUPFD_CLOEXEC, 3));
     if (keeper_) keeper_->pass(file);
     const std::string said = renderer_->ask("ring", file);
@@ -210,9 +220,10 @@ class Program {
   void watch() {
     for (;;) {
       const int pid = renderer_pid();
-      while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+      int status = 0;
+      while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
       }
-      if (ended_) return;
+      if (ended_ || give_up(status)) return;
       const std::string problem = replace_renderer();
       if (!problem.empty()) {
         fprintf(stderr, "stasis: OpenGL: there is no new renderer: %s\n", problem.c_str());
@@ -224,7 +235,7 @@ class Program {
     if (keeper_) (void)prepare();
     std::lock_guard lock(mutex_);
     environment_.insert(environment_.end(), settings.begin(), settings.end());
-    kill(renderer_->pid(), SIGKILL);
+    renderer_->kill();
   }
   void watch_keeper() {
     for (;;) {
@@ -236,14 +247,16 @@ class Program {
       while (waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
       }
       std::lock_guard lock(mutex_);
-      if (ended_ || deaths_ > kMostDeaths) return;
-      if (keeper_->pid() == pid) replace_keeper();
+      if (ended_ || keeper_deaths_ > kMostDeaths) return;
+      if (keeper_->pid() != pid) continue;
+      keeper_->set_reaped();
+      replace_keeper();
     }
   }
   void end() {
     std::lock_guard lock(mutex_);
     ended_ = true;
-    kill(renderer_->pid(), SIGKILL);
+    renderer_->kill();
   }
 
  private:
@@ -258,8 +271,9 @@ class Program {
                                        std::string(), journal_);
   }
   void replace_keeper() {
-    if (++deaths_ > kMostDeaths) {
-      fprintf(stderr, "stasis: OpenGL: its keeper has ended %d times; nothing is kept any more\n", deaths_);
+    if (++keeper_deaths_ > kMostDeaths) {
+      fprintf(stderr, "stasis: OpenGL: its keeper has ended %d times; nothing is kept any more\n",
+              keeper_deaths_);
       return;
     }
     start_keeper();
@@ -267,7 +281,7 @@ class Program {
   }
   std::string ask_keeper_now(const std::string& request, int file = -1) {
     std::string said = keeper_->ask(request, file);
-    if (said == kEnded && deaths_ <= kMostDeaths) {
+    if (said == kEnded && keeper_deaths_ <= kMostDeaths) {
       replace_keeper();
       said = keeper_->ask(request, file);
     }
@@ -294,6 +308,27 @@ class Program {
     if (said == kEnded) return "later";
     return said == "ok" ? "" : said;
   }
+  // A driver that crashes in a call would do so for ever. Without us it would have been the program that
+  // crashes, so that is what happens when nothing but the calls can be the reason.
+  bool give_up(int status) {
+    constexpr int kMost = 3;
+    std::lock_guard lock(mutex_);
+    renderer_->set_reaped();
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return false;
+    uint64_t kept = 0;
+    for (int ring : rings_) kept += place_of_ring(ring).kept;
+    deaths_ = kept == kept_at_death_ ? deaths_ + 1 : 1;
+    kept_at_death_ = kept;
+    if (deaths_ < kMost) return false;
+    const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : SIGABRT;
+    fprintf(stderr,
+            "stasis: OpenGL: the driver has ended %d times in the same frame, now by signal %d; the program "
+            "ends\n",
+            deaths_, signal);
+    syscall(SYS_pidfd_send_signal, process_, signal, nullptr, 0);
+    return true;
+  }
+
   void start_renderer() {
     renderer_ =
         std::make_unique<Helper>(directory_ + "/stasis-gl-renderer", environment_, display_directory_);
@@ -320,6 +355,9 @@ class Program {
   }
 
   std::mutex mutex_;
+  int process_;
+  int deaths_ = 0;
+  uint64_t kept_at_death_ = 0;
   std::string directory_, display_, display_directory_;
   std::vector<std::string> environment_;
   uint64_t number_ = 0;
@@ -328,7 +366,7 @@ class Program {
   int journal_ = -1;
   // Of keepers. Something that they cannot bear would kill each new one.
   static constexpr int kMostDeaths = 100;
-  int deaths_ = 0;
+  int keeper_deaths_ = 0;
   int prepared_by_ = 0;
   std::atomic<bool> ended_ = false;
 };
@@ -404,13 +442,12 @@ class Server {
 
   std::string restore_ring(int file, const std::string& logs, int pid,
                            std::map<uint64_t, std::shared_ptr<Program>>& programs) {
-    Ring* ring = map_ring(file);
-    if (ring == nullptr) return "a ring of the checkpoint is damaged";
-    auto& program = programs[ring->program];
+    const RingPlace ring = place_of_ring(file);
+    if (!ring.valid) return "a ring of the checkpoint is damaged";
+    auto& program = programs[ring.program];
     if (!program) {
       program = add(display_of(pid), pid);
-      if (std::string problem = program->load(log_name(logs, ring->program)); !problem.empty())
-        return problem;
+      if (std::string problem = program->load(log_name(logs, ring.program)); !problem.empty()) return problem;
     }
     return program->add_ring(file);
   }
@@ -437,7 +474,8 @@ class Server {
       std::lock_guard lock(mutex_);
       environment = environment_;
     }
-    auto made = std::make_shared<Program>(directory_, with_keeper_, display, display_directory_, environment);
+    auto made =
+        std::make_shared<Program>(pid, directory_, with_keeper_, display, display_directory_, environment);
     std::thread([made] { made->watch(); }).detach();
     if (made->has_keeper()) std::thread([made] { made->watch_keeper(); }).detach();
     const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -484,13 +522,13 @@ class Server {
   }
 
   std::string add_ring(int connection, const Message& message) {
-    Ring* ring = map_ring(message.file);
-    if (ring == nullptr) return "it is not a ring";
+    const RingPlace ring = place_of_ring(message.file);
+    if (!ring.valid) return "it is not a ring";
     std::shared_ptr<Program> program;
     {
       std::lock_guard lock(mutex_);
       for (const auto& one : programs_) {
-        if (one->number() == ring->program) program = one;
+        if (one->number() == ring.program) program = one;
       }
     }
     ucred peer = {};
