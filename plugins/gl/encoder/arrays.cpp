@@ -27,11 +27,104 @@ size_t element_size(const Array& array) {
   return components * type_size(array.type);
 }
 
-// True when it lies in a buffer: then the driver has to know, too.
+// What an array may consist of.
+enum TypeBit : uint32_t {
+  kByte = 1,
+  kUbyte = 2,
+  kShort = 4,
+  kUshort = 8,
+  kInt = 0x10,
+  kUint = 0x20,
+  kFloat = 0x40,
+  kDouble = 0x80,
+  kHalf = 0x100,
+  kFixed = 0x200,
+  kPacked = 0x400,  // four components in one word
+  kPackedFloats = 0x800,
+};
+constexpr uint32_t kIntegers = kByte | kUbyte | kShort | kUshort | kInt | kUint;
+
+uint32_t bit_of(GLenum type) {
+  switch (type) {
+    case GL_BYTE:
+      return kByte;
+    case GL_UNSIGNED_BYTE:
+      return kUbyte;
+    case GL_SHORT:
+      return kShort;
+    case GL_UNSIGNED_SHORT:
+      return kUshort;
+    case GL_INT:
+      return kInt;
+    case GL_UNSIGNED_INT:
+      return kUint;
+    case GL_FLOAT:
+      return kFloat;
+    case GL_DOUBLE:
+      return kDouble;
+    case GL_HALF_FLOAT:
+    case 0x8D61: /* GL_HALF_FLOAT_OES */
+      return kHalf;
+    case GL_FIXED:
+      return kFixed;
+    case GL_INT_2_10_10_10_REV:
+    case GL_UNSIGNED_INT_2_10_10_10_REV:
+      return kPacked;
+    case GL_UNSIGNED_INT_10F_11F_11F_REV:
+      return kPackedFloats;
+  }
+  return 0;
+}
+
+struct Form {
+  int32_t least, most;  // components
+  bool bgra;
+  uint32_t types;
+};
+
+Form form_of(uint32_t kind, uint8_t flags) {
+  if (kind >= kGenericArray) {
+    if ((flags & kInteger) != 0) return {1, 4, false, kIntegers};
+    return {1, 4, true, kIntegers | kFloat | kDouble | kHalf | kFixed | kPacked | kPackedFloats};
+  }
+  switch (kind) {
+    case kVertexArray:
+      return {2, 4, false, kShort | kInt | kFloat | kDouble | kHalf | kPacked};
+    case kNormalArray:
+      return {3, 3, false, kByte | kShort | kInt | kFloat | kDouble | kHalf | kPacked};
+    case kColorArray:
+      return {3, 4, true, kIntegers | kFloat | kDouble | kHalf | kPacked};
+    case kSecondaryColorArray:
+      return {3, 3, true, kIntegers | kFloat | kDouble | kHalf | kPacked};
+    case kFogCoordArray:
+      return {1, 1, false, kFloat | kDouble | kHalf};
+    case kIndexArray:
+      return {1, 1, false, kUbyte | kShort | kInt | kFloat | kDouble};
+    case kEdgeFlagArray:
+      return {1, 1, false, kUbyte};
+    default:
+      return {1, 4, false, kShort | kInt | kFloat | kDouble | kHalf | kPacked};
+  }
+}
+
+// False: the driver will say that something is wrong with it, and what.
+bool is_valid(const Context& c, uint32_t kind, int32_t size, uint32_t type, int32_t stride,
+              const void* pointer, uint8_t flags) {
+  if (c.in_primitive || stride < 0) return false;
+  // The program's own memory serves the array object 0 of compatible contexts only.
+  if (pointer != nullptr && c.bound[kArrayTarget] == 0 && (c.is_core || c.vertex_array != 0)) return false;
+  const Form form = form_of(kind, flags);
+  if ((form.types & bit_of(type)) == 0) return false;
+  return (size >= form.least && size <= form.most) || (form.bgra && size == GL_BGRA);
+}
+
+// True when the driver has to know, too: it lies in a buffer, or is an error.
 bool set(Stream& s, uint32_t kind, int32_t size, uint32_t type, int32_t stride, const void* pointer,
          uint8_t flags = 0) {
   Context& c = context_of(s);
+  if (!is_valid(c, kind, size, type, stride, pointer, flags)) return true;
   Array& array = c.vertices->array[kind];
+  array.given_stride = stride;
   array.size = size;
   array.type = type;
   array.flags = flags;
@@ -91,14 +184,15 @@ Range range_of(const void* indices, GLsizei count, int64_t restart) {
   return {low, high};
 }
 
-Range index_range(GLenum type, const void* indices, GLsizei count) {
+Range index_range(const Context& c, GLenum type, const void* indices, GLsizei count) {
+  const int64_t restart = c.restarts_fixed ? 0xffffffff : c.restarts ? int64_t{c.restart_index} : -1;
   switch (type) {
     case GL_UNSIGNED_BYTE:
-      return range_of<uint8_t>(indices, count, -1);
+      return range_of<uint8_t>(indices, count, restart);
     case GL_UNSIGNED_SHORT:
-      return range_of<uint16_t>(indices, count, -1);
+      return range_of<uint16_t>(indices, count, restart);
     default:
-      return range_of<uint32_t>(indices, count, -1);
+      return range_of<uint32_t>(indices, count, restart);
   }
 }
 
@@ -203,7 +297,11 @@ void send(Stream& s, const Draw& draw) {
 }
 
 void draw_arrays(Stream& s, uint32_t command, GLenum mode, GLint first, GLsizei count, GLsizei instances) {
-  if (count <= 0 || first < 0) return;
+  if (count <= 0 || instances <= 0) {  // nothing, or an error
+    begin_DrawArraysInstanced(s, mode, first, count, instances);
+    return s.commit_small();
+  }
+  if (first < 0) return raise(s, GL_INVALID_VALUE);
   send(s, {.op = kOpClientArrays,
            .command = command,
            .mode = mode,
@@ -218,21 +316,36 @@ void draw_arrays(Stream& s, uint32_t command, GLenum mode, GLint first, GLsizei 
            .instances = instances});
 }
 
+// Of indices that lie in a buffer.
+Range index_range_in_buffer(const Context& c, GLenum type, const void* offset, GLsizei count) {
+  const size_t bytes = static_cast<size_t>(count) * type_size(type);
+  void* copy = malloc(bytes);
+  stub_GetBufferSubData(GL_ELEMENT_ARRAY_BUFFER, reinterpret_cast<GLintptr>(offset),
+                        static_cast<GLsizeiptr>(bytes), copy);
+  const Range range = index_range(c, type, copy, count);
+  free(copy);
+  return range;
+}
+
 // False: there is nothing of the program's memory in it.
 bool draw_elements(Stream& s, uint32_t command, GLenum mode, GLuint start, GLuint end, GLsizei count,
                    GLenum type, const void* indices, GLsizei instances, GLint base_vertex) {
   Context& c = context_of(s);
   const bool in_memory = c.vertices->element_buffer == 0;
   if (c.vertices->client_mask == 0 && !in_memory) return false;
-  if (count <= 0 || (type != GL_UNSIGNED_BYTE && type != GL_UNSIGNED_SHORT && type != GL_UNSIGNED_INT))
-    return true;
+  // Nothing, or an error.
+  if (count <= 0 || instances <= 0 ||
+      (type != GL_UNSIGNED_BYTE && type != GL_UNSIGNED_SHORT && type != GL_UNSIGNED_INT))
+    return false;
   if (in_memory && indices == nullptr) return true;
   Range range = {0, 0};
   if (c.vertices->client_mask != 0) {
     if (in_memory) {
-      range = index_range(type, indices, count);
-    } else if (end >= start && end - start < (1U << 24)) {
+      range = index_range(c, type, indices, count);
+    } else if (end != ~0U && end >= start && end - start < (1U << 24)) {
       range = {start, end};
+    } else {
+      range = index_range_in_buffer(c, type, indices, count);
     }
   }
   if (range.last < range.first) return true;
@@ -333,14 +446,48 @@ void stub_VertexAttribIPointer(GLuint index, GLint size, GLenum type, GLsizei st
   }
 }
 
+namespace {
+
+void note_restart(Context& c, GLenum capability, bool on) {
+  if (capability == GL_PRIMITIVE_RESTART || capability == 0x8558 /* GL_PRIMITIVE_RESTART_NV */)
+    c.restarts = on;
+  if (capability == GL_PRIMITIVE_RESTART_FIXED_INDEX) c.restarts_fixed = on;
+}
+
+}  // namespace
+
+// Some programs say glEnable for arrays, and drivers take it.
+void stub_Enable(GLenum capability) {
+  STREAM_OR_RETURN();
+  note_restart(context_of(*s), capability, true);
+  if (kind_of(context_of(*s), capability) < kArrays) return stub_EnableClientState(capability);
+  begin_Enable(*s, capability);
+  s->commit_small();
+}
+void stub_Disable(GLenum capability) {
+  STREAM_OR_RETURN();
+  note_restart(context_of(*s), capability, false);
+  if (kind_of(context_of(*s), capability) < kArrays) return stub_DisableClientState(capability);
+  begin_Disable(*s, capability);
+  s->commit_small();
+}
+
+void stub_PrimitiveRestartIndex(GLuint index) {
+  STREAM_OR_RETURN();
+  context_of(*s).restart_index = index;
+  begin_PrimitiveRestartIndex(*s, index);
+  s->commit_small();
+}
 void stub_EnableClientState(GLenum array) {
   STREAM_OR_RETURN();
+  note_restart(context_of(*s), array, true);
   enable(*s, kind_of(context_of(*s), array), true);
   begin_EnableClientState(*s, array);
   s->commit_small();
 }
 void stub_DisableClientState(GLenum array) {
   STREAM_OR_RETURN();
+  note_restart(context_of(*s), array, false);
   enable(*s, kind_of(context_of(*s), array), false);
   begin_DisableClientState(*s, array);
   s->commit_small();
@@ -374,7 +521,8 @@ void stub_ClientActiveTexture(GLenum texture) {
 void stub_BindVertexArray(GLuint name) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
-  note_name(*s, kVertexArrayName, name);
+  if (name >= c.share->next_name[kVertexArrayName].load(std::memory_order_relaxed))
+    return raise(*s, GL_INVALID_OPERATION);  // only one that was generated
   c.vertex_array = name;
   c.vertices = name == 0 ? &c.default_vertices : &c.vertex_arrays.at(name);
   begin_BindVertexArray(*s, name);
@@ -394,7 +542,21 @@ void stub_DrawArraysInstanced(GLenum mode, GLint first, GLsizei count, GLsizei i
   begin_DrawArraysInstanced(*s, mode, first, count, instances);
   s->commit_small();
 }
+namespace {
+
+// What is wrong with one of many is wrong with all of them.
+bool is_error_of_many(const GLsizei* count, GLsizei draws) {
+  bool negative = draws < 0;
+  for (GLsizei i = 0; i < draws; ++i) negative = negative || count[i] < 0;
+  if (!negative) return false;
+  if (Stream* s = stream()) raise(*s, GL_INVALID_VALUE);
+  return true;
+}
+
+}  // namespace
+
 void stub_MultiDrawArrays(GLenum mode, const GLint* first, const GLsizei* count, GLsizei draws) {
+  if (is_error_of_many(count, draws)) return;
   for (GLsizei i = 0; i < draws; ++i) stub_DrawArrays(mode, first[i], count[i]);
 }
 void stub_DrawElements(GLenum mode, GLsizei count, GLenum type, const void* indices) {
@@ -443,10 +605,12 @@ void stub_DrawElementsInstancedBaseVertex(GLenum mode, GLsizei count, GLenum typ
 }
 void stub_MultiDrawElements(GLenum mode, const GLsizei* count, GLenum type, const void* const* indices,
                             GLsizei draws) {
+  if (is_error_of_many(count, draws)) return;
   for (GLsizei i = 0; i < draws; ++i) stub_DrawElements(mode, count[i], type, indices[i]);
 }
 void stub_MultiDrawElementsBaseVertex(GLenum mode, const GLsizei* count, GLenum type,
                                       const void* const* indices, GLsizei draws, const GLint* base) {
+  if (is_error_of_many(count, draws)) return;
   for (GLsizei i = 0; i < draws; ++i) stub_DrawElementsBaseVertex(mode, count[i], type, indices[i], base[i]);
 }
 void stub_ArrayElement(GLint index) {
@@ -519,7 +683,8 @@ void stub_InterleavedArrays(GLenum format, GLsizei stride, const void* pointer) 
 void stub_PushClientAttrib(GLbitfield mask) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
-  if (c.saved_count == 16) return;
+  if (c.in_primitive) return raise(*s, GL_INVALID_OPERATION);
+  if (c.saved_count == 16) return raise(*s, GL_STACK_OVERFLOW);
   auto* saved = static_cast<ClientAttributes*>(zeroed(sizeof(ClientAttributes)));
   saved->pixels = (mask & GL_CLIENT_PIXEL_STORE_BIT) != 0;
   saved->arrays = (mask & GL_CLIENT_VERTEX_ARRAY_BIT) != 0;
@@ -565,10 +730,10 @@ void put_back_array(uint32_t kind, const Array& array) {
   if (kind >= kGenericArray) {
     const GLuint index = kind - kGenericArray;
     if ((array.flags & kInteger) != 0) {
-      stub_VertexAttribIPointer(index, array.size, array.type, array.stride, array.pointer);
+      stub_VertexAttribIPointer(index, array.size, array.type, array.given_stride, array.pointer);
     } else {
-      stub_VertexAttribPointer(index, array.size, array.type, (array.flags & kNormalized) != 0, array.stride,
-                               array.pointer);
+      stub_VertexAttribPointer(index, array.size, array.type, (array.flags & kNormalized) != 0,
+                               array.given_stride, array.pointer);
     }
     array.enabled ? stub_EnableVertexAttribArray(index) : stub_DisableVertexAttribArray(index);
     return;
@@ -576,28 +741,28 @@ void put_back_array(uint32_t kind, const Array& array) {
   if (kind >= kTexCoordArray) stub_ClientActiveTexture(GL_TEXTURE0 + kind - kTexCoordArray);
   switch (kind) {
     case kVertexArray:
-      stub_VertexPointer(array.size, array.type, array.stride, array.pointer);
+      stub_VertexPointer(array.size, array.type, array.given_stride, array.pointer);
       break;
     case kNormalArray:
-      stub_NormalPointer(array.type, array.stride, array.pointer);
+      stub_NormalPointer(array.type, array.given_stride, array.pointer);
       break;
     case kColorArray:
-      stub_ColorPointer(array.size, array.type, array.stride, array.pointer);
+      stub_ColorPointer(array.size, array.type, array.given_stride, array.pointer);
       break;
     case kSecondaryColorArray:
-      stub_SecondaryColorPointer(array.size, array.type, array.stride, array.pointer);
+      stub_SecondaryColorPointer(array.size, array.type, array.given_stride, array.pointer);
       break;
     case kFogCoordArray:
-      stub_FogCoordPointer(array.type, array.stride, array.pointer);
+      stub_FogCoordPointer(array.type, array.given_stride, array.pointer);
       break;
     case kIndexArray:
-      stub_IndexPointer(array.type, array.stride, array.pointer);
+      stub_IndexPointer(array.type, array.given_stride, array.pointer);
       break;
     case kEdgeFlagArray:
-      stub_EdgeFlagPointer(array.stride, array.pointer);
+      stub_EdgeFlagPointer(array.given_stride, array.pointer);
       break;
     default:
-      stub_TexCoordPointer(array.size, array.type, array.stride, array.pointer);
+      stub_TexCoordPointer(array.size, array.type, array.given_stride, array.pointer);
   }
   const GLenum name = kNames[kind < kTexCoordArray ? kind : uint32_t{kTexCoordArray}];
   array.enabled ? stub_EnableClientState(name) : stub_DisableClientState(name);
@@ -608,7 +773,8 @@ void put_back_array(uint32_t kind, const Array& array) {
 void stub_PopClientAttrib() {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
-  if (c.saved_count == 0) return;
+  if (c.in_primitive) return raise(*s, GL_INVALID_OPERATION);
+  if (c.saved_count == 0) return raise(*s, GL_STACK_UNDERFLOW);
   ClientAttributes* saved = c.saved[--c.saved_count];
   if (saved->pixels) put_back_pixels(c, *saved);
   if (saved->arrays) {

@@ -187,11 +187,15 @@ GLXContext create(int screen, uint32_t config, uint32_t visual, GLXContext share
   made->screen = screen;
   made->render_type = render_type;
   const size_t words = attribute_count(attributes);
+  int major = 1, minor = 0, profile = GLX_CONTEXT_CORE_PROFILE_BIT_ARB;
   for (size_t i = 0; i + 1 < words; i += 2) {
-    if (attributes[i] != GLX_CONTEXT_PROFILE_MASK_ARB) continue;
-    made->is_core = (attributes[i + 1] & GLX_CONTEXT_CORE_PROFILE_BIT_ARB) != 0;
-    made->is_es = (attributes[i + 1] & GLX_CONTEXT_ES2_PROFILE_BIT_EXT) != 0;
+    if (attributes[i] == GLX_CONTEXT_MAJOR_VERSION_ARB) major = attributes[i + 1];
+    if (attributes[i] == GLX_CONTEXT_MINOR_VERSION_ARB) minor = attributes[i + 1];
+    if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB) profile = attributes[i + 1];
   }
+  made->is_es = (profile & GLX_CONTEXT_ES2_PROFILE_BIT_EXT) != 0;
+  // There were no profiles before.
+  made->is_core = (profile & GLX_CONTEXT_CORE_PROFILE_BIT_ARB) != 0 && major * 10 + minor >= 32;
   ControlCall call;
   bool done = false;
   if (call) {

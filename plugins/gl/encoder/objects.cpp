@@ -12,6 +12,14 @@ namespace stasis::gl {
 
 void* zeroed(size_t bytes) { return calloc(1, bytes); }
 
+void raise(Stream& s, GLenum error) {
+  auto* packet = static_cast<SurfaceCall*>(s.begin(kOpRaise, sizeof(SurfaceCall)));
+  packet->surface = 0;
+  packet->value = static_cast<int32_t>(error);
+  packet->more = 0;
+  s.commit_small();
+}
+
 uint32_t new_names(Stream& s, NameType type, uint32_t count) {
   return context_of(s).share->next_name[type].fetch_add(count);
 }
@@ -92,7 +100,17 @@ void* stub_MapBufferRange(GLenum target, GLintptr offset, GLsizeiptr length, GLb
   BufferInfo* buffer = bound_buffer(c, target);
   GLint size = 0;
   if (buffer != nullptr) stub_GetBufferParameteriv(target, GL_BUFFER_SIZE, &size);
-  if (buffer == nullptr || buffer->mapped != nullptr || offset < 0 || length <= 0 || offset + length > size ||
+  constexpr GLbitfield kUnread =
+      GL_MAP_INVALIDATE_RANGE_BIT | GL_MAP_INVALIDATE_BUFFER_BIT | GL_MAP_UNSYNCHRONIZED_BIT;
+  constexpr GLbitfield kKnown = GL_MAP_READ_BIT | GL_MAP_WRITE_BIT | kUnread | GL_MAP_FLUSH_EXPLICIT_BIT;
+  const bool nonsense = (access & ~kKnown) != 0 ||
+                        ((access & GL_MAP_READ_BIT) != 0 && (access & kUnread) != 0) ||
+                        ((access & GL_MAP_FLUSH_EXPLICIT_BIT) != 0 && (access & GL_MAP_WRITE_BIT) == 0);
+  if (buffer != nullptr && buffer->mapped != nullptr) {
+    raise(*s, GL_INVALID_OPERATION);
+    return nullptr;
+  }
+  if (buffer == nullptr || nonsense || offset < 0 || length <= 0 || offset + length > size ||
       (access & (GL_MAP_READ_BIT | GL_MAP_WRITE_BIT)) == 0) {
     // Something is wrong with it; the driver knows what.
     begin_MapBufferRange(*s, target, offset, length, access);
@@ -114,6 +132,10 @@ void* stub_MapBufferRange(GLenum target, GLintptr offset, GLsizeiptr length, GLb
 void* stub_MapBuffer(GLenum target, GLenum access) {
   STREAM_OR_RETURN(nullptr);
   GLint size = 0;
+  if (access != GL_READ_ONLY && access != GL_WRITE_ONLY && access != GL_READ_WRITE) {
+    raise(*s, GL_INVALID_ENUM);
+    return nullptr;
+  }
   if (bound_buffer(context_of(*s), target) != nullptr)
     stub_GetBufferParameteriv(target, GL_BUFFER_SIZE, &size);
   GLbitfield bits = 0;
@@ -125,9 +147,10 @@ void* stub_MapBuffer(GLenum target, GLenum access) {
 void stub_FlushMappedBufferRange(GLenum target, GLintptr offset, GLsizeiptr length) {
   STREAM_OR_RETURN();
   BufferInfo* buffer = bound_buffer(context_of(*s), target);
-  if (buffer == nullptr || buffer->mapped == nullptr || offset < 0 || length <= 0 ||
-      static_cast<uint64_t>(offset + length) > buffer->length)
-    return;
+  if (buffer == nullptr || buffer->mapped == nullptr || (buffer->access & GL_MAP_FLUSH_EXPLICIT_BIT) == 0)
+    return raise(*s, GL_INVALID_OPERATION);
+  if (offset < 0 || length < 0 || static_cast<uint64_t>(offset + length) > buffer->length)
+    return raise(*s, GL_INVALID_VALUE);
   stub_BufferSubData(target, static_cast<GLintptr>(buffer->offset) + offset, length, buffer->mapped + offset);
 }
 
@@ -148,10 +171,119 @@ GLboolean stub_UnmapBuffer(GLenum target) {
   return GL_TRUE;
 }
 
-void stub_GetBufferPointerv(GLenum target, GLenum, void** pointer) {
+void stub_GetBufferPointerv(GLenum target, GLenum name, void** pointer) {
   STREAM_OR_RETURN();
+  if (name != GL_BUFFER_MAP_POINTER) return raise(*s, GL_INVALID_ENUM);
   BufferInfo* buffer = bound_buffer(context_of(*s), target);
-  *pointer = buffer != nullptr ? buffer->mapped : nullptr;
+  if (buffer == nullptr) return raise(*s, GL_INVALID_OPERATION);
+  *pointer = buffer->mapped;
+}
+
+namespace {
+
+// What the driver does not know, since nothing stays mapped there.
+bool mapping_parameter(Stream& s, GLenum target, GLenum name, int64_t& value) {
+  const BufferInfo* buffer = bound_buffer(context_of(s), target);
+  if (buffer == nullptr || buffer->mapped == nullptr) return false;
+  switch (name) {
+    case GL_BUFFER_MAPPED:
+      value = GL_TRUE;
+      return true;
+    case GL_BUFFER_ACCESS:
+      value = (buffer->access & GL_MAP_WRITE_BIT) == 0  ? GL_READ_ONLY
+              : (buffer->access & GL_MAP_READ_BIT) == 0 ? GL_WRITE_ONLY
+                                                        : GL_READ_WRITE;
+      return true;
+    case GL_BUFFER_ACCESS_FLAGS:
+      value = buffer->access;
+      return true;
+    case GL_BUFFER_MAP_OFFSET:
+      value = static_cast<int64_t>(buffer->offset);
+      return true;
+    case GL_BUFFER_MAP_LENGTH:
+      value = static_cast<int64_t>(buffer->length);
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void stub_GetBufferParameteriv(GLenum target, GLenum name, GLint* values) {
+  STREAM_OR_RETURN();
+  if (int64_t value = 0; mapping_parameter(*s, target, name, value)) {
+    *values = static_cast<GLint>(value);
+    return;
+  }
+  begin_GetBufferParameteriv(*s, target, name);
+  s->ask().take(values, sizeof *values);
+}
+void stub_GetBufferParameteri64v(GLenum target, GLenum name, GLint64* values) {
+  STREAM_OR_RETURN();
+  if (int64_t value = 0; mapping_parameter(*s, target, name, value)) {
+    *values = value;
+    return;
+  }
+  begin_GetBufferParameteri64v(*s, target, name);
+  s->ask().take(values, sizeof *values);
+}
+
+// In pieces that an answer has room for.
+void stub_GetBufferSubData(GLenum target, GLintptr offset, GLsizeiptr size, void* data) {
+  STREAM_OR_RETURN();
+  constexpr GLsizeiptr kPiece = GLsizeiptr{16} << 20;
+  auto* into = static_cast<char*>(data);
+  do {
+    const GLsizeiptr piece = size < kPiece ? size : kPiece;
+    begin_GetBufferSubData(*s, target, offset, piece);
+    s->ask().take(into, piece > 0 ? static_cast<size_t>(piece) : 0);
+    offset += piece;
+    size -= piece;
+    into += piece;
+  } while (size > 0);
+}
+
+// What is deleted is bound no longer.
+void stub_DeleteBuffers(GLsizei count, const GLuint* names) {
+  STREAM_OR_RETURN();
+  Context& c = context_of(*s);
+  for (GLsizei i = 0; i < count; ++i) {
+    if (names[i] == 0) continue;
+    for (uint32_t& bound : c.bound) {
+      if (bound == names[i]) bound = 0;
+    }
+    if (c.vertices->element_buffer == names[i]) c.vertices->element_buffer = 0;
+    for (Array& array : c.vertices->array) {
+      if (array.buffer != names[i]) continue;
+      array.buffer = 0;
+      array.pointer = nullptr;
+    }
+    if (BufferInfo* buffer = c.share->buffers.find(names[i])) {
+      free(buffer->mapped);
+      *buffer = {};
+    }
+  }
+  const size_t bytes = count < 0 ? 0 : bytes_of(static_cast<size_t>(count), sizeof(GLuint));
+  auto* packet = begin_DeleteBuffers(*s, count, bytes);
+  put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), names, bytes);
+  s->commit();
+}
+
+void stub_DeleteVertexArrays(GLsizei count, const GLuint* names) {
+  STREAM_OR_RETURN();
+  Context& c = context_of(*s);
+  for (GLsizei i = 0; i < count; ++i) {
+    if (names[i] == 0) continue;
+    if (c.vertex_array == names[i]) {
+      c.vertex_array = 0;
+      c.vertices = &c.default_vertices;
+    }
+    c.vertex_arrays.remove(names[i]);
+  }
+  const size_t bytes = count < 0 ? 0 : bytes_of(static_cast<size_t>(count), sizeof(GLuint));
+  auto* packet = begin_DeleteVertexArrays(*s, count, bytes);
+  put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), names, bytes);
+  s->commit();
 }
 
 // --- Shaders
@@ -180,7 +312,13 @@ void join(char* into, GLsizei count, const GLchar* const* texts, const GLint* le
 // Sent as one string: what is between two is nothing to the compiler.
 void stub_ShaderSource(GLuint shader, GLsizei count, const GLchar* const* texts, const GLint* lengths) {
   STREAM_OR_RETURN();
-  if (count <= 0 || texts == nullptr) return;
+  if (count < 0 || texts == nullptr) return raise(*s, GL_INVALID_VALUE);
+  // The texts of what is no shader are not looked at.
+  if (!stub_IsShader(shader))
+    return raise(*s, stub_IsProgram(shader) ? GL_INVALID_OPERATION : GL_INVALID_VALUE);
+  for (GLsizei i = 0; i < count; ++i) {
+    if (texts[i] == nullptr) return raise(*s, GL_INVALID_OPERATION);
+  }
   size_t total = 1;
   for (GLsizei i = 0; i < count; ++i)
     total += lengths != nullptr && lengths[i] >= 0 ? static_cast<size_t>(lengths[i]) : strlen(texts[i]);
@@ -231,7 +369,32 @@ GLuint stub_GenLists(GLsizei range) {
 void stub_NewList(GLuint list, GLenum mode) {
   STREAM_OR_RETURN();
   note_name(*s, kList, list);
+  Context& c = context_of(*s);
+  if (list != 0 && c.list_mode == 0 && !c.in_primitive &&
+      (mode == GL_COMPILE || mode == GL_COMPILE_AND_EXECUTE))
+    c.list_mode = mode;
   begin_NewList(*s, list, mode);
+  s->commit_small();
+}
+
+void stub_EndList() {
+  STREAM_OR_RETURN();
+  if (!context_of(*s).in_primitive) context_of(*s).list_mode = 0;
+  begin_EndList(*s);
+  s->commit_small();
+}
+
+void stub_Begin(GLenum mode) {
+  STREAM_OR_RETURN();
+  if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = true;
+  begin_Begin(*s, mode);
+  s->commit_small();
+}
+
+void stub_End() {
+  STREAM_OR_RETURN();
+  context_of(*s).in_primitive = false;
+  begin_End(*s);
   s->commit_small();
 }
 

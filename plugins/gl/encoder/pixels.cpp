@@ -1,5 +1,7 @@
 // Pixels go along in one layout, without gaps, whatever the program's pixel store says; so a packet says all
 // that there is to know, and a replay needs no state for it.
+#include "wire/pixels.h"
+
 #include <cstdlib>
 
 #include "encoder/program.h"
@@ -129,16 +131,6 @@ void gather(char* into, const void* from, const Image& image, size_t bit_skip) {
   }
 }
 
-void scatter(void* into, const char* from, const Image& image) {
-  char* start = static_cast<char*>(into) + image.skip;
-  for (size_t z = 0; z < image.images; ++z) {
-    for (size_t y = 0; y < image.rows; ++y) {
-      memcpy(start + z * image.image_stride + y * image.row_stride, from, image.row_bytes);
-      from += image.row_bytes;
-    }
-  }
-}
-
 // How the pixels of one call travel.
 struct Upload {
   Upload(Stream& s, GLsizei width, GLsizei height, GLsizei depth, GLenum format, GLenum type,
@@ -173,12 +165,29 @@ struct Upload {
   uint16_t flags = 0;
 };
 
-// How the answer to a question for pixels comes back.
-void download(Stream& s, const Image& image, void* into) {
+// How the answer to a question for pixels comes back, of which those of `image` begin with `first_row`. What
+// the driver has not written stays as it is.
+void download(Stream& s, const Image& image, void* into, size_t first_row = 0) {
   Answer answer = s.ask();
+  WrittenPixels written = {};
+  answer.take(&written, sizeof written);
   size_t size = 0;
   const char* from = answer.next(size);
-  if (size >= image.total() && into != nullptr) scatter(into, from, image);
+  const size_t width = written.to - written.from;
+  if (into == nullptr || written.to > image.row_bytes || size < width * (written.end_row - written.first_row))
+    return;
+  char* start = static_cast<char*>(into) + image.skip + written.from;
+  for (size_t row = written.first_row; row < written.end_row; ++row) {
+    const size_t at = first_row + row;
+    memcpy(start + at / image.rows * image.image_stride + at % image.rows * image.row_stride, from, width);
+    from += width;
+  }
+}
+
+// So many rows go into one answer.
+size_t rows_of_answer(const Image& image) {
+  constexpr size_t kPiece = size_t{32} << 20;
+  return image.row_bytes == 0 || image.row_bytes >= kPiece ? 1 : kPiece / image.row_bytes;
 }
 
 }  // namespace
@@ -312,24 +321,29 @@ void stub_ReadPixels(GLint x, GLint y, GLsizei width, GLsizei height, GLenum for
                      void* pixels) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
+  const Image image = layout(c.pack, width, height, 1, format, type, false);
   // With a pack buffer the driver writes there; the pointer is an offset.
   const bool to_buffer = c.bound[kPixelPackTarget] != 0;
-  struct Request : PReadPixels {
-    uint64_t offset, to_buffer;
-  };
-  auto* packet = static_cast<Request*>(s->begin(kOpReadPixels, sizeof(Request)));
-  packet->x = x;
-  packet->y = y;
-  packet->width = width;
-  packet->height = height;
-  packet->format = format;
-  packet->type = type;
-  packet->offset = reinterpret_cast<uint64_t>(pixels);
-  packet->to_buffer = to_buffer;
-  if (c.pack.swap != 0) s->set_flags(kSwapBytes);
-  if (c.pack.lsb_first != 0) s->set_flags(kLsbFirst);
-  if (to_buffer) return s->commit();
-  download(*s, layout(c.pack, width, height, 1, format, type, false), pixels);
+  const size_t most = to_buffer ? ~size_t{0} : rows_of_answer(image);
+  size_t row = 0;
+  do {
+    const size_t rows = image.rows - row < most ? image.rows - row : most;
+    auto* packet = static_cast<ReadPixelsRequest*>(s->begin(kOpReadPixels, sizeof(ReadPixelsRequest)));
+    packet->x = x;
+    packet->y = y + static_cast<GLint>(row);
+    packet->width = width;
+    packet->height = height <= 0 ? height : static_cast<GLsizei>(rows);
+    packet->format = format;
+    packet->type = type;
+    packet->offset = reinterpret_cast<uint64_t>(pixels);
+    packet->row_bytes = image.row_bytes;
+    packet->to_buffer = to_buffer;
+    if (c.pack.swap != 0) s->set_flags(kSwapBytes);
+    if (c.pack.lsb_first != 0) s->set_flags(kLsbFirst);
+    if (to_buffer) return s->commit();
+    download(*s, image, pixels, row);
+    row += rows;
+  } while (row < image.rows);
 }
 
 void stub_GetTexImage(GLenum target, GLint level, GLenum format, GLenum type, void* pixels) {
@@ -343,20 +357,26 @@ void stub_GetTexImage(GLenum target, GLint level, GLenum format, GLenum type, vo
     stub_GetTexLevelParameteriv(target, level, GL_TEXTURE_DEPTH, &depth);
   }
   const Image image = layout(c.pack, width, height, depth, format, type, true);
-  struct Request : PGetTexImage {
-    uint64_t offset, to_buffer, bytes;
-  };
-  auto* packet = static_cast<Request*>(s->begin(kOpGetTexImage, sizeof(Request)));
-  packet->target = target;
-  packet->level = level;
-  packet->format = format;
-  packet->type = type;
-  packet->offset = reinterpret_cast<uint64_t>(pixels);
-  packet->to_buffer = to_buffer;
-  packet->bytes = image.total();
-  if (c.pack.swap != 0) s->set_flags(kSwapBytes);
-  if (to_buffer) return s->commit();
-  download(*s, image, pixels);
+  const size_t total = image.rows * image.images, most = rows_of_answer(image);
+  size_t row = 0;
+  do {
+    const size_t rows = total - row < most ? total - row : most;
+    auto* packet = static_cast<GetTexImageRequest*>(s->begin(kOpGetTexImage, sizeof(GetTexImageRequest)));
+    packet->target = target;
+    packet->level = level;
+    packet->format = format;
+    packet->type = type;
+    packet->offset = reinterpret_cast<uint64_t>(pixels);
+    packet->to_buffer = to_buffer;
+    packet->row_bytes = image.row_bytes;
+    packet->all_rows = total;
+    packet->first_row = row;
+    packet->rows = rows;
+    if (c.pack.swap != 0) s->set_flags(kSwapBytes);
+    if (to_buffer) return s->commit();
+    download(*s, image, pixels, row);
+    row += rows;
+  } while (row < total);
 }
 
 void stub_GetCompressedTexImage(GLenum target, GLint level, void* pixels) {
@@ -376,14 +396,60 @@ void stub_GetCompressedTexImage(GLenum target, GLint level, void* pixels) {
 
 void stub_GetPolygonStipple(GLubyte* mask) {
   STREAM_OR_RETURN();
-  begin_GetPolygonStipple(*s);
+  auto* packet = static_cast<GetPolygonStippleRequest*>(
+      s->begin(kOpGetPolygonStipple, sizeof(GetPolygonStippleRequest)));
+  packet->offset = reinterpret_cast<uint64_t>(mask);
+  packet->to_buffer = context_of(*s).bound[kPixelPackTarget] != 0;
   if (context_of(*s).pack.lsb_first != 0) s->set_flags(kLsbFirst);
+  if (packet->to_buffer != 0) return s->commit();
   download(*s, layout(context_of(*s).pack, 32, 32, 1, GL_COLOR_INDEX, GL_BITMAP, false), mask);
 }
 
+// --- Pixel maps
+
 namespace {
 
-int32_t* stored(Context& c, GLenum name) {
+template <typename T, typename Begin>
+void set_pixel_map(GLenum map, GLsizei size, const T* values, Begin begin) {
+  STREAM_OR_RETURN();
+  const bool in_buffer = context_of(*s).bound[kPixelUnpackTarget] != 0;
+  const size_t bytes = in_buffer           ? size_t{kOffset}
+                       : values == nullptr ? size_t{kNull}
+                                           : bytes_of(static_cast<size_t>(size), sizeof(T));
+  auto* packet = begin(*s, map, size, bytes);
+  if (in_buffer) packet->values = reinterpret_cast<uint64_t>(values);
+  put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), values, bytes);
+  s->commit();
+}
+
+void get_pixel_map(uint16_t op, GLenum map, void* values) {
+  STREAM_OR_RETURN();
+  auto* packet = static_cast<GetPixelMapRequest*>(s->begin(op, sizeof(GetPixelMapRequest)));
+  packet->map = map;
+  packet->offset = reinterpret_cast<uint64_t>(values);
+  packet->to_buffer = context_of(*s).bound[kPixelPackTarget] != 0;
+  if (packet->to_buffer != 0) return s->commit();
+  s->ask().take(values, kAnySize);
+}
+
+}  // namespace
+
+void stub_PixelMapfv(GLenum map, GLsizei size, const GLfloat* values) {
+  set_pixel_map(map, size, values, begin_PixelMapfv);
+}
+void stub_PixelMapuiv(GLenum map, GLsizei size, const GLuint* values) {
+  set_pixel_map(map, size, values, begin_PixelMapuiv);
+}
+void stub_PixelMapusv(GLenum map, GLsizei size, const GLushort* values) {
+  set_pixel_map(map, size, values, begin_PixelMapusv);
+}
+void stub_GetPixelMapfv(GLenum map, GLfloat* values) { get_pixel_map(kOpGetPixelMapfv, map, values); }
+void stub_GetPixelMapuiv(GLenum map, GLuint* values) { get_pixel_map(kOpGetPixelMapuiv, map, values); }
+void stub_GetPixelMapusv(GLenum map, GLushort* values) { get_pixel_map(kOpGetPixelMapusv, map, values); }
+
+// --- Pixel store
+
+int32_t* pixel_store(Context& c, uint32_t name) {
   switch (name) {
     case GL_UNPACK_SWAP_BYTES:
       return &c.unpack.swap;
@@ -421,6 +487,8 @@ int32_t* stored(Context& c, GLenum name) {
   return nullptr;
 }
 
+namespace {
+
 bool is_valid(GLenum name, GLint value) {
   if (name == GL_UNPACK_ALIGNMENT || name == GL_PACK_ALIGNMENT)
     return value == 1 || value == 2 || value == 4 || value == 8;
@@ -431,14 +499,15 @@ bool is_valid(GLenum name, GLint value) {
 
 void stub_PixelStorei(GLenum name, GLint value) {
   STREAM_OR_RETURN();
-  int32_t* at = stored(context_of(*s), name);
+  int32_t* at = pixel_store(context_of(*s), name);
+  if (context_of(*s).in_primitive) return raise(*s, GL_INVALID_OPERATION);
   if (at != nullptr && *at == value) return;
   if (at != nullptr && is_valid(name, value)) *at = value;
   begin_PixelStorei(*s, name, value);
   s->commit_small();
 }
 void stub_PixelStoref(GLenum name, GLfloat value) {
-  stub_PixelStorei(name, static_cast<GLint>(value + 0.5F));
+  stub_PixelStorei(name, static_cast<GLint>(value >= 0 ? value + 0.5F : value - 0.5F));
 }
 
 }  // namespace stasis::gl

@@ -69,6 +69,7 @@ struct Array {
   uint32_t buffer;
   uint32_t type;
   int32_t size, stride;
+  int32_t given_stride;  // 0: without gaps
   const char* pointer;
   uint32_t divisor;
   uint8_t flags;
@@ -114,7 +115,11 @@ struct Text {
 struct Context {
   uint32_t number;
   Share* share;
-  Stream* user;  // the thread that has it
+  Stream* user;                   // the thread that has it
+  bool in_primitive;              // between glBegin and glEnd
+  GLenum list_mode;               // of the list that is being made
+  bool restarts, restarts_fixed;  // primitives, at an index
+  uint32_t restart_index;
   bool is_core, is_es, made_current;
   void* display;
   uint32_t config_id;
@@ -177,6 +182,10 @@ extern const size_t kExportedCount;
 extern const char* const kExtensions[];
 extern const size_t kExtensionCount;
 void* find_exported(const char* name);
+// Where the value of that name is; null: it is none of the pixel store.
+int32_t* pixel_store(Context& c, uint32_t name);
+// An error that is found on this side is the driver's to report.
+void raise(Stream& s, GLenum error);
 
 Context* make_context(uint32_t number, Context* share);
 void release_context(Context* context);

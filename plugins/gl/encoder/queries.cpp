@@ -157,6 +157,10 @@ const char* context_text(Stream& s, uint32_t name) {
 
 const GLubyte* stub_GetString(GLenum name) {
   STREAM_OR_RETURN(nullptr);
+  if (context_of(*s).in_primitive) {
+    raise(*s, GL_INVALID_OPERATION);
+    return nullptr;
+  }
   return reinterpret_cast<const GLubyte*>(context_text(*s, name));
 }
 
@@ -164,7 +168,10 @@ const GLubyte* stub_GetStringi(GLenum name, GLuint index) {
   STREAM_OR_RETURN(nullptr);
   Context& c = context_of(*s);
   (void)context_text(*s, GL_EXTENSIONS);
-  if (name != GL_EXTENSIONS || index >= static_cast<GLuint>(c.extension_count)) return nullptr;
+  if (name != GL_EXTENSIONS || index >= static_cast<GLuint>(c.extension_count)) {
+    raise(*s, name != GL_EXTENSIONS ? GL_INVALID_ENUM : GL_INVALID_VALUE);
+    return nullptr;
+  }
   return reinterpret_cast<const GLubyte*>(c.extensions[index]);
 }
 
@@ -220,9 +227,84 @@ GLint limit(Stream& s, GLenum name) {
   return 0;
 }
 
+// Of the array with that name: what lies in the program's memory is not known to the driver.
+bool array_parameter(const Context& c, GLenum name, GLint& value) {
+  enum Part : uint8_t { kSize, kType, kStride, kBuffer };
+  struct One {
+    GLenum name;
+    ArrayKind kind;
+    Part part;
+  };
+  static const One kNames[] = {
+      {GL_VERTEX_ARRAY_SIZE, kVertexArray, kSize},
+      {GL_VERTEX_ARRAY_TYPE, kVertexArray, kType},
+      {GL_VERTEX_ARRAY_STRIDE, kVertexArray, kStride},
+      {GL_VERTEX_ARRAY_BUFFER_BINDING, kVertexArray, kBuffer},
+      {GL_NORMAL_ARRAY_TYPE, kNormalArray, kType},
+      {GL_NORMAL_ARRAY_STRIDE, kNormalArray, kStride},
+      {GL_NORMAL_ARRAY_BUFFER_BINDING, kNormalArray, kBuffer},
+      {GL_COLOR_ARRAY_SIZE, kColorArray, kSize},
+      {GL_COLOR_ARRAY_TYPE, kColorArray, kType},
+      {GL_COLOR_ARRAY_STRIDE, kColorArray, kStride},
+      {GL_COLOR_ARRAY_BUFFER_BINDING, kColorArray, kBuffer},
+      {GL_SECONDARY_COLOR_ARRAY_SIZE, kSecondaryColorArray, kSize},
+      {GL_SECONDARY_COLOR_ARRAY_TYPE, kSecondaryColorArray, kType},
+      {GL_SECONDARY_COLOR_ARRAY_STRIDE, kSecondaryColorArray, kStride},
+      {GL_SECONDARY_COLOR_ARRAY_BUFFER_BINDING, kSecondaryColorArray, kBuffer},
+      {GL_FOG_COORD_ARRAY_TYPE, kFogCoordArray, kType},
+      {GL_FOG_COORD_ARRAY_STRIDE, kFogCoordArray, kStride},
+      {GL_FOG_COORD_ARRAY_BUFFER_BINDING, kFogCoordArray, kBuffer},
+      {GL_INDEX_ARRAY_TYPE, kIndexArray, kType},
+      {GL_INDEX_ARRAY_STRIDE, kIndexArray, kStride},
+      {GL_INDEX_ARRAY_BUFFER_BINDING, kIndexArray, kBuffer},
+      {GL_EDGE_FLAG_ARRAY_STRIDE, kEdgeFlagArray, kStride},
+      {GL_EDGE_FLAG_ARRAY_BUFFER_BINDING, kEdgeFlagArray, kBuffer},
+      {GL_TEXTURE_COORD_ARRAY_SIZE, kTexCoordArray, kSize},
+      {GL_TEXTURE_COORD_ARRAY_TYPE, kTexCoordArray, kType},
+      {GL_TEXTURE_COORD_ARRAY_STRIDE, kTexCoordArray, kStride},
+      {GL_TEXTURE_COORD_ARRAY_BUFFER_BINDING, kTexCoordArray, kBuffer},
+  };
+  if (c.is_core || c.is_es) return false;
+  for (const One& one : kNames) {
+    if (one.name != name) continue;
+    const Array& array = c.vertices->array[one.kind + (one.kind == kTexCoordArray ? c.client_texture : 0)];
+    const bool never_set = array.type == 0;
+    switch (one.part) {
+      case kSize:
+        value = !never_set ? array.size : one.kind == kSecondaryColorArray ? 3 : 4;
+        break;
+      case kType:
+        value = static_cast<GLint>(never_set ? GL_FLOAT : array.type);
+        break;
+      case kStride:
+        value = array.given_stride;
+        break;
+      case kBuffer:
+        value = static_cast<GLint>(array.buffer);
+        break;
+    }
+    return true;
+  }
+  return false;
+}
+
 bool known_integer(Stream& s, GLenum name, GLint& value) {
   Context& c = context_of(s);
+  if (c.in_primitive) return false;  // an error
+  if (const int32_t* stored = pixel_store(c, name)) {
+    value = *stored;
+    return true;
+  }
+  if (array_parameter(c, name, value)) return true;
   switch (name) {
+    case GL_CLIENT_ACTIVE_TEXTURE:
+      if (c.is_core || c.is_es) return false;
+      value = static_cast<GLint>(GL_TEXTURE0 + c.client_texture);
+      return true;
+    case GL_CLIENT_ATTRIB_STACK_DEPTH:
+      if (c.is_core || c.is_es) return false;
+      value = c.saved_count;
+      return true;
     case GL_NUM_EXTENSIONS:
       (void)context_text(s, GL_EXTENSIONS);
       value = c.extension_count;
@@ -268,9 +350,112 @@ void stub_GetIntegerv(GLenum name, GLint* data) {
   s->ask().take(data, kAnySize);
 }
 
+void stub_GetFloatv(GLenum name, GLfloat* data) {
+  STREAM_OR_RETURN();
+  if (GLint value = 0; known_integer(*s, name, value)) {
+    *data = static_cast<GLfloat>(value);
+    return;
+  }
+  begin_GetFloatv(*s, name);
+  s->ask().take(data, kAnySize);
+}
+void stub_GetDoublev(GLenum name, GLdouble* data) {
+  STREAM_OR_RETURN();
+  if (GLint value = 0; known_integer(*s, name, value)) {
+    *data = value;
+    return;
+  }
+  begin_GetDoublev(*s, name);
+  s->ask().take(data, kAnySize);
+}
+void stub_GetBooleanv(GLenum name, GLboolean* data) {
+  STREAM_OR_RETURN();
+  if (GLint value = 0; known_integer(*s, name, value)) {
+    *data = value != 0;
+    return;
+  }
+  begin_GetBooleanv(*s, name);
+  s->ask().take(data, kAnySize);
+}
+void stub_GetInteger64v(GLenum name, GLint64* data) {
+  STREAM_OR_RETURN();
+  if (GLint value = 0; known_integer(*s, name, value)) {
+    *data = value;
+    return;
+  }
+  begin_GetInteger64v(*s, name);
+  s->ask().take(data, kAnySize);
+}
+
+namespace {
+
+bool attribute_parameter(Stream& s, GLuint index, GLenum name, GLint& value) {
+  const Context& c = context_of(s);
+  if (c.in_primitive || index >= kArrays - kGenericArray) return false;
+  const Array& array = c.vertices->array[kGenericArray + index];
+  const bool never_set = array.type == 0;
+  switch (name) {
+    case GL_VERTEX_ATTRIB_ARRAY_ENABLED:
+      value = array.enabled;
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_SIZE:
+      value = never_set ? 4 : array.size;
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_STRIDE:
+      value = array.given_stride;
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_TYPE:
+      value = static_cast<GLint>(never_set ? GL_FLOAT : array.type);
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_NORMALIZED:
+      value = (array.flags & kNormalized) != 0;
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_INTEGER:
+      value = (array.flags & kInteger) != 0;
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_DIVISOR:
+      value = static_cast<GLint>(array.divisor);
+      return true;
+    case GL_VERTEX_ATTRIB_ARRAY_BUFFER_BINDING:
+      value = static_cast<GLint>(array.buffer);
+      return true;
+  }
+  return false;
+}
+
+template <typename T, typename Begin>
+void get_attribute(GLuint index, GLenum name, T* values, Begin begin) {
+  STREAM_OR_RETURN();
+  if (GLint value = 0; attribute_parameter(*s, index, name, value)) {
+    *values = static_cast<T>(value);
+    return;
+  }
+  begin(*s, index, name);
+  s->ask().take(values, 4 * sizeof(T));
+}
+
+}  // namespace
+
+void stub_GetVertexAttribiv(GLuint index, GLenum name, GLint* values) {
+  get_attribute(index, name, values, begin_GetVertexAttribiv);
+}
+void stub_GetVertexAttribfv(GLuint index, GLenum name, GLfloat* values) {
+  get_attribute(index, name, values, begin_GetVertexAttribfv);
+}
+void stub_GetVertexAttribdv(GLuint index, GLenum name, GLdouble* values) {
+  get_attribute(index, name, values, begin_GetVertexAttribdv);
+}
+void stub_GetVertexAttribIiv(GLuint index, GLenum name, GLint* values) {
+  get_attribute(index, name, values, begin_GetVertexAttribIiv);
+}
+void stub_GetVertexAttribIuiv(GLuint index, GLenum name, GLuint* values) {
+  get_attribute(index, name, values, begin_GetVertexAttribIuiv);
+}
+
 void stub_GetPointerv(GLenum name, void** pointer) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
+  if (c.in_primitive) return raise(*s, GL_INVALID_OPERATION);
   auto array = [&](uint32_t kind) { *pointer = const_cast<char*>(c.vertices->array[kind].pointer); };
   switch (name) {
     case GL_VERTEX_ARRAY_POINTER:
@@ -296,12 +481,14 @@ void stub_GetPointerv(GLenum name, void** pointer) {
       *pointer = c.selection;
       return;
   }
+  raise(*s, GL_INVALID_ENUM);
 }
 
-void stub_GetVertexAttribPointerv(GLuint index, GLenum, void** pointer) {
+void stub_GetVertexAttribPointerv(GLuint index, GLenum name, void** pointer) {
   STREAM_OR_RETURN();
-  if (index < kArrays - kGenericArray)
-    *pointer = const_cast<char*>(context_of(*s).vertices->array[kGenericArray + index].pointer);
+  if (name != GL_VERTEX_ATTRIB_ARRAY_POINTER) return raise(*s, GL_INVALID_ENUM);
+  if (index >= kArrays - kGenericArray) return raise(*s, GL_INVALID_VALUE);
+  *pointer = const_cast<char*>(context_of(*s).vertices->array[kGenericArray + index].pointer);
 }
 
 GLenum stub_GetError() {

@@ -23,51 +23,6 @@ std::vector<const GLchar*> split(const char* texts, uint32_t bytes, GLsizei coun
   return found;
 }
 
-NameType binding_type(GLenum name) {
-  switch (name) {
-    case GL_TEXTURE_BINDING_1D:
-    case GL_TEXTURE_BINDING_2D:
-    case GL_TEXTURE_BINDING_3D:
-    case GL_TEXTURE_BINDING_CUBE_MAP:
-    case GL_TEXTURE_BINDING_RECTANGLE:
-    case GL_TEXTURE_BINDING_1D_ARRAY:
-    case GL_TEXTURE_BINDING_2D_ARRAY:
-    case GL_TEXTURE_BINDING_BUFFER:
-    case GL_TEXTURE_BINDING_2D_MULTISAMPLE:
-    case GL_TEXTURE_BINDING_2D_MULTISAMPLE_ARRAY:
-    case GL_TEXTURE_BUFFER_DATA_STORE_BINDING:
-      return kTexture;
-    case GL_ARRAY_BUFFER_BINDING:
-    case GL_ELEMENT_ARRAY_BUFFER_BINDING:
-    case GL_PIXEL_PACK_BUFFER_BINDING:
-    case GL_PIXEL_UNPACK_BUFFER_BINDING:
-    case GL_UNIFORM_BUFFER_BINDING:
-    case GL_TRANSFORM_FEEDBACK_BUFFER_BINDING:
-    case GL_COPY_READ_BUFFER_BINDING:
-    case GL_COPY_WRITE_BUFFER_BINDING:
-    case GL_VERTEX_ARRAY_BUFFER_BINDING:
-    case GL_NORMAL_ARRAY_BUFFER_BINDING:
-    case GL_COLOR_ARRAY_BUFFER_BINDING:
-    case GL_TEXTURE_COORD_ARRAY_BUFFER_BINDING:
-      return kBuffer;
-    case GL_DRAW_FRAMEBUFFER_BINDING:
-    case GL_READ_FRAMEBUFFER_BINDING:
-      return kFramebuffer;
-    case GL_RENDERBUFFER_BINDING:
-      return kRenderbuffer;
-    case GL_CURRENT_PROGRAM:
-      return kProgram;
-    case GL_SAMPLER_BINDING:
-      return kSampler;
-    case GL_VERTEX_ARRAY_BINDING:
-      return kVertexArrayName;
-    case GL_TRANSFORM_FEEDBACK_BINDING:
-      return kTransformFeedback;
-    default:
-      return kNameTypes;
-  }
-}
-
 }  // namespace
 
 void own_GenLists(Renderer& r, const Packet& header) {
@@ -160,73 +115,6 @@ void own_PixelStorei(Renderer& r, const Packet& header) {
   r.current->unpacking = RenderContext::kUnknown;
 }
 
-namespace {
-
-size_t answer_pixels(Renderer& r, const Packet& header, size_t bytes,
-                     const std::function<void(void*)>& read) {
-  // The driver knows best how much it writes; here is room for all that fits in an answer.
-  char* room = r.answer_room(16 + bytes);
-  const uint64_t result = 0, length = bytes;
-  std::memcpy(room, &result, 8);
-  std::memcpy(room + 8, &length, 8);
-  read(room + 16);
-  r.send_answer(header, 16 + bytes);
-  return bytes;
-}
-
-}  // namespace
-
-void own_ReadPixels(Renderer& r, const Packet& header) {
-  struct Request : PReadPixels {
-    uint64_t offset, to_buffer;
-  };
-  const auto& p = view<Request>(header);
-  r.use_packing(p.to_buffer != 0, header.flags);
-  if (p.to_buffer != 0) {
-    r.gl.ReadPixels(p.x, p.y, p.width, p.height, p.format, p.type, reinterpret_cast<void*>(p.offset));
-    return;
-  }
-  constexpr size_t kLargestPixel = 32;
-  const auto width = static_cast<size_t>(std::max(p.width, 0)),
-             height = static_cast<size_t>(std::max(p.height, 0));
-  const size_t most = std::min(width * height * kLargestPixel, kReplySize - 64);
-  if (width * height > kReplySize / 4) throw BadStream{"too many pixels"};
-  answer_pixels(r, header, most,
-                [&](void* into) { r.gl.ReadPixels(p.x, p.y, p.width, p.height, p.format, p.type, into); });
-}
-void own_GetTexImage(Renderer& r, const Packet& header) {
-  struct Request : PGetTexImage {
-    uint64_t offset, to_buffer, bytes;
-  };
-  const auto& p = view<Request>(header);
-  r.use_packing(p.to_buffer != 0, header.flags);
-  if (p.to_buffer != 0) {
-    r.gl.GetTexImage(p.target, p.level, p.format, p.type, reinterpret_cast<void*>(p.offset));
-    return;
-  }
-  answer_pixels(r, header, p.bytes,
-                [&](void* into) { r.gl.GetTexImage(p.target, p.level, p.format, p.type, into); });
-}
-void own_GetCompressedTexImage(Renderer& r, const Packet& header) {
-  struct Request : PGetCompressedTexImage {
-    uint64_t offset, to_buffer;
-  };
-  const auto& p = view<Request>(header);
-  r.use_packing(p.to_buffer != 0, header.flags);
-  if (p.to_buffer != 0) {
-    r.gl.GetCompressedTexImage(p.target, p.level, reinterpret_cast<void*>(p.offset));
-    return;
-  }
-  GLint size = 0;
-  r.gl.GetTexLevelParameteriv(p.target, p.level, GL_TEXTURE_COMPRESSED_IMAGE_SIZE, &size);
-  answer_pixels(r, header, static_cast<size_t>(std::max(size, 0)),
-                [&](void* into) { r.gl.GetCompressedTexImage(p.target, p.level, into); });
-}
-void own_GetPolygonStipple(Renderer& r, const Packet& header) {
-  r.use_packing(false, header.flags);
-  answer_pixels(r, header, 128, [&](void* into) { r.gl.GetPolygonStipple(static_cast<GLubyte*>(into)); });
-}
-
 void own_Finish(Renderer& r, const Packet& header) {
   r.gl.Finish();
   r.answer_result(header, 0);
@@ -251,22 +139,6 @@ void own_GetString(Renderer& r, const Packet& header) {
     text = joined.c_str();
   }
   r.answer_bytes(header, text, text == nullptr ? 0 : std::strlen(text));
-}
-
-void own_GetIntegerv(Renderer& r, const Packet& header) {
-  const auto name = view<PGetIntegerv>(header).pname;
-  auto stored = r.current->pixel_store.find(name);
-  const NameType type = binding_type(name);
-  if (stored != r.current->pixel_store.end()) {
-    r.answer_bytes(header, &stored->second, sizeof stored->second);
-    return;
-  }
-  r.answer_outputs(header, {kAnyOutput}, [&](void* const* o) {
-    auto* values = static_cast<GLint*>(o[0]);
-    r.gl.GetIntegerv(name, values);
-    if (type != kNameTypes) *values = static_cast<GLint>(r.names(type).name_of(static_cast<GLuint>(*values)));
-    return uint64_t{0};
-  });
 }
 
 void own_FeedbackBuffer(Renderer& r, const Packet& header) {

@@ -158,12 +158,44 @@ void Renderer::execute(const Packet& packet) {
   control(packet);
 }
 
+namespace {
+
+// Calls that have no other effect, and that never go into a display list.
+void raise_error(GLenum error) {
+  const Functions& gl = Renderer::gl;
+  GLint depth = 0;
+  switch (error) {
+    case GL_INVALID_ENUM:
+      (void)gl.IsEnabled(0xffffffff);
+      return;
+    case GL_INVALID_VALUE:
+      gl.GenTextures(-1, nullptr);
+      return;
+    case GL_INVALID_OPERATION:
+      (void)gl.UnmapBuffer(GL_ARRAY_BUFFER);  // nothing stays mapped here
+      return;
+    case GL_STACK_OVERFLOW:  // the stack of client state is always empty here
+      gl.GetIntegerv(GL_MAX_CLIENT_ATTRIB_STACK_DEPTH, &depth);
+      for (GLint i = 0; i <= depth; ++i) gl.PushClientAttrib(0);
+      for (GLint i = 0; i < depth; ++i) gl.PopClientAttrib();
+      return;
+    case GL_STACK_UNDERFLOW:
+      gl.PopClientAttrib();
+      return;
+  }
+}
+
+}  // namespace
+
 void Renderer::control(const Packet& packet) {
   switch (packet.op) {
     case kOpNothing:
       return;
     case kOpEndOfThread:
       ended_ = true;
+      return;
+    case kOpRaise:
+      if (current != nullptr) raise_error(static_cast<GLenum>(view<SurfaceCall>(packet).value));
       return;
     case kOpClientArrays:
     case kOpClientElements:
