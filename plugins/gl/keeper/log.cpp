@@ -199,7 +199,7 @@ bool Log::compile(KeptContext& c, const Packet& packet, const EffectRule& rule) 
       if (rule.on != On::k_texture && rule.on != On::k_program) return false;
       break;
     case Effect::k_bind:
-      if (rule.type != kTexture && rule.type != kProgram) return false;
+      if (rule.type != kTexture && rule.type != kProgram && rule.type != kArbProgram) return false;
       break;
     default:
       break;
@@ -384,6 +384,10 @@ KeptObject* Log::object_of(KeptContext& c, const Packet& packet, const EffectRul
       return shared(kProgram, rule.object.size != 0 ? argument() : c.program);
     case On::k_sampler:
       return shared(kSampler, argument());
+    case On::k_arbprogram: {
+      const uint32_t target = argument(), name = c.arb_programs[target];
+      return name != 0 ? shared(kArbProgram, name) : &c.default_arb_programs[target];
+    }
     default:
       return nullptr;
   }
@@ -535,6 +539,12 @@ void Log::bind(KeptContext& c, const Packet& packet, const EffectRule& rule) {
       c.program = view<PUseProgram>(packet).program;
       if (has_deleted_) sweep_programs(*c.share);
       return remember(kUseProgram, 0, 0, 0);
+    case kArbProgram: {
+      const auto& p = view<PBindProgramARB>(packet);
+      exists(kArbProgram, p.program, p.target);
+      c.arb_programs[p.target] = p.program;
+      return remember(kBindArbProgram, p.target, 0, 0);
+    }
     case kVertexArrayName:
       c.array = view<PBindVertexArray>(packet).array;
       c.arrays[c.array].exists = true;
@@ -624,6 +634,9 @@ void Log::destroy(KeptContext& c, const Packet& packet, const EffectRule& rule) 
           array.usage = 0;
           array.set.erase(Key{kBindElements, 0, {}});
         }
+        break;
+      case kArbProgram:
+        forget(c.arb_programs, kBindArbProgram);
         break;
       case kFramebuffer:
         c.framebuffers.erase(name);
@@ -882,6 +895,9 @@ class Log::Emitter {
         case kSampler:
           generate(kOpGenSamplers, name);
           break;
+        case kArbProgram:
+          generate(kOpGenProgramsARB, name);
+          break;
         case kQuery:
           generate(kOpGenQueries, name);
           put(object.made.packet);
@@ -895,6 +911,7 @@ class Log::Emitter {
     }
     for (const auto& [key, object] : share.objects) {
       if (key.first == kTexture && object.target != 0) texture(key.second, object);
+      if (key.first == kArbProgram && object.target != 0) arb_program(key.second, object);
       if (key.first == kSampler) {
         for (const Kept* call : in_order(object.set)) put(call->packet);
       }
@@ -924,6 +941,17 @@ class Log::Emitter {
     std::sort(calls.begin(), calls.end(), [](const Kept* a, const Kept* b) { return a->order < b->order; });
     for (const Kept* call : calls) put(call->packet);
     bind_texture(object.target, 0);
+  }
+
+  void bind_arb_program(uint32_t target, uint32_t name) {
+    auto* packet = add<PBindProgramARB>(kOpBindProgramARB);
+    packet->target = target;
+    packet->program = name;
+  }
+  void arb_program(uint32_t name, const KeptObject& object) {
+    bind_arb_program(object.target, name);
+    for (const Kept* call : in_order(object.set)) put(call->packet);
+    bind_arb_program(object.target, 0);
   }
 
   void renderbuffer(uint32_t name, const KeptObject& object) {
@@ -986,6 +1014,9 @@ class Log::Emitter {
 
   void containers(const KeptContext& c) {
     for (const auto& [target, object] : c.default_textures) {
+      for (const Kept* call : in_order(object.set)) put(call->packet);
+    }
+    for (const auto& [target, object] : c.default_arb_programs) {
       for (const Kept* call : in_order(object.set)) put(call->packet);
     }
     for (const auto& [name, array] : c.arrays) {

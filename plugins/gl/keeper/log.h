@@ -92,6 +92,8 @@ struct KeptContext {
   std::map<uint32_t, KeptObject> arrays, framebuffers, default_textures;
   std::map<std::pair<uint32_t, uint32_t>, uint32_t> textures;  // by unit and target
   std::map<uint32_t, uint32_t> buffers;                        // by target
+  std::map<uint32_t, uint32_t> arb_programs;                   // by target
+  std::map<uint32_t, KeptObject> default_arb_programs;
   uint32_t active_unit = 0, client_unit = 0, matrix_mode = 0x1700 /* GL_MODELVIEW */;
   uint32_t array = 0, draw_framebuffer = 0, read_framebuffer = 0, renderbuffer = 0, program = 0;
   // A list that is being compiled.

@@ -27,7 +27,8 @@ enum OwnSlot : uint16_t {
   kBindRenderbuffer,
   kUseProgram,
   kBindArray,
-  kBindElements
+  kBindElements,
+  kBindArbProgram
 };
 
 inline const EffectRule& rule_of(uint16_t op) {

@@ -46,6 +46,7 @@ enum class On : uint8_t {
   k_program,
   k_shader,
   k_sampler,
+  k_arbprogram,
 };
 enum RuleFlags : uint8_t { kOfUnit = 1, kOfEye = 2 };
 

@@ -16,6 +16,9 @@ import xml.etree.ElementTree as ElementTree
 VERSIONS = {"gl": 3.3, "gles2": 3.0}
 # Advertising these would promise more than their commands.
 NEVER = {"GL_AMD_pinned_memory", "GL_APPLE_client_storage", "GL_MESA_program_binary_formats", "GL_ARB_gl_spirv"}
+# They have no commands, and the registry does not list them for this API.
+WITHOUT_COMMANDS = {"GL_APPLE_packed_pixels", "GL_ATI_texture_compression_3dc", "GL_EXT_texture_edge_clamp",
+                    "GL_EXT_texture_rectangle", "GL_MESA_texture_signed_rgba"}
 NAME_TYPES = {"texture": "kTexture", "buffer": "kBuffer", "framebuffer": "kFramebuffer", "renderbuffer": "kRenderbuffer",
               "query": "kQuery", "program": "kProgram", "shader": "kProgram", "sampler": "kSampler",
               "vertex array": "kVertexArrayName", "transform feedback": "kTransformFeedback"}
@@ -123,8 +126,9 @@ class Registry:
         by_extension = {e.get("name"): [c.get("name") for r in e.findall("require") for c in r.findall("command")]
                         for e in root.find("extensions").findall("extension")
                         if {"gl", "glcore", "gles2"} & set(e.get("supported").split("|"))}
-        explicit = {r.pattern for r in rules if "extension" in r.flags}
-        wanted += sorted(explicit)
+        for rule in rules:
+            if "extension" in rule.flags:
+                wanted += sorted(fnmatch.filter(self.all, rule.pattern))
         self.commands = []
         for name in dict.fromkeys(wanted):
             if name not in self.all:
@@ -133,15 +137,21 @@ class Registry:
             command.rule = next((r for r in rules if fnmatch.fnmatchcase(name, r.pattern)), None)
             if command.rule is None:
                 fail(f"{name} has no rule")
-            if command.rule.effect != "absent":
+            if "names" in command.rule.values:
+                for p in command.parameters:
+                    p.object = p.object and command.rule.values["names"]
+            if command.rule.effect not in ("absent", "same"):
                 self.commands.append(command)
         own = {c.gl_name for c in self.commands}
         self.exported = {c.gl_name: c for c in self.commands}
+        for rule in rules:
+            if rule.effect == "same":
+                self.exported[rule.pattern] = self.all[rule.values["as"]]
         for name, command in self.all.items():
             target = self.resolve(name)
             if name not in self.exported and target in own and self.same_call(command, self.all[target]):
                 self.exported[name] = self.all[target]
-        self.extensions = sorted(name for name, commands in by_extension.items()
+        self.extensions = sorted(WITHOUT_COMMANDS) + sorted(name for name, commands in by_extension.items()
                                  if all(c in self.exported for c in commands) and name not in NEVER)
 
     def resolve(self, name):
@@ -509,7 +519,7 @@ def keeper(registry):
         if ":" in on:
             argument, on = on.split(":")
             field = keeper_field(c, argument)
-        elif on in ("texture", "framebuffer") and any(p.name == "target" for p in c.parameters):
+        elif on in ("texture", "framebuffer", "arbprogram") and any(p.name == "target" for p in c.parameters):
             field = keeper_field(c, "target")
         flags = sum(bit for name, bit in FLAGS.items() if name in rule.flags)
         groups = GROUPS[rule.values["group"]] if "group" in rule.values else 0

@@ -45,6 +45,16 @@ void own_DeleteProgram(Renderer& r, const Packet& header) {
   r.gl.DeleteProgram(r.names(kProgram).find(view<PDeleteProgram>(header).program, false));
 }
 
+void own_GetProgramStringARB(Renderer& r, const Packet& header) {
+  const auto& p = view<PGetProgramStringARB>(header);
+  GLint length = 0;
+  r.gl.GetProgramivARB(p.target, 0x8627 /* GL_PROGRAM_LENGTH_ARB */, &length);
+  r.answer_outputs(header, {static_cast<size_t>(std::max(length, 0))}, [&](void* const* o) {
+    r.gl.GetProgramStringARB(p.target, p.pname, o[0]);
+    return uint64_t{0};
+  });
+}
+
 void own_FenceSync(Renderer& r, const Packet& header) {
   struct Request : PFenceSync {
     uint64_t number;

@@ -86,6 +86,11 @@ Share::Share(const Functions& gl, bool compatible) {
     f.GenRenderbuffers(1, &n);
     return n;
   };
+  names[kArbProgram].generate = [](const Functions& f) {
+    GLuint n = 0;
+    f.GenProgramsARB(1, &n);
+    return n;
+  };
   names[kQuery].generate = [](const Functions& f) {
     GLuint n = 0;
     f.GenQueries(1, &n);

@@ -16,6 +16,7 @@ enum NameType : uint32_t {
   kVertexArrayName,
   kTransformFeedback,
   kList,
+  kArbProgram,
   kNameTypes
 };
 
