@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <climits>
 #include <condition_variable>
@@ -155,7 +156,10 @@ class Keeper {
     last_noted_[ring] = position;
     journal_.add(ring, position, packet);
   }
-  void write_journal() { journal_.begin(log_file().bytes(), log_.questions()); }
+  void write_journal() {
+    journal_.begin(log_file([](const Reading& one) { return one.position.load(); }).bytes(),
+                   log_.questions());
+  }
 
   // With what the keeper before has left, if there was one.
   bool begin() {
@@ -260,7 +264,7 @@ class Keeper {
     if (writer_ != 0) release();
     if (writer_ < 0) return std::string("no process to write the log: ") + strerror(errno);
     if (writer_ != 0) return "ok";
-    const std::string problem = log_file().write(into);
+    const std::string problem = log_file(place_of).write(into);
     if (!problem.empty()) fprintf(stderr, "stasis: OpenGL: %s\n", problem.c_str());
     _exit(problem.empty() ? 0 : 1);
   }
@@ -279,14 +283,24 @@ class Keeper {
   std::string cut(const std::string& path) {
     std::lock_guard lock(mutex_);
     release();
-    for (const auto& one : rings_) one->ring->reader[kRenderer].tail = one->position.load();
+    for (const auto& one : rings_) one->ring->reader[kRenderer].tail = place_of(*one);
     const int into = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    std::string problem = log_file().write(into);
+    std::string problem = log_file(place_of).write(into);
     if (into >= 0) ::close(into);
     return problem.empty() ? "ok" : problem;
   }
 
-  LogFile log_file() {
+  // Where a new renderer goes on. A question that is still open is asked again, even when it is in the log:
+  // what it does twice (making a context or a surface) nobody has used yet.
+  static uint64_t place_of(const Reading& reading) {
+    const Ring& ring = *reading.ring;
+    const uint64_t position = reading.position.load();
+    const bool is_open = ring.questions.load() != ring.reply_number.load();
+    return is_open ? std::min(position, ring.last_question.load()) : position;
+  }
+
+  template <typename Place>
+  LogFile log_file(Place place) {
     LogFile file;
     file.program = program_;
     file.replay = log_.replay();
@@ -294,7 +308,7 @@ class Keeper {
     // Of a keeper before, whose rings have not come yet.
     for (const auto& [id, position] : positions_) file.threads.push_back({id, position, threads[id]});
     for (const auto& one : rings_)
-      file.threads.push_back({one->ring->id, one->position.load(), threads[one->ring->id]});
+      file.threads.push_back({one->ring->id, place(*one), threads[one->ring->id]});
     return file;
   }
 

@@ -44,7 +44,7 @@ enum ControlOp : uint16_t {
   kOpSwapInterval,
   kOpEndOfThread,
   kOpContents,  // what only the driver knows, see Contents
-  kOpRaise,  // SurfaceCall, `value`: an error that the program's side has found
+  kOpRaise,     // SurfaceCall, `value`: an error that the program's side has found
   kOpFirstGl = 64,
 };
 
