@@ -456,18 +456,26 @@ void note_restart(Context& c, GLenum capability, bool on) {
 
 }  // namespace
 
+namespace {
+
+bool is_client_array(const Context& c, GLenum capability) {
+  return !c.is_core && !c.is_es && kind_of(c, capability) < kArrays;
+}
+
+}  // namespace
+
 // Some programs say glEnable for arrays, and drivers take it.
 void stub_Enable(GLenum capability) {
   STREAM_OR_RETURN();
   note_restart(context_of(*s), capability, true);
-  if (kind_of(context_of(*s), capability) < kArrays) return stub_EnableClientState(capability);
+  if (is_client_array(context_of(*s), capability)) return stub_EnableClientState(capability);
   begin_Enable(*s, capability);
   s->commit_small();
 }
 void stub_Disable(GLenum capability) {
   STREAM_OR_RETURN();
   note_restart(context_of(*s), capability, false);
-  if (kind_of(context_of(*s), capability) < kArrays) return stub_DisableClientState(capability);
+  if (is_client_array(context_of(*s), capability)) return stub_DisableClientState(capability);
   begin_Disable(*s, capability);
   s->commit_small();
 }

@@ -194,8 +194,9 @@ GLXContext create(int screen, uint32_t config, uint32_t visual, GLXContext share
     if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB) profile = attributes[i + 1];
   }
   made->is_es = (profile & GLX_CONTEXT_ES2_PROFILE_BIT_EXT) != 0;
-  // There were no profiles before.
   made->is_core = (profile & GLX_CONTEXT_CORE_PROFILE_BIT_ARB) != 0 && major * 10 + minor >= 32;
+  // There were no profiles before, and an extension says what it is.
+  made->may_be_core = !made->is_es && major * 10 + minor == 31;
   ControlCall call;
   bool done = false;
   if (call) {
@@ -281,6 +282,11 @@ Bool MakeContextCurrent(Display* display, GLXDrawable draw, GLXDrawable read, GL
     context->read = read;
   }
   current_stream = context != nullptr ? s : nullptr;
+  if (context != nullptr && context->may_be_core) {
+    context->may_be_core = false;
+    const char* extensions = context_text(*s, GL_EXTENSIONS);
+    context->is_core = extensions != nullptr && strstr(extensions, "GL_ARB_compatibility") == nullptr;
+  }
   return True;
 }
 Bool MakeCurrentDrawable(Display* display, GLXDrawable drawable, GLXContext context) {

@@ -120,7 +120,7 @@ struct Context {
   GLenum list_mode;               // of the list that is being made
   bool restarts, restarts_fixed;  // primitives, at an index
   uint32_t restart_index;
-  bool is_core, is_es, made_current;
+  bool is_core, is_es, may_be_core;
   void* display;
   uint32_t config_id;
   int32_t screen, render_type;

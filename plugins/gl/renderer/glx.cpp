@@ -144,11 +144,11 @@ void choose_visual(Renderer& r, const Packet& packet) {
   r.answer_result(packet, id);
 }
 
-int profile_of(const std::vector<int>& attributes) {
+int attribute_of(const std::vector<int>& attributes, int name, int otherwise) {
   for (size_t i = 0; i + 1 < attributes.size(); i += 2) {
-    if (attributes[i] == GLX_CONTEXT_PROFILE_MASK_ARB) return attributes[i + 1];
+    if (attributes[i] == name) return attributes[i + 1];
   }
-  return GLX_CONTEXT_COMPATIBILITY_PROFILE_BIT_ARB;
+  return otherwise;
 }
 
 void create_context(Renderer& r, const Packet& packet) {
@@ -179,9 +179,13 @@ void create_context(Renderer& r, const Packet& packet) {
     context->screen = p.screen;
     context->config = p.config;
     context->handle = made;
-    const int profile = profile_of(attributes);
+    const int profile =
+        attribute_of(attributes, GLX_CONTEXT_PROFILE_MASK_ARB, GLX_CONTEXT_CORE_PROFILE_BIT_ARB);
+    const int version = attribute_of(attributes, GLX_CONTEXT_MAJOR_VERSION_ARB, 1) * 10 +
+                        attribute_of(attributes, GLX_CONTEXT_MINOR_VERSION_ARB, 0);
     context->is_es = profile == GLX_CONTEXT_ES2_PROFILE_BIT_EXT;
-    const bool is_compatible = profile != GLX_CONTEXT_CORE_PROFILE_BIT_ARB;
+    // May a program choose names by itself?
+    const bool is_compatible = profile != GLX_CONTEXT_CORE_PROFILE_BIT_ARB || version < 31;
     context->share =
         shared != nullptr ? share->second->share : std::make_shared<Share>(Renderer::gl, is_compatible);
     contexts[p.context] = context;

@@ -154,9 +154,10 @@ class Helper {
 // One process with its rings. When its renderer or its keeper dies, another takes its place.
 class Program {
  public:
-  Program(int pid, std::string directory, bool with_keeper, std::string display,
+  Program(uint64_t number, int pid, std::string directory, bool with_keeper, std::string display,
           std::string display_directory, std::vector<std::string> environment)
-      : process_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))),
+      : number_(number),
+        process_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))),
         directory_(std::move(directory)),
         display_(std::move(display)),
         display_directory_(std::move(display_directory)),
@@ -184,7 +185,6 @@ class Program {
   }
   std::string add_ring(int file) {
     std::lock_guard lock(mutex_);
-    number_ = place_of_ring(file).program;
     rings_.push_back(fcntl(file, F_DUPFD_CLOEXEC, 3));
     if (keeper_) keeper_->pass(file);
     const std::string said = renderer_->ask("ring", file);
@@ -354,13 +354,13 @@ class Program {
     return said == "ok" ? "" : said;
   }
 
+  const uint64_t number_;
   std::mutex mutex_;
   int process_;
   int deaths_ = 0;
   uint64_t kept_at_death_ = 0;
   std::string directory_, display_, display_directory_;
   std::vector<std::string> environment_;
-  uint64_t number_ = 0;
   std::unique_ptr<Helper> renderer_, keeper_;
   std::vector<int> rings_;
   int journal_ = -1;
@@ -446,7 +446,7 @@ class Server {
     if (!ring.valid) return "a ring of the checkpoint is damaged";
     auto& program = programs[ring.program];
     if (!program) {
-      program = add(display_of(pid), pid);
+      program = add(display_of(pid), pid, ring.program);
       if (std::string problem = program->load(log_name(logs, ring.program)); !problem.empty()) return problem;
     }
     return program->add_ring(file);
@@ -468,14 +468,15 @@ class Server {
     return ":0";
   }
 
-  std::shared_ptr<Program> add(const std::string& display, int pid) {
+  // `number`: of the program, as soon as anybody may ask for it.
+  std::shared_ptr<Program> add(const std::string& display, int pid, uint64_t number) {
     std::vector<std::string> environment;
     {
       std::lock_guard lock(mutex_);
       environment = environment_;
     }
-    auto made =
-        std::make_shared<Program>(pid, directory_, with_keeper_, display, display_directory_, environment);
+    auto made = std::make_shared<Program>(number, pid, directory_, with_keeper_, display, display_directory_,
+                                          environment);
     std::thread([made] { made->watch(); }).detach();
     if (made->has_keeper()) std::thread([made] { made->watch_keeper(); }).detach();
     const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -534,7 +535,7 @@ class Server {
     ucred peer = {};
     socklen_t size = sizeof peer;
     getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size);
-    if (!program) program = add(message.text, peer.pid);
+    if (!program) program = add(message.text, peer.pid, ring.program);
     const std::string problem = program->add_ring(message.file);
     if (!problem.empty()) fprintf(stderr, "stasis: OpenGL: %s\n", problem.c_str());
     return problem.empty() ? "ok" : problem;
