@@ -66,7 +66,9 @@ void own_FenceSync(Renderer& r, const Packet& header) {
 }
 void own_DeleteSync(Renderer& r, const Packet& header) {
   const auto& p = view<PDeleteSync>(header);
-  r.gl.DeleteSync(r.syncs.find(p.sync));
+  GLsync sync = r.syncs.find(p.sync);
+  if (sync == nullptr && p.sync != 0) return raise_error(GL_INVALID_VALUE);
+  r.gl.DeleteSync(sync);
   std::lock_guard lock(r.current->share->mutex);
   r.current->share->syncs.erase(p.sync);
 }

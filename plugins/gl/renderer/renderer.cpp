@@ -163,9 +163,7 @@ void Renderer::execute(const Packet& packet) {
   control(packet);
 }
 
-namespace {
-
-// Calls that have no other effect, and that never go into a display list.
+// By calls that have no other effect, and that never go into a display list.
 void raise_error(GLenum error) {
   const Functions& gl = Renderer::gl;
   GLint depth = 0;
@@ -189,8 +187,6 @@ void raise_error(GLenum error) {
       return;
   }
 }
-
-}  // namespace
 
 void Renderer::control(const Packet& packet) {
   switch (packet.op) {

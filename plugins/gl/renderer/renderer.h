@@ -150,6 +150,8 @@ struct Renderer {
 };
 
 void draw_client(Renderer& r, const Packet& packet);
+// Makes the driver report it.
+void raise_error(GLenum error);
 // The window system; false: not one of its operations.
 bool execute_glx(Renderer& r, const Packet& packet);
 void open_display();
