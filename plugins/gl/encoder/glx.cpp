@@ -10,7 +10,7 @@
 #include <cstdlib>
 
 #include "encoder/connection.h"
-#include "encoder/program.h"
+#include "encoder/contexts.h"
 #include "generated/packets.h"
 
 namespace stasis::gl {
@@ -264,27 +264,12 @@ void CopyContext(Display*, GLXContext, GLXContext, unsigned long) {}
 
 Bool MakeContextCurrent(Display* display, GLXDrawable draw, GLXDrawable read, GLXContext handle) {
   Context* context = context_of_handle(handle);
-  Stream* s = Connection::thread_stream();
-  if (s == nullptr) return False;
   // The renderer is another client of the server, which has to know the window by now.
   if (context != nullptr && (context->draw != draw || context->read != read)) XSync(display, False);
-  auto* packet = static_cast<gl::MakeCurrent*>(s->begin(kOpMakeCurrent, sizeof(gl::MakeCurrent)));
-  packet->context = context != nullptr ? context->number : 0;
-  packet->draw = draw;
-  packet->read = read;
-  if (s->ask().result<uint32_t>() == 0) return False;
-  if (s->context != nullptr && s->context != context) s->context->user = nullptr;
-  s->context = context;
-  if (context != nullptr) {
-    context->user = s;
-    context->display = display;
-    context->draw = draw;
-    context->read = read;
-  }
-  current_stream = context != nullptr ? s : nullptr;
+  if (make_current(context, display, draw, read).done == 0) return False;
   if (context != nullptr && context->may_be_core) {
     context->may_be_core = false;
-    const char* extensions = context_text(*s, GL_EXTENSIONS);
+    const char* extensions = context_text(*context->user, GL_EXTENSIONS);
     context->is_core = extensions != nullptr && strstr(extensions, "GL_ARB_compatibility") == nullptr;
   }
   return True;
@@ -539,28 +524,6 @@ void set_dispatch_index(const GLubyte*, int) {}
 Bool is_screen_supported(Display*, int) { return getenv("STASIS_GL_SOCKET") != nullptr; }
 
 }  // namespace
-
-Context* make_context(uint32_t number, Context* share) {
-  auto* made = static_cast<Context*>(zeroed(sizeof(Context)));
-  made->number = number;
-  made->vertices = &made->default_vertices;
-  made->pack.alignment = made->unpack.alignment = 4;
-  made->render_mode = GL_RENDER;
-  if (share != nullptr) {
-    made->share = share->share;
-  } else {
-    made->share = static_cast<Share*>(zeroed(sizeof(Share)));
-    for (auto& next : made->share->next_name) next = 1;
-  }
-  ++made->share->users;
-  return made;
-}
-
-void release_context(Context* context) {
-  if (--context->share->users == 0) free(context->share);
-  for (Text& text : context->texts) free(text.text);
-  free(context);
-}
 
 extern "C" __attribute__((visibility("default"))) Bool __glx_Main(uint32_t version,
                                                                   const __GLXapiExports* exports,

@@ -489,7 +489,11 @@ int32_t* pixel_store(Context& c, uint32_t name) {
 
 namespace {
 
-bool is_valid(GLenum name, GLint value) {
+bool is_valid(const Context& c, GLenum name, GLint value) {
+  const bool of_desktop = name == GL_UNPACK_SWAP_BYTES || name == GL_UNPACK_LSB_FIRST ||
+                          name == GL_PACK_SWAP_BYTES || name == GL_PACK_LSB_FIRST ||
+                          name == GL_PACK_IMAGE_HEIGHT || name == GL_PACK_SKIP_IMAGES;
+  if (c.is_es && of_desktop) return false;
   if (name == GL_UNPACK_ALIGNMENT || name == GL_PACK_ALIGNMENT)
     return value == 1 || value == 2 || value == 4 || value == 8;
   return value >= 0;
@@ -502,7 +506,7 @@ void stub_PixelStorei(GLenum name, GLint value) {
   int32_t* at = pixel_store(context_of(*s), name);
   if (context_of(*s).in_primitive) return raise(*s, GL_INVALID_OPERATION);
   if (at != nullptr && *at == value) return;
-  if (at != nullptr && is_valid(name, value)) *at = value;
+  if (at != nullptr && is_valid(context_of(*s), name, value)) *at = value;
   begin_PixelStorei(*s, name, value);
   s->commit_small();
 }

@@ -187,8 +187,6 @@ int32_t* pixel_store(Context& c, uint32_t name);
 // An error that is found on this side is the driver's to report.
 void raise(Stream& s, GLenum error);
 
-Context* make_context(uint32_t number, Context* share);
-void release_context(Context* context);
 const char* context_text(Stream& s, uint32_t name);
 
 }  // namespace stasis::gl

@@ -10,6 +10,7 @@
 #include "generated/commands.h"
 #include "keeper/packets.h"
 #include "reader/ring_reader.h"
+#include "wire/egl.h"
 
 namespace stasis::gl {
 
@@ -146,15 +147,16 @@ bool Log::control(KeptThread& thread, const Packet& packet) {
     case kOpContents:
       add_contents(thread, packet);
       return true;
+    case kOpSwapInterval:
+      if (auto context = contexts_.find(thread.context); context != contexts_.end())
+        context->second.swap_interval = bytes_of(packet);
+      return true;
     case kOpCreateSurface:
       surfaces_[view<CreateSurface>(packet).surface] = bytes_of(packet);
       return true;
     case kOpDestroySurface:
       surfaces_.erase(view<SurfaceCall>(packet).surface);
       drawn_.erase(view<SurfaceCall>(packet).surface);
-      for (auto& [number, context] : contexts_) {
-        if (context.last.draw == view<SurfaceCall>(packet).surface) context.last = {};
-      }
       return true;
     case kOpClientArrays:
     case kOpClientElements:
@@ -1131,7 +1133,7 @@ KeptThread Log::place_of(uint32_t context) const {
   const auto found = contexts_.find(context);
   if (found != contexts_.end() && found->second.last.draw != 0) return found->second.last;
   for (const auto& [number, other] : contexts_) {
-    if (other.last.draw != 0) return other.last;
+    if (other.last.draw != 0 && other.last.draw < kFirstEglSurface) return other.last;
   }
   return {};
 }
@@ -1155,6 +1157,7 @@ std::string Log::replay() const {
       for (const auto& [target, contents] : drawn->second.contents) emitter.put(contents.packet);
     }
     emitter.context(context, has_matrices(context.create));
+    emitter.put(context.swap_interval);
   }
   emitter.use(0, 0, 0);
   // Nobody waits for these answers.

@@ -85,6 +85,7 @@ struct KeptThread {
 struct KeptContext {
   std::string create;
   KeptThread last;  // where it is or was current
+  std::string swap_interval;
   std::shared_ptr<KeptShare> share;
   StateMap state;
   std::map<std::pair<uint32_t, uint32_t>, MatrixStack> matrices;  // by mode and texture unit

@@ -36,6 +36,7 @@
 #include <sstream>
 #include <thread>
 
+#include "generated/commands.h"
 #include "keeper/journal.h"
 #include "keeper/log.h"
 #include "reader/ring_file.h"
@@ -115,20 +116,27 @@ class Keeper {
     std::thread([this, reading] { read(*reading); }).detach();
   }
 
+  static bool is_beginning(const Packet& packet) {
+    return packet.op == kOpClear && (view<PClear>(packet).mask & GL_COLOR_BUFFER_BIT) != 0;
+  }
+
   // Follows the program at the distance of a frame.
   void read(Reading& reading) {
     const uint32_t number = reading.ring->id;
     try {
       RingReader looker(reading.ring, kKeeper, RingReader::Way::kLooks);
+      uint64_t begun = 0;  // where a picture was begun last
       looker.run([&](const Packet& packet) {
-        const uint64_t end = looker.end_of_packet();
+        const uint64_t end = looker.end_of_packet(), position = reading.position.load();
+        if (is_beginning(packet)) begun = end - packet.size;
         // Control calls belong to no frame.
-        const bool whole = packet.op == kOpSwapBuffers || packet.op == kOpEndOfThread || number == 0 ||
-                           end > reading.position.load() + kLongestFrame;
-        if (!whole) return true;
+        const bool whole = packet.op == kOpSwapBuffers || packet.op == kOpEndOfThread || number == 0;
+        const bool too_long = end > position + kLongestFrame;
+        if (!whole && !too_long) return true;
+        // What draws into no window finishes no frames.
         std::unique_lock lock(mutex_);
         released_.wait(lock, [&] { return !held_; });
-        take_until(reading, end);
+        take_until(reading, !whole && begun > position ? begun : end);
         return !reading.ended;
       });
     } catch (const BadStream& bad) {

@@ -15,7 +15,8 @@ import xml.etree.ElementTree as ElementTree
 
 VERSIONS = {"gl": 3.3, "gles2": 3.0}
 # Advertising these would promise more than their commands.
-NEVER = {"GL_AMD_pinned_memory", "GL_APPLE_client_storage", "GL_MESA_program_binary_formats", "GL_ARB_gl_spirv"}
+NEVER = {"GL_AMD_pinned_memory", "GL_APPLE_client_storage", "GL_MESA_program_binary_formats", "GL_ARB_gl_spirv",
+         "GL_OES_EGL_image_external", "GL_OES_EGL_image_external_essl3", "GL_EXT_YUV_target"}
 # They have no commands, and the registry does not list them for this API.
 WITHOUT_COMMANDS = {"GL_APPLE_packed_pixels", "GL_ATI_texture_compression_3dc", "GL_EXT_texture_edge_clamp",
                     "GL_EXT_texture_rectangle", "GL_MESA_texture_signed_rgba"}

@@ -10,6 +10,7 @@
 
 #include "generated/commands.h"
 #include "renderer/renderer.h"
+#include "wire/egl.h"
 
 namespace stasis::gl {
 
@@ -86,19 +87,6 @@ void describe(GLXFBConfig config, Config& out) {
   }
 }
 
-std::vector<int> attributes_of(const Packet& packet, size_t fixed, uint32_t count) {
-  Payload payload(packet, fixed);
-  // They follow directly; the fixed parts are multiples of 4, not always of 8.
-  const char* start = reinterpret_cast<const char*>(&packet) + fixed;
-  if (count > 256 || fixed + size_t{count} * sizeof(int) > packet.size)
-    throw BadStream{"too many attributes"};
-  std::vector<int> found(count);
-  if (count != 0) std::memcpy(found.data(), start, count * sizeof(int));
-  found.push_back(None);
-  found.push_back(None);
-  return found;
-}
-
 void get_configs(Renderer& r, const Packet& packet) {
   std::vector<Config> found;
   int count = 0;
@@ -144,13 +132,6 @@ void choose_visual(Renderer& r, const Packet& packet) {
   r.answer_result(packet, id);
 }
 
-int attribute_of(const std::vector<int>& attributes, int name, int otherwise) {
-  for (size_t i = 0; i + 1 < attributes.size(); i += 2) {
-    if (attributes[i] == name) return attributes[i + 1];
-  }
-  return otherwise;
-}
-
 void create_context(Renderer& r, const Packet& packet) {
   const auto& p = view<CreateContext>(packet);
   const bool with_attributes = p.attributes != kNull;
@@ -179,15 +160,10 @@ void create_context(Renderer& r, const Packet& packet) {
     context->screen = p.screen;
     context->config = p.config;
     context->handle = made;
-    const int profile =
-        attribute_of(attributes, GLX_CONTEXT_PROFILE_MASK_ARB, GLX_CONTEXT_CORE_PROFILE_BIT_ARB);
-    const int version = attribute_of(attributes, GLX_CONTEXT_MAJOR_VERSION_ARB, 1) * 10 +
-                        attribute_of(attributes, GLX_CONTEXT_MINOR_VERSION_ARB, 0);
-    context->is_es = profile == GLX_CONTEXT_ES2_PROFILE_BIT_EXT;
-    // May a program choose names by itself?
-    const bool is_compatible = profile != GLX_CONTEXT_CORE_PROFILE_BIT_ARB || version < 31;
+    const ContextKind kind = kind_of_context(attributes);
+    context->is_es = kind.is_es;
     context->share =
-        shared != nullptr ? share->second->share : std::make_shared<Share>(Renderer::gl, is_compatible);
+        shared != nullptr ? share->second->share : std::make_shared<Share>(Renderer::gl, kind.may_create);
     contexts[p.context] = context;
   }
   r.answer_result(packet, made != nullptr);
@@ -306,26 +282,80 @@ void swap_interval(const Packet& packet) {
 
 }  // namespace
 
-void open_display() {
-  if (display != nullptr) return;
-  XInitThreads();
-  display = XOpenDisplay(nullptr);
-  if (display == nullptr) throw BadStream{"the X server cannot be reached"};
-  // A window may be gone by the time that something is drawn into it.
-  XSetErrorHandler([](Display*, XErrorEvent*) { return 0; });
+std::vector<int> attributes_of(const Packet& packet, size_t fixed, uint32_t count) {
+  Payload payload(packet, fixed);
+  // They follow directly; the fixed parts are multiples of 4, not always of 8.
+  const char* start = reinterpret_cast<const char*>(&packet) + fixed;
+  if (count > 256 || fixed + size_t{count} * sizeof(int) > packet.size)
+    throw BadStream{"too many attributes"};
+  std::vector<int> found(count);
+  if (count != 0) std::memcpy(found.data(), start, count * sizeof(int));
+  found.push_back(None);
+  found.push_back(None);
+  return found;
+}
+
+ContextKind kind_of_context(const std::vector<int>& attributes) {
+  auto value = [&](int name, int otherwise) {
+    for (size_t i = 0; i + 1 < attributes.size(); i += 2) {
+      if (attributes[i] == name) return attributes[i + 1];
+    }
+    return otherwise;
+  };
+  const int profile = value(GLX_CONTEXT_PROFILE_MASK_ARB, GLX_CONTEXT_CORE_PROFILE_BIT_ARB);
+  const int version = value(GLX_CONTEXT_MAJOR_VERSION_ARB, 1) * 10 + value(GLX_CONTEXT_MINOR_VERSION_ARB, 0);
+  return {(profile & GLX_CONTEXT_ES2_PROFILE_BIT_EXT) != 0,
+          profile != GLX_CONTEXT_CORE_PROFILE_BIT_ARB || version < 31};
+}
+
+void* open_display() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    XInitThreads();
+    display = XOpenDisplay(nullptr);
+    // A window may be gone by the time that something is drawn into it.
+    XSetErrorHandler([](Display*, XErrorEvent*) { return 0; });
+  });
+  return display;
+}
+
+// They do what the context of the moment does, whoever has made it.
+void load_functions() {
   Renderer::gl.load([](const char* name) {
     return reinterpret_cast<void*>(glXGetProcAddressARB(reinterpret_cast<const GLubyte*>(name)));
   });
 }
 
 std::pair<GLint, GLint> surface_size(uint64_t number) {
+  if (number >= kFirstEglSurface) return egl_surface_size(number);
   unsigned int width = 0, height = 0;
   glXQueryDrawable(display, real_surface(number), GLX_WIDTH, &width);
   glXQueryDrawable(display, real_surface(number), GLX_HEIGHT, &height);
   return {static_cast<GLint>(width), static_cast<GLint>(height)};
 }
 
+void release_glx(Renderer& r) {
+  glXMakeCurrent(display, None, nullptr);
+  r.current = nullptr;
+}
+
+namespace {
+
+// Without an X server there is nothing of GLX: no configurations, and so no contexts.
+void answer_nothing(Renderer& r, const Packet& packet) {
+  if (r.is_replaying) throw BadStream{"the X server cannot be reached"};
+  constexpr size_t kEnough = 64;
+  std::memset(r.answer_room(kEnough), 0, kEnough);
+  r.send_answer(packet, kEnough);
+}
+
+}  // namespace
+
 bool execute_glx(Renderer& r, const Packet& packet) {
+  if (open_display() == nullptr) {
+    answer_nothing(r, packet);
+    return true;
+  }
   switch (packet.op) {
     case kOpGetConfigs:
       get_configs(r, packet);

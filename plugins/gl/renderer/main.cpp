@@ -47,7 +47,6 @@ void serve(Ring* ring) {
 
 std::string load(const std::string& path) {
   if (std::string problem = loaded.read(path); !problem.empty()) return problem;
-  open_display();
   Renderer renderer(ring_of_replay());
   renderer.is_replaying = true;
   for_each_packet(loaded.replay, [&](const Packet& packet) { renderer.execute(packet); });
@@ -61,8 +60,10 @@ std::string read(int file) {
   Renderer renderer(ring_of_replay());
   for_each_packet(questions, [&](const Packet& packet) {
     // So that it is known whose the answers are.
-    if (packet.op == kOpMakeCurrent)
+    if (packet.op == kOpMakeCurrent) {
       renderer.answers.append(reinterpret_cast<const char*>(&packet), packet.size);
+      renderer.release_context();  // when this one's window is gone, nothing is read
+    }
     renderer.execute(packet);
   });
   renderer.release_context();
@@ -84,7 +85,6 @@ std::string handle(const Message& message) {
     Ring* ring = map_ring(message.file);
     close(message.file);
     if (ring == nullptr) return "it is not a ring";
-    open_display();
     meeting.join(ring);
     std::thread(serve, ring).detach();
     return "ok";
@@ -105,6 +105,7 @@ int main(int argc, char** argv) {
   using namespace stasis::gl;
   if (argc != 2) return 2;
   const int connection = atoi(argv[1]);
+  load_functions();
   Message message;
   while (receive(connection, message)) {
     std::string answer;

@@ -120,11 +120,45 @@ void own_GetUniformIndices(Renderer& r, const Packet& header) {
   });
 }
 
+namespace {
+
+// Of the pixel store, but not in OpenGL ES.
+bool is_of_desktop(GLenum name) {
+  switch (name) {
+    case GL_UNPACK_SWAP_BYTES:
+    case GL_UNPACK_LSB_FIRST:
+    case GL_PACK_SWAP_BYTES:
+    case GL_PACK_LSB_FIRST:
+    case GL_PACK_IMAGE_HEIGHT:
+    case GL_PACK_SKIP_IMAGES:
+      return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 void own_PixelStorei(Renderer& r, const Packet& header) {
   const auto& p = view<PPixelStorei>(header);
   r.gl.PixelStorei(p.pname, p.param);  // for its errors
+  if (r.current->is_es && is_of_desktop(p.pname)) return;
   r.current->pixel_store[p.pname] = p.param;
   r.current->unpacking = RenderContext::kUnknown;
+}
+
+// OpenGL ES has mappings only.
+void own_GetBufferSubData(Renderer& r, const Packet& header) {
+  const auto& p = view<PGetBufferSubData>(header);
+  const auto size = static_cast<size_t>(std::max<GLsizeiptr>(p.size, 0));
+  r.answer_outputs(header, {size}, [&](void* const* out) {
+    if (!r.current->is_es) {
+      r.gl.GetBufferSubData(p.target, p.offset, p.size, out[0]);
+    } else if (const void* mapped = r.gl.MapBufferRange(p.target, p.offset, p.size, GL_MAP_READ_BIT)) {
+      std::memcpy(out[0], mapped, size);
+      r.gl.UnmapBuffer(p.target);
+    }
+    return uint64_t{0};
+  });
 }
 
 void own_Finish(Renderer& r, const Packet& header) {

@@ -125,14 +125,7 @@ void Renderer::run(const std::function<void(Renderer&, uint64_t)>& between) {
       });
 }
 
-void Renderer::release_context() {
-  if (current == nullptr) return;
-  MakeCurrent nothing = {};
-  nothing.header = {sizeof nothing, kOpMakeCurrent, 0};
-  std::string before = make_current_;
-  execute(nothing.header);
-  make_current_ = before;
-}
+void Renderer::release_context() { release_current(*this); }
 
 void Renderer::take_context() {
   if (!make_current_.empty()) execute(*reinterpret_cast<const Packet*>(make_current_.data()));
@@ -193,6 +186,7 @@ void Renderer::control(const Packet& packet) {
     case kOpNothing:
       return;
     case kOpEndOfThread:
+      release_current(*this);
       ended_ = true;
       return;
     case kOpRaise:
@@ -213,22 +207,39 @@ void Renderer::control(const Packet& packet) {
       reinterpret_cast<Packet*>(make_current_.data())->flags = 0;
       break;
   }
-  if (!execute_glx(*this, packet)) throw BadStream{"an unknown operation of the window system"};
+  if (!execute_egl(*this, packet) && !execute_glx(*this, packet))
+    throw BadStream{"an unknown operation of the window system"};
+}
+
+void release_current(Renderer& r) {
+  if (r.current == nullptr) return;
+  // Errors that a replay makes again the program has seen. (Within a primitive, which OpenGL ES has not,
+  // there is no asking.)
+  constexpr int kMost = 16;
+  const bool clears = r.is_replaying && r.current->is_es;
+  for (int i = 0; clears && i < kMost && Renderer::gl.GetError() != GL_NO_ERROR;) ++i;
+  r.current->egl_display != nullptr ? release_egl(r) : release_glx(r);
 }
 
 // --- Answers
 
 char* Renderer::answer_room(size_t size) {
   if (size > kReplySize - 64) throw BadStream{"an answer is too large"};
-  return reply;
+  if (ring->questions.load() != ring->reply_number.load() && end_of_packet_ > ring->last_question.load())
+    return reply;
+  if (no_answer_.size() < size) no_answer_.resize(size);
+  return no_answer_.data();
+}
+
+bool Renderer::is_open_question(const Packet& header) const {
+  // At most one question is open, and it is the last. Those before it are asked again after a restart, but
+  // nobody waits for them.
+  return (header.flags & kWantsReply) != 0 && ring->questions.load() != ring->reply_number.load() &&
+         end_of_packet_ > ring->last_question.load();
 }
 
 void Renderer::send_answer(const Packet& header, size_t size) {
-  if ((header.flags & kWantsReply) == 0) return;
-  // At most one question is open, and it is the last. Those before it are asked again after a restart, but
-  // nobody waits for them.
-  if (ring->questions.load() == ring->reply_number.load() || end_of_packet_ <= ring->last_question.load())
-    return;
+  if (!is_open_question(header)) return;
   ring->reply_size = static_cast<uint32_t>(size);
   ring->reply_number.fetch_add(1, std::memory_order_release);
   wake_all(&ring->reply_number);
@@ -282,27 +293,29 @@ void Renderer::answer_outputs(const Packet& header, std::initializer_list<size_t
 
 namespace {
 
-void set_dense(bool pack, uint16_t flags) {
-  auto set = [pack](GLenum unpack_name, GLenum pack_name, GLint value) {
-    Renderer::gl.PixelStorei(pack ? pack_name : unpack_name, value);
-  };
-  set(GL_UNPACK_SWAP_BYTES, GL_PACK_SWAP_BYTES, (flags & kSwapBytes) != 0);
-  set(GL_UNPACK_LSB_FIRST, GL_PACK_LSB_FIRST, (flags & kLsbFirst) != 0);
-  set(GL_UNPACK_ROW_LENGTH, GL_PACK_ROW_LENGTH, 0);
-  set(GL_UNPACK_IMAGE_HEIGHT, GL_PACK_IMAGE_HEIGHT, 0);
-  set(GL_UNPACK_SKIP_ROWS, GL_PACK_SKIP_ROWS, 0);
-  set(GL_UNPACK_SKIP_PIXELS, GL_PACK_SKIP_PIXELS, 0);
-  set(GL_UNPACK_SKIP_IMAGES, GL_PACK_SKIP_IMAGES, 0);
-  set(GL_UNPACK_ALIGNMENT, GL_PACK_ALIGNMENT, 1);
-}
-
 bool is_pack(GLenum name) {
   return (name >= GL_PACK_SWAP_BYTES && name <= GL_PACK_ALIGNMENT) || name == GL_PACK_SKIP_IMAGES ||
          name == GL_PACK_IMAGE_HEIGHT;
 }
 
+// What the program has never set is 0, and may be unknown to the context's interface.
+void set_dense(const std::map<GLenum, GLint>& store, bool pack, uint16_t flags) {
+  auto set = [&](GLenum unpack_name, GLenum pack_name, bool value) {
+    const GLenum name = pack ? pack_name : unpack_name;
+    if (value || store.contains(name)) Renderer::gl.PixelStorei(name, value);
+  };
+  set(GL_UNPACK_SWAP_BYTES, GL_PACK_SWAP_BYTES, (flags & kSwapBytes) != 0);
+  set(GL_UNPACK_LSB_FIRST, GL_PACK_LSB_FIRST, (flags & kLsbFirst) != 0);
+  set(GL_UNPACK_ROW_LENGTH, GL_PACK_ROW_LENGTH, false);
+  set(GL_UNPACK_IMAGE_HEIGHT, GL_PACK_IMAGE_HEIGHT, false);
+  set(GL_UNPACK_SKIP_ROWS, GL_PACK_SKIP_ROWS, false);
+  set(GL_UNPACK_SKIP_PIXELS, GL_PACK_SKIP_PIXELS, false);
+  set(GL_UNPACK_SKIP_IMAGES, GL_PACK_SKIP_IMAGES, false);
+  Renderer::gl.PixelStorei(pack ? GL_PACK_ALIGNMENT : GL_UNPACK_ALIGNMENT, 1);
+}
+
 void set_program(const std::map<GLenum, GLint>& store, bool pack) {
-  set_dense(pack, 0);
+  set_dense(store, pack, 0);
   Renderer::gl.PixelStorei(pack ? GL_PACK_ALIGNMENT : GL_UNPACK_ALIGNMENT, 4);
   for (const auto& [name, value] : store) {
     if (is_pack(name) == pack) Renderer::gl.PixelStorei(name, value);
@@ -318,7 +331,7 @@ void Renderer::use_unpacking(bool of_program, uint16_t flags) {
   if (of_program) {
     set_program(current->pixel_store, false);
   } else {
-    set_dense(false, flags);
+    set_dense(current->pixel_store, false, flags);
   }
   current->unpacking = wanted;
   current->unpack_flags = flags;
@@ -328,7 +341,7 @@ void Renderer::use_packing(bool of_program, uint16_t flags) {
   if (of_program) {
     set_program(current->pixel_store, true);
   } else {
-    set_dense(true, flags);
+    set_dense(current->pixel_store, true, flags);
   }
 }
 

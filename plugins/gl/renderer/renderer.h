@@ -88,12 +88,13 @@ struct RenderContext {
   uint32_t number = 0;
   int screen = 0;
   uint32_t config = 0;
-  void* handle = nullptr;  // GLXContext
+  void* handle = nullptr;       // GLXContext, or EGLContext
+  void* egl_display = nullptr;  // EGLDisplay; null: it is one of GLX
+  bool is_es = false;
   std::shared_ptr<Share> share;
-  std::map<GLenum, GLint> pixel_store;  // the program's
+  std::map<GLenum, GLint> pixel_store = {{GL_PACK_ALIGNMENT, 4}, {GL_UNPACK_ALIGNMENT, 4}};  // the program's
   enum Unpacking { kUnknown, kDense, kProgram } unpacking = kUnknown, packing = kUnknown;
   uint16_t unpack_flags = 0;
-  bool is_es = false;
   GLenum pending_error = 0;  // of the program, which has not asked for it yet
   std::vector<GLfloat> feedback;
   std::vector<GLuint> selection;
@@ -130,9 +131,12 @@ struct Renderer {
   void answer_outputs(const Packet& header, std::initializer_list<size_t> sizes,
                       const std::function<uint64_t(void* const*)>& call);
   void answer_bytes(const Packet& header, const void* bytes, size_t size);
-  // For answers that are written in place.
+  // For answers that are written in place. What nobody waits for goes elsewhere: the program may not have
+  // taken its last answer yet.
   char* answer_room(size_t size);
   void send_answer(const Packet& header, size_t size);
+  // Somebody waits for its answer. Not so when it is done again after a restart.
+  bool is_open_question(const Packet& header) const;
 
   Ring* ring;
   char* reply;
@@ -146,16 +150,35 @@ struct Renderer {
 
   bool ended_ = false;
   uint64_t end_of_packet_ = 0;
+  std::vector<char> no_answer_;
   std::string make_current_;  // the last such packet that succeeded
 };
 
 void draw_client(Renderer& r, const Packet& packet);
 // Makes the driver report it.
 void raise_error(GLenum error);
-// The window system; false: not one of its operations.
+// The window systems; false: not one of their operations.
 bool execute_glx(Renderer& r, const Packet& packet);
-void open_display();
+bool execute_egl(Renderer& r, const Packet& packet);
+// The thread is left without a context.
+void release_current(Renderer& r);
+void release_egl(Renderer& r);
+void release_glx(Renderer& r);
+
+// The X server (Display*), null when there is none.
+void* open_display();
+void load_functions();
+
+// What follows the fixed part of a packet, and two zeros.
+std::vector<int> attributes_of(const Packet& packet, size_t fixed, uint32_t count);
+
+struct ContextKind {
+  bool is_es;
+  bool may_create;  // names that were not generated
+};
+ContextKind kind_of_context(const std::vector<int>& attributes);
 // 0, 0: there is none.
 std::pair<GLint, GLint> surface_size(uint64_t number);
+std::pair<GLint, GLint> egl_surface_size(uint64_t number);
 
 }  // namespace stasis::gl

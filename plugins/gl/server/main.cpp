@@ -1,8 +1,9 @@
-// stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY]
+// stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY] [--no-x]
 //
 // For each program that connects, a renderer and a keeper, to which its rings are passed on. With --display
-// they have DIRECTORY as their /tmp/.X11-unix, where the X server of the session is. "ready" on standard
-// output says that programs may connect. A connection that sends no ring is one of stasis:
+// they have DIRECTORY as their /tmp/.X11-unix, where the X server of the session is; with --no-x there is
+// none. "ready" on standard output says that programs may connect. A connection that sends no ring is one of
+// stasis:
 //
 //   until PID        end when this process does
 //   programs         -> their numbers
@@ -112,6 +113,7 @@ class Helper {
       fcntl(ends[1], F_SETFD, 0);
       if (more >= 0) fcntl(more, F_SETFD, 0);
       setenv("__GLX_VENDOR_LIBRARY_NAME", "mesa", 1);
+      if (getenv("STASIS_GL_SOCKET") != nullptr) unsetenv("__EGL_VENDOR_LIBRARY_FILENAMES");
       unsetenv("STASIS_GL_SOCKET");
       if (!display_directory.empty() && !enter_display(display_directory))
         fprintf(stderr, "stasis: OpenGL: %s: %s\n", display_directory.c_str(), strerror(errno));
@@ -373,10 +375,11 @@ class Program {
 
 class Server {
  public:
-  Server(std::string socket, bool with_keeper, std::string display_directory)
+  Server(std::string socket, bool with_keeper, std::string display_directory, bool without_x)
       : socket_(std::move(socket)),
         directory_(directory_of_program()),
         display_directory_(std::move(display_directory)),
+        without_x_(without_x),
         with_keeper_(with_keeper) {}
 
   bool listen() {
@@ -475,8 +478,8 @@ class Server {
       std::lock_guard lock(mutex_);
       environment = environment_;
     }
-    auto made = std::make_shared<Program>(number, pid, directory_, with_keeper_, display, display_directory_,
-                                          environment);
+    auto made = std::make_shared<Program>(number, pid, directory_, with_keeper_, without_x_ ? "" : display,
+                                          display_directory_, environment);
     std::thread([made] { made->watch(); }).detach();
     if (made->has_keeper()) std::thread([made] { made->watch_keeper(); }).detach();
     const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -588,7 +591,7 @@ class Server {
   std::string socket_, directory_, display_directory_;
   std::vector<std::string> environment_;  // of renderers to come
   std::atomic<bool> attached_ = false;
-  bool with_keeper_;
+  bool without_x_, with_keeper_;
   int listener_ = -1;
   std::mutex mutex_;
   std::vector<std::shared_ptr<Program>> programs_;
@@ -601,12 +604,13 @@ class Server {
 int main(int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
   if (words.empty()) {
-    fprintf(stderr, "usage: stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY]\n");
+    fprintf(stderr, "usage: stasis-gl-server SOCKET [--no-keeper] [--display DIRECTORY] [--no-x]\n");
     return 2;
   }
   auto display = std::find(words.begin(), words.end(), "--display");
   const bool with_keeper = std::find(words.begin(), words.end(), "--no-keeper") == words.end();
-  stasis::gl::Server server(words[0], with_keeper, words.end() - display > 1 ? display[1] : "");
+  const bool without_x = std::find(words.begin(), words.end(), "--no-x") != words.end();
+  stasis::gl::Server server(words[0], with_keeper, words.end() - display > 1 ? display[1] : "", without_x);
   if (!server.listen()) {
     printf("%s: %s\n", words[0].c_str(), strerror(errno));
     return 1;

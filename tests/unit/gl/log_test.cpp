@@ -356,6 +356,22 @@ TEST_F(LogTest, ALogOfALogIsTheSame) {
     EXPECT_EQ(before.count(op), after.count(op)) << op;
 }
 
+TEST_F(LogTest, AContextThatNoThreadHasKeepsItsStateAndItsSurface) {
+  enable(GL_DITHER);
+  SurfaceCall interval = {};
+  interval.value = 3;
+  control(interval, kOpSwapInterval);
+  control(MakeCurrent{}, kOpMakeCurrent);
+  EXPECT_EQ(count(kOpEnable), 1U);
+  EXPECT_EQ(count(kOpSwapInterval), 1U);
+  EXPECT_EQ(last<SurfaceCall>().value, 3);
+  std::vector<uint64_t> surfaces;
+  for_each_packet(log_.replay(), [&](const Packet& packet) {
+    if (packet.op == kOpMakeCurrent) surfaces.push_back(view<MakeCurrent>(packet).draw);
+  });
+  EXPECT_EQ(surfaces, (std::vector<uint64_t>{99, 0}));
+}
+
 TEST_F(LogTest, APacketThatIsTooShortIsRefused) {
   Packet alone = {8, kOpEnable, 0};
   EXPECT_THROW(log_.add(kRing, alone), BadStream);
