@@ -245,6 +245,7 @@ class Attempt {
 
   // A checkpoint without a picture is as good.
   void add_screen(image::Writer& writer) {
+    manifest_.set_opengl(request_.opengl);
     if (!request_.display) return;
     *manifest_.mutable_display() = *request_.display;
     if (request_.display->vnc()) return;  // that server has no screen in shared memory

@@ -32,6 +32,7 @@ struct Request {
   std::array<inspect::SessionStdio, 3> stdio;
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
+  bool opengl = false;                     // is recorded
   // Before anything stands still: what runs beside the session has the time, and the session's help, to get
   // ready. Again at each new attempt.
   std::function<Result<void>()> prepare_beside;

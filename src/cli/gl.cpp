@@ -19,8 +19,8 @@ struct GlOptions {
 
 Result<std::string> ask(const std::string& name, const std::string& request) {
   STASIS_TRY(session::Record record, session::load_live_record(name));
-  if (!record.display || !record.display->opengl())
-    return Error{"OpenGL", name, "it is not recorded in this session", "stasis launch --display --gl=on",
+  if (!record.opengl)
+    return Error{"OpenGL", name, "it is not recorded in this session", "stasis launch --gl=on",
                  ErrorCode::kNotFound};
   STASIS_TRY(std::string directory, session::session_directory(name));
   return session::ask_opengl_server(directory, request);

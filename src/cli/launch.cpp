@@ -48,9 +48,9 @@ int run_launch(LaunchOptions& options) {
     auto display = session::parse_display(options.display);
     if (!display.ok()) return report(display.error());
     request.display = *display;
-    if (options.opengl == "on") request.opengl = session::OpenGlUse::kOn;
-    if (options.opengl == "off") request.opengl = session::OpenGlUse::kOff;
   }
+  if (options.opengl == "on") request.opengl = session::OpenGlUse::kOn;
+  if (options.opengl == "off") request.opengl = session::OpenGlUse::kOff;
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
   if (!limit.ok()) return report(limit.error());
@@ -82,9 +82,9 @@ CLI::App* add_launch(CLI::App& app, int& status) {
       "which is saved and restarted with it. Needs Xvfb. vnc or vnc:WIDTHxHEIGHT: one that VNC viewers "
       "can connect to, and says how (needs Xtigervnc; its checkpoints have no pictures)");
   verb->add_option("--gl", options->opengl,
-                   "With --display: record OpenGL, so that a restart may have another driver (auto: when the "
-                   "parts for "
-                   "it are installed)")
+                   "Record OpenGL, so that a restart may have another driver: auto (with --display, when the "
+                   "parts for it are installed), on (also without, for programs that draw with EGL into "
+                   "memory), off")
       ->check(CLI::IsMember({"auto", "on", "off"}));
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "

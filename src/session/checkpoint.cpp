@@ -72,7 +72,8 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   }
   engine.user_namespace = record.user_namespace;
   engine.display = record.display;
-  if (record.display && record.display->opengl()) {
+  engine.opengl = record.opengl;
+  if (record.opengl) {
     auto log = std::make_shared<OpenGlSave>(directory);
     engine.prepare_beside = [log] { return log->prepare(); };
     engine.save_beside = [log](image::Writer& writer) { return log->begin(writer); };

@@ -26,6 +26,7 @@ namespace {
 
 constexpr const char* kStep = "start the X server";
 constexpr const char* kSocketDirectory = "/tmp/.X11-unix";  // X servers and clients have it built in
+constexpr const char* kOwnDirectory = "/tmp/.stasis";
 constexpr const char* kAuthority = "authority";
 constexpr const char* kVncSocket = "vnc";
 constexpr int kReadyFd = 3;  // of the server
@@ -72,16 +73,16 @@ void empty_directory(const std::string& path) {
 }
 
 // The system makes it at boot, as does the first X server elsewhere: for all users, like /tmp.
-Result<void> make_mount_point() {
-  if (::mkdir(kSocketDirectory, 01777) == 0) {
-    if (::chmod(kSocketDirectory, 01777) < 0) return errno_error(kStep, kSocketDirectory);
+Result<void> make_mount_point(const char* path) {
+  if (::mkdir(path, 01777) == 0) {
+    if (::chmod(path, 01777) < 0) return errno_error(kStep, path);
   } else if (errno != EEXIST) {
-    return errno_error(kStep, kSocketDirectory);
+    return errno_error(kStep, path);
   }
   struct stat status;
-  if (::lstat(kSocketDirectory, &status) < 0) return errno_error(kStep, kSocketDirectory);
+  if (::lstat(path, &status) < 0) return errno_error(kStep, path);
   if (S_ISDIR(status.st_mode)) return {};
-  return Error{kStep, kSocketDirectory, "it is no directory", "remove it", ErrorCode::kUnsupported};
+  return Error{kStep, path, "it is no directory", "remove it", ErrorCode::kUnsupported};
 }
 
 // Nothing of the user's: not the terminal, not what launch has ignored or blocked, no open files.
@@ -191,13 +192,16 @@ std::string display_vnc_socket(const std::string& session_directory) {
   return fmt::format("{}/{}", display_directory(session_directory), kVncSocket);
 }
 
-Result<void> make_display_directory(const std::string& session_directory, const schema::Display& display) {
-  STASIS_CHECK(make_mount_point());
+Result<void> make_display_directory(const std::string& session_directory,
+                                    const std::optional<schema::Display>& display) {
+  STASIS_CHECK(make_mount_point(kSocketDirectory));
+  if (!display) STASIS_CHECK(make_mount_point(kOwnDirectory));
   const std::string path = display_directory(session_directory);
   STASIS_CHECK(make_directories(path));
   empty_directory(path);
+  if (!display) return {};
   STASIS_TRY(Fd file, open_file(display_authority(session_directory), O_WRONLY | O_CREAT | O_EXCL, 0600));
-  return write_all(file.get(), authority_entry(display));
+  return write_all(file.get(), authority_entry(*display));
 }
 
 void remove_display_directory(const std::string& session_directory) {
@@ -206,10 +210,13 @@ void remove_display_directory(const std::string& session_directory) {
   ::rmdir(path.c_str());
 }
 
-Result<void> mount_display(const std::string& session_directory) {
+const char* display_mount_point(bool has_display) { return has_display ? kSocketDirectory : kOwnDirectory; }
+
+Result<void> mount_display(const std::string& session_directory, bool has_display) {
   const std::string path = display_directory(session_directory);
-  if (::mount(path.c_str(), kSocketDirectory, nullptr, MS_BIND | MS_REC, nullptr) < 0)
-    return errno_error("give the session its own directory of X servers", kSocketDirectory);
+  const char* place = display_mount_point(has_display);
+  if (::mount(path.c_str(), place, nullptr, MS_BIND | MS_REC, nullptr) < 0)
+    return errno_error("give the session its own directory of X servers", place);
   return {};
 }
 

@@ -8,6 +8,7 @@
 // have beside it belongs to the network namespace, which sessions share, so the server does not take it.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,8 @@ Result<DisplayRequest> parse_display(const std::string& text);
 // A display that no other session has, for a new session. kUnsupported when there is no X server here.
 Result<schema::Display> choose_display(const DisplayRequest& request);
 
-// Where the display of a session is in the host's view; it exists only for sessions that have one.
+// Where the display of a session is in the host's view; it exists only for sessions that have one, or that
+// record OpenGL.
 std::string display_directory(const std::string& session_directory);
 // The file with the cookie, for XAUTHORITY.
 std::string display_authority(const std::string& session_directory);
@@ -42,13 +44,18 @@ std::string display_socket(const std::string& session_directory, const schema::D
 // Where VNC viewers connect, if the display has that.
 std::string display_vnc_socket(const std::string& session_directory);
 
-// On the host, before the session exists: its directory, with the cookie in it and nothing else.
-Result<void> make_display_directory(const std::string& session_directory, const schema::Display& display);
+// On the host, before the session exists: its directory, with the cookie in it and nothing else. Without a
+// display there is no cookie.
+Result<void> make_display_directory(const std::string& session_directory,
+                                    const std::optional<schema::Display>& display);
 // What make_display_directory() made, and what the server has left there.
 void remove_display_directory(const std::string& session_directory);
 
-// In the session's mount namespace: puts its directory where X clients look for servers.
-Result<void> mount_display(const std::string& session_directory);
+// Where the session's programs see it: where X clients look for servers; or, without a display, at a place of
+// our own, and they see what X servers there are.
+const char* display_mount_point(bool has_display);
+// In the session's mount namespace: puts it there.
+Result<void> mount_display(const std::string& session_directory, bool has_display);
 
 // What init and the two children that it makes at launch have in common.
 class DisplayStart {

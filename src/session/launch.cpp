@@ -24,6 +24,7 @@ struct ProgramStart {
   std::shared_ptr<Fd> report;  // a pipe: gets an Error; closed by a successful exec
   struct sigaction inherited_child_action = {};
   std::optional<schema::Display> display;
+  bool opengl = false;
 };
 
 [[noreturn]] void fail_to_start(const ProgramStart& start, const Error& error) {
@@ -40,8 +41,8 @@ struct ProgramStart {
   if (display != nullptr) {
     if (!display->ok()) fail_to_start(start, display->error());
     if (auto ready = (*display)->wait(); !ready.ok()) fail_to_start(start, ready.error());
-    if (start.display->opengl()) set_opengl_environment();
   }
+  if (start.opengl) set_opengl_environment(display != nullptr);
   std::vector<char*> arguments;
   arguments.reserve(start.command.size() + 1);
   for (const std::string& argument : start.command) arguments.push_back(const_cast<char*>(argument.c_str()));
@@ -91,14 +92,14 @@ Result<int> launch(const LaunchRequest& request) {
   auto server = std::make_shared<std::optional<OpenGlServer>>();
   if (request.display) {
     STASIS_TRY(record.display, choose_display(*request.display));
-    STASIS_TRY(const bool opengl, choose_opengl(request.opengl));
-    record.display->set_opengl(opengl);
-    if (opengl) {
-      plan.beside = [server](const std::string& directory) -> Result<void> {
-        STASIS_TRY(*server, OpenGlServer::start(directory));
-        return {};
-      };
-    }
+  }
+  STASIS_TRY(record.opengl, choose_opengl(request.opengl, record.display.has_value()));
+  if (record.opengl) {
+    plan.beside = [server,
+                   has_display = record.display.has_value()](const std::string& directory) -> Result<void> {
+      STASIS_TRY(*server, OpenGlServer::start(directory, has_display));
+      return {};
+    };
   }
   plan.namespaces.user = needs_user_namespace();
   StandardStreams streams = StandardStreams::plan(request.ground);
@@ -109,7 +110,8 @@ Result<int> launch(const LaunchRequest& request) {
     if (int user = UserTerminal::find().control; user >= 0) copy_terminal_settings(user, slave);
   }
 
-  ProgramStart program{.command = request.command, .terminal = slave, .display = record.display};
+  ProgramStart program{
+      .command = request.command, .terminal = slave, .display = record.display, .opengl = record.opengl};
   auto start_it = [&plan, &claimed, server,
                    program = std::move(program)]() mutable -> Result<RunningSession> {
     int ends[2];

@@ -20,7 +20,7 @@ struct LaunchRequest {
   uint32_t keep = 0;
   checkpoint::FilePolicy files;
   std::optional<DisplayRequest> display;  // a private X server; nothing: none
-  OpenGlUse opengl = OpenGlUse::kAuto;    // with a display
+  OpenGlUse opengl = OpenGlUse::kAuto;
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
   std::function<void(const std::string& name)> announce;  // in the background, when the session runs

@@ -21,9 +21,8 @@ namespace {
 
 constexpr const char* kStep = "OpenGL";
 constexpr const char* kSocket = "stasis-gl";
-// As the session's programs see the directory of displays.
-constexpr const char* kSocketInside = "/tmp/.X11-unix/stasis-gl";
 constexpr const char* kLibrary = "libGLX_stasis.so.0";
+constexpr const char* kEglVendor = "stasis_egl.json";
 constexpr size_t kLongestText = 4096;  // of plugins/gl/reader
 
 // The directory with the plugin's parts: beside a command that was built, below the one that is installed.
@@ -156,21 +155,27 @@ Result<std::string> driver_settings(const std::string& driver) {
   return Error{kStep, driver, "there is no driver of this name", kDriverHelp, ErrorCode::kUsage};
 }
 
-Result<bool> choose_opengl(OpenGlUse use) {
+Result<bool> choose_opengl(OpenGlUse use, bool has_display) {
   if (use == OpenGlUse::kOff) return false;
-  if (!parts_directory().empty()) return true;
-  if (use == OpenGlUse::kAuto) return false;
-  return Error{"launch",
-               "--gl=on",
+  if (use == OpenGlUse::kAuto) return has_display && !parts_directory().empty();
+  STASIS_CHECK(require_opengl());
+  return true;
+}
+
+Result<void> require_opengl() {
+  if (!parts_directory().empty()) return {};
+  return Error{kStep,
+               "its parts",
                "the parts that record OpenGL are not installed beside the command",
                {},
                ErrorCode::kUnsupported};
 }
 
-Result<OpenGlServer> OpenGlServer::start(const std::string& session_directory) {
-  STASIS_CHECK(start_server({parts_directory() + "/stasis-gl-server", server_socket(session_directory),
-                             "--display", display_directory(session_directory)},
-                            session_directory + "/" + kOpenGlLog));
+Result<OpenGlServer> OpenGlServer::start(const std::string& session_directory, bool has_display) {
+  std::vector<std::string> words = {parts_directory() + "/stasis-gl-server", server_socket(session_directory),
+                                    "--display", display_directory(session_directory)};
+  if (!has_display) words.emplace_back("--no-x");
+  STASIS_CHECK(start_server(words, session_directory + "/" + kOpenGlLog));
   STASIS_TRY(Fd connection, connect_to_server(session_directory));
   return OpenGlServer(std::move(connection));
 }
@@ -196,10 +201,11 @@ Result<void> OpenGlServer::restore(const Record& record, const std::string& imag
   return error;
 }
 
-void set_opengl_environment() {
-  ::setenv("STASIS_GL_SOCKET", kSocketInside, 1);
+void set_opengl_environment(bool has_display) {
+  ::setenv("STASIS_GL_SOCKET", fmt::format("{}/{}", display_mount_point(has_display), kSocket).c_str(), 1);
   ::setenv("__GLX_VENDOR_LIBRARY_NAME", "stasis", 1);
   const std::string directory = parts_directory();
+  ::setenv("__EGL_VENDOR_LIBRARY_FILENAMES", (directory + "/" + kEglVendor).c_str(), 1);
   const char* before = ::getenv("LD_LIBRARY_PATH");
   // Where it is installed the loader finds it by itself.
   if (::access((directory + "/" + kLibrary).c_str(), R_OK) != 0) return;

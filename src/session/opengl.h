@@ -1,4 +1,4 @@
-// The OpenGL of a session with a display: programs of its own that run beside the session, hold the driver,
+// The OpenGL of a session: programs of its own that run beside the session, hold the driver,
 // and keep the log of what the program has said to it (plugins/gl). Here they are started, asked for their
 // logs when the session stands still, and given them back at a restart.
 #pragma once
@@ -25,14 +25,16 @@ constexpr const char* kOpenGlLog = "opengl.log";
 enum class OpenGlUse { kAuto, kOn, kOff };
 
 // Whether it is to be recorded. kUnsupported when it is asked for, and its parts are not there.
-Result<bool> choose_opengl(OpenGlUse use);
+Result<bool> choose_opengl(OpenGlUse use, bool has_display);
+Result<void> require_opengl();
 
 // The server of one session, as seen by who starts the session. The connection is made before namespaces are
 // entered, since paths of /proc lead elsewhere afterwards.
 class OpenGlServer {
  public:
-  // Its socket is in the session's directory of displays. It waits for the session to begin.
-  static Result<OpenGlServer> start(const std::string& session_directory);
+  // Its socket is in the session's directory of displays. It waits for the session to begin. Without a
+  // display it looks for no X server: one that is not the session's would not be restarted with it.
+  static Result<OpenGlServer> start(const std::string& session_directory, bool has_display);
   // The session runs: the server lives as long as its init.
   Result<void> attach(const Record& record) const;
   // The session runs again, and its programs wait for renderers. `settings`: of the driver, or empty.
@@ -44,7 +46,7 @@ class OpenGlServer {
 };
 
 // In the process that becomes the program: where its libraries find the server.
-void set_opengl_environment();
+void set_opengl_environment(bool has_display);
 
 // A file of the checkpoint for each program that has used OpenGL.
 class OpenGlSave {

@@ -54,19 +54,15 @@ json plain_to_json(const Record& record) {
           {"started_ns", record.started_ns},
           {"image", record.image},
           {"files", checkpoint::file_mode_name(record.files.mode)},
-          {"files_limit", record.files.limit}};
+          {"files_limit", record.files.limit},
+          {"opengl", record.opengl}};
 }
 
 json to_json(const schema::Display& display) {
   std::string cookie;
   for (char byte : display.cookie()) cookie += fmt::format("{:02x}", static_cast<unsigned char>(byte));
-  return {{"number", display.number()},
-          {"server_pid", display.server()},
-          {"width", display.width()},
-          {"height", display.height()},
-          {"vnc", display.vnc()},
-          {"opengl", display.opengl()},
-          {"cookie", cookie}};
+  return {{"number", display.number()}, {"server_pid", display.server()}, {"width", display.width()},
+          {"height", display.height()}, {"vnc", display.vnc()},           {"cookie", cookie}};
 }
 
 schema::Display display_from_json(const json& value) {
@@ -76,7 +72,6 @@ schema::Display display_from_json(const json& value) {
   display.set_width(value.at("width").get<uint32_t>());
   display.set_height(value.at("height").get<uint32_t>());
   display.set_vnc(value.value("vnc", false));
-  display.set_opengl(value.value("opengl", false));
   const auto cookie = value.at("cookie").get<std::string>();
   for (size_t i = 0; i + 1 < cookie.size(); i += 2)
     display.mutable_cookie()->push_back(
@@ -116,6 +111,7 @@ Record from_json(const json& value) {
   auto mode = checkpoint::parse_file_mode(value.value("files", "auto"));
   record.files.mode = mode.value_or(checkpoint::FileMode::kAuto);
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
+  record.opengl = value.value("opengl", false);
   if (value.contains("display")) record.display = display_from_json(value.at("display"));
   return record;
 }

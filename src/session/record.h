@@ -53,6 +53,7 @@ struct Record {
   std::string image;        // directory of the checkpoint from which it was restarted; empty: from none
   checkpoint::FilePolicy files;
   std::optional<schema::Display> display;  // its private X server
+  bool opengl = false;                     // is recorded
 };
 
 // [A-Za-z0-9._-]{1,64}, not starting with '-' or '.'.

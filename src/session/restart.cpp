@@ -109,15 +109,14 @@ Result<int> restart(const RestartRequest& request) {
   if (manifest.has_display()) {
     record.display = manifest.display();
     record.display->clear_picture();
-    if (record.display->opengl()) {
-      STASIS_TRY(bool installed, choose_opengl(OpenGlUse::kOn));
-      if (installed) {
-        plan.beside = [server](const std::string& session) -> Result<void> {
-          STASIS_TRY(*server, OpenGlServer::start(session));
-          return {};
-        };
-      }
-    }
+  }
+  record.opengl = manifest.opengl();
+  if (record.opengl) {
+    STASIS_CHECK(require_opengl());
+    plan.beside = [server, has_display = manifest.has_display()](const std::string& session) -> Result<void> {
+      STASIS_TRY(*server, OpenGlServer::start(session, has_display));
+      return {};
+    };
   }
   // The timer goes on when the same session does; a copy gets one only on demand.
   if (earlier && earlier->name == record.name) {

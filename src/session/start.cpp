@@ -77,9 +77,9 @@ class BorrowedStreams {
 
 Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& reports) {
   STASIS_CHECK(enter_new_namespaces(plan.namespaces));
-  if (plan.record.display) {
+  if (plan.record.display || plan.record.opengl) {
     STASIS_TRY(const std::string directory, session_directory(plan.record.name));
-    STASIS_CHECK(mount_display(directory));
+    STASIS_CHECK(mount_display(directory, plan.record.display.has_value()));
   }
   if (plan.prepare) STASIS_CHECK(plan.prepare());
 
@@ -328,7 +328,8 @@ Result<RunningSession> start(StartPlan plan) {
   for (const char* stale : {"exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile})
     ::unlink((directory + "/" + stale).c_str());
   remove_display_directory(directory);
-  if (plan.record.display) STASIS_CHECK(make_display_directory(directory, *plan.record.display));
+  if (plan.record.display || plan.record.opengl)
+    STASIS_CHECK(make_display_directory(directory, plan.record.display));
   if (plan.beside) STASIS_CHECK(plan.beside(directory));
 
   StandardStreams streams = StandardStreams::plan(plan.ground);
