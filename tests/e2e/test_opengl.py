@@ -54,6 +54,8 @@ class Display:
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
 class OpenGl(unittest.TestCase):
+    scene = SCENE
+
     def setUp(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="stasis-gl-"))
         self.addCleanup(shutil.rmtree, self.directory, True)
@@ -74,7 +76,7 @@ class OpenGl(unittest.TestCase):
         env = {**os.environ, "DISPLAY": self.display.name, **environment}
         if recorded:
             env |= {"STASIS_GL_SOCKET": str(self.socket), "__GLX_VENDOR_LIBRARY_NAME": "stasis",
-                    "LD_LIBRARY_PATH": str(BUILD / "gl")}
+                    "__EGL_VENDOR_LIBRARY_FILENAMES": str(BUILD / "gl/stasis_egl.json"), "LD_LIBRARY_PATH": str(BUILD / "gl")}
         program = subprocess.Popen(list(words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
         self.addCleanup(self.end, program)
         return program
@@ -109,7 +111,7 @@ class OpenGl(unittest.TestCase):
 
     def pictures(self, mode, script, recorded=True, **environment):
         """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
-        program = self.start(SCENE, mode, recorded=recorded, **environment)
+        program = self.start(self.scene, mode, recorded=recorded, **environment)
         self.assertIn("ready", program.stdout.readline())
         hashes = []
         for word in script:
@@ -225,13 +227,14 @@ class OpenGl(unittest.TestCase):
 class Scene:
     """gl_scene in a session, which is told what to draw by files."""
 
-    def __init__(self, test, mode):
+    def __init__(self, test, mode, program=SCENE, display="--display=640x480"):
         self.box = test.box
+        self.display = [display] if display else []
         self.files = self.box.dir / "commands"
         self.files.mkdir()
         os.chmod(self.files, 0o777)
-        binary = self.box.dir / "gl_scene"
-        shutil.copy2(SCENE, binary)
+        binary = self.box.dir / program.name
+        shutil.copy2(program, binary)
         os.chmod(binary, 0o755)
         self.words = [binary, mode, self.files]
         self.number = 0
@@ -242,7 +245,7 @@ class Scene:
         os.chmod(said, 0o666)
         with open(said, "ab") as stream:
             done = subprocess.run(
-                self.box.line([self.box.binary, "launch", "--display=640x480", "--files=none", "--name", name,
+                self.box.line([self.box.binary, "launch", *self.display, "--files=none", "--name", name,
                                "--background", *options, "--", *self.words]), env=self.box.env, cwd=self.box.dir,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, timeout=60)
         assert done.returncode == 0, said.read_text()
@@ -258,10 +261,10 @@ class Scene:
         return answer.read_text().split()[0]
 
 
-def native_pictures(mode, script, **environment):
+def native_pictures(mode, script, scene=SCENE, **environment):
     display = Display()
     try:
-        program = subprocess.run([SCENE, mode], input="\n".join(script) + "\n", capture_output=True, text=True, timeout=60,
+        program = subprocess.run([scene, mode], input="\n".join(script) + "\n", capture_output=True, text=True, timeout=60,
                                  env={**os.environ, "DISPLAY": display.name, **environment})
         assert program.returncode == 0, program.stderr
         return program.stdout.split("\n")[1:-1]
