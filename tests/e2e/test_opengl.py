@@ -101,13 +101,13 @@ class OpenGl(unittest.TestCase):
     def renderer(self):
         return self.part("renderer")
 
-    def kill_part(self, name):
+    def kill_part(self, name, by=signal.SIGKILL):
         old = self.part(name)
-        os.kill(old, signal.SIGKILL)
+        os.kill(old, by)
         wait_for(f"a new {name}", lambda: self.part(name) not in (None, old), 20)
 
-    def kill_renderer(self):
-        self.kill_part("renderer")
+    def kill_renderer(self, by=signal.SIGKILL):
+        self.kill_part("renderer", by)
 
     def pictures(self, mode, script, recorded=True, **environment):
         """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
@@ -148,6 +148,24 @@ class OpenGl(unittest.TestCase):
 
     def test_core_profile_after_the_death_of_the_renderer(self):
         self.check_pictures("core")
+
+    def test_a_driver_that_crashes_for_ever_ends_the_program(self):
+        program = self.start(SCENE, "fixed")
+        self.assertIn("ready", program.stdout.readline())
+
+        def draw():
+            program.stdin.write("draw\n")
+            program.stdin.flush()
+            self.assertRegex(program.stdout.readline().strip(), "^[0-9a-f]{16}$")
+        for _ in range(4):  # not at the same calls
+            draw()
+            self.kill_renderer(signal.SIGSEGV)
+        draw()
+        for _ in range(6):
+            if program.poll() is None and self.renderer() is not None:
+                os.kill(self.renderer(), signal.SIGSEGV)
+                time.sleep(3)  # it has replayed the log by now
+        self.assertEqual(program.wait(20), -signal.SIGSEGV)
 
     def test_fixed_function_on_another_driver(self):
         self.check_move("fixed")
@@ -330,6 +348,14 @@ class Sessions(ProgramTest):
         refused = self.box.stasis("gl", "move", "scene", "--driver", "nonsense", check=False)
         self.assertEqual(refused.returncode, 2)
         self.assertEqual(scene.draw(), native[2])
+
+    def test_a_move_to_a_driver_that_does_not_start_is_taken_back(self):
+        native = native_pictures("fixed", ["draw", "draw"])
+        scene = Scene(self, "fixed")
+        scene.launch("scene", "--gl=on")
+        self.assertEqual(scene.draw(), native[0])
+        self.box.stasis("gl", "move", "scene", "--driver", "LIBGL_DRIVERS_PATH=/nowhere")
+        self.assertEqual(scene.draw(), native[1])
 
     def test_a_driver_that_does_not_start_leaves_the_checkpoint(self):
         native = native_pictures("fixed", ["draw", "draw"])

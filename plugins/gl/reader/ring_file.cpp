@@ -36,7 +36,8 @@ Ring* map_ring(int file) {
 RingPlace place_of_ring(int file) {
   Ring* ring = map_ring(file);
   if (ring == nullptr) return {};
-  const RingPlace place = {true, ring->program, ring->reader[kKeeper].tail.load()};
+  const RingPlace place = {true, ring->program,
+                           ring->reader[kKeeper].tail.load() + ring->reply_number.load()};
   munmap(ring, kRingFileSize + kDataSize);
   return place;
 }

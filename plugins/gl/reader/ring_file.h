@@ -14,10 +14,10 @@ namespace stasis::gl {
 // Null when the file is not a ring. The descriptor stays the caller's.
 Ring* map_ring(int file);
 
-// Of whom a ring is, and how far its keeper has got. What is mapped for that is not kept.
+// Of whom a ring is, and what changes when its program gets on. What is mapped for that is not kept.
 struct RingPlace {
   bool valid = false;
-  uint64_t program = 0, kept = 0;
+  uint64_t program = 0, progress = 0;
 };
 RingPlace place_of_ring(int file);
 

@@ -163,7 +163,8 @@ class Program {
         directory_(std::move(directory)),
         display_(std::move(display)),
         display_directory_(std::move(display_directory)),
-        environment_(std::move(environment)) {
+        environment_(std::move(environment)),
+        before_move_(environment_) {
     if (with_keeper) journal_ = memfd_create("stasis-gl-journal", MFD_CLOEXEC);
     if (with_keeper) start_keeper();
     start_renderer();
@@ -226,7 +227,14 @@ class Program {
       while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
       }
       if (ended_ || give_up(status)) return;
-      const std::string problem = replace_renderer();
+      std::string problem = replace_renderer();
+      // It may have been killed while it replayed the log, too.
+      for (bool again : {false, true}) {
+        if (problem.empty() || ended_) break;
+        if (again) take_back_move();
+        problem = replace_renderer();
+      }
+      if (ended_) return;
       if (!problem.empty()) {
         fprintf(stderr, "stasis: OpenGL: there is no new renderer: %s\n", problem.c_str());
         return;
@@ -236,6 +244,7 @@ class Program {
   void move(const std::vector<std::string>& settings) {
     if (keeper_) (void)prepare();
     std::lock_guard lock(mutex_);
+    before_move_ = environment_;
     environment_.insert(environment_.end(), settings.begin(), settings.end());
     renderer_->kill();
   }
@@ -310,23 +319,34 @@ class Program {
     if (said == kEnded) return "later";
     return said == "ok" ? "" : said;
   }
+  // The program goes on with the driver that it had when another one does not start.
+  bool take_back_move() {
+    std::lock_guard lock(mutex_);
+    if (before_move_ == environment_) return false;
+    fprintf(stderr, "stasis: OpenGL: the new driver does not do; the program goes on with the one before\n");
+    environment_ = before_move_;
+    return true;
+  }
+
   // A driver that crashes in a call would do so for ever. Without us it would have been the program that
   // crashes, so that is what happens when nothing but the calls can be the reason.
   bool give_up(int status) {
     constexpr int kMost = 3;
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     renderer_->set_reaped();
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return false;
-    uint64_t kept = 0;
-    for (int ring : rings_) kept += place_of_ring(ring).kept;
-    deaths_ = kept == kept_at_death_ ? deaths_ + 1 : 1;
-    kept_at_death_ = kept;
-    if (deaths_ < kMost) return false;
+    uint64_t progress = 0;
+    for (int ring : rings_) progress += place_of_ring(ring).progress;
+    deaths_ = progress == progress_at_death_ ? deaths_ + 1 : 1;
+    progress_at_death_ = progress;
+    const int deaths = deaths_;
+    lock.unlock();
+    if (deaths < kMost || take_back_move()) return false;
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : SIGABRT;
     fprintf(stderr,
-            "stasis: OpenGL: the driver has ended %d times in the same frame, now by signal %d; the program "
+            "stasis: OpenGL: the driver has ended %d times at the same calls, now by signal %d; the program "
             "ends\n",
-            deaths_, signal);
+            deaths, signal);
     syscall(SYS_pidfd_send_signal, process_, signal, nullptr, 0);
     return true;
   }
@@ -360,9 +380,9 @@ class Program {
   std::mutex mutex_;
   int process_;
   int deaths_ = 0;
-  uint64_t kept_at_death_ = 0;
+  uint64_t progress_at_death_ = 0;
   std::string directory_, display_, display_directory_;
-  std::vector<std::string> environment_;
+  std::vector<std::string> environment_, before_move_;
   std::unique_ptr<Helper> renderer_, keeper_;
   std::vector<int> rings_;
   int journal_ = -1;
