@@ -623,7 +623,13 @@ void stub_MultiDrawElementsBaseVertex(GLenum mode, const GLsizei* count, GLenum 
 }
 void stub_ArrayElement(GLint index) {
   STREAM_OR_RETURN();
-  if (index < 0) return;
+  const Context& c = context_of(*s);
+  if (index < 0) return raise(*s, GL_INVALID_VALUE);
+  if (c.restarts && static_cast<GLuint>(index) == c.restart_index) {
+    begin_PrimitiveRestartNV(*s);
+    return s->commit_small();
+  }
+  if (c.vertices->client_mask != 0) return send_element(*c.vertices, index);
   send(*s, {.op = kOpClientElement,
             .command = kOpArrayElement,
             .mode = 0,

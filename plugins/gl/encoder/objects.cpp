@@ -117,12 +117,17 @@ void* stub_MapBufferRange(GLenum target, GLintptr offset, GLsizeiptr length, GLb
     s->commit_small();
     return nullptr;
   }
-  void* shadow = nullptr;
-  if (posix_memalign(&shadow, 64, static_cast<size_t>(length)) != 0) return nullptr;
+  // The buffer's beginning is what has to be aligned.
+  constexpr size_t kAlignment = 64;
+  void* memory = nullptr;
+  const size_t start = static_cast<size_t>(offset) % kAlignment;
+  if (posix_memalign(&memory, kAlignment, start + static_cast<size_t>(length)) != 0) return nullptr;
+  char* shadow = static_cast<char*>(memory) + start;
   const bool discard = (access & (GL_MAP_INVALIDATE_RANGE_BIT | GL_MAP_INVALIDATE_BUFFER_BIT)) != 0;
   if (!discard) stub_GetBufferSubData(target, offset, length, shadow);
   buffer->size = static_cast<uint64_t>(size);
-  buffer->mapped = static_cast<char*>(shadow);
+  buffer->mapped = shadow;
+  buffer->memory = static_cast<char*>(memory);
   buffer->offset = static_cast<uint64_t>(offset);
   buffer->length = static_cast<uint64_t>(length);
   buffer->access = access;
@@ -166,7 +171,7 @@ GLboolean stub_UnmapBuffer(GLenum target) {
     stub_BufferSubData(target, static_cast<GLintptr>(buffer->offset), static_cast<GLsizeiptr>(buffer->length),
                        buffer->mapped);
   }
-  free(buffer->mapped);
+  free(buffer->memory);
   *buffer = {};
   return GL_TRUE;
 }
@@ -259,7 +264,7 @@ void stub_DeleteBuffers(GLsizei count, const GLuint* names) {
       array.pointer = nullptr;
     }
     if (BufferInfo* buffer = c.share->buffers.find(names[i])) {
-      free(buffer->mapped);
+      free(buffer->memory);
       *buffer = {};
     }
   }

@@ -53,6 +53,7 @@ void* Table<T>::calloc_node() {
 struct BufferInfo {
   uint64_t size;
   char* mapped;  // the shadow that the program writes into
+  char* memory;  // what it is a part of
   uint64_t offset, length;
   uint32_t access;
 };
@@ -184,6 +185,8 @@ extern const size_t kExtensionCount;
 void* find_exported(const char* name);
 // Where the value of that name is; null: it is none of the pixel store.
 int32_t* pixel_store(Context& c, uint32_t name);
+// The values of one element of all arrays that are in memory.
+void send_element(const VertexArrays& arrays, GLint index);
 // An error that is found on this side is the driver's to report.
 void raise(Stream& s, GLenum error);
 

@@ -263,14 +263,15 @@ void draw_client(Renderer& r, const Packet& packet) {
   if (p.arrays > kArrays || sizeof p + p.arrays * sizeof(ClientArray) > packet.size)
     throw BadStream{"too many arrays"};
   const auto* arrays = reinterpret_cast<const ClientArray*>(&p + 1);
-  if (p.array_buffer != 0) gl.BindBuffer(GL_ARRAY_BUFFER, 0);
+  const bool unbinds = p.array_buffer != 0 && p.arrays != 0;
+  if (unbinds) gl.BindBuffer(GL_ARRAY_BUFFER, 0);
   bool textures = false;
   for (uint32_t i = 0; i < p.arrays; ++i) {
     textures |= arrays[i].kind >= kTexCoordArray && arrays[i].kind < kGenericArray;
     point_at(r, arrays[i], base + arrays[i].offset);
   }
   if (textures) gl.ClientActiveTexture(GL_TEXTURE0 + p.client_texture);
-  if (p.array_buffer != 0) gl.BindBuffer(GL_ARRAY_BUFFER, r.names(kBuffer).find(p.array_buffer, false));
+  if (unbinds) gl.BindBuffer(GL_ARRAY_BUFFER, r.names(kBuffer).find(p.array_buffer, false));
   const void* indices = reinterpret_cast<const void*>(p.index_offset);
   if (p.index_bytes != kOffset) {
     if (p.index_offset > packet.size || p.index_bytes > packet.size - p.index_offset)
