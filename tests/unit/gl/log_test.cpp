@@ -249,6 +249,37 @@ TEST_F(LogTest, AShaderLivesAsLongAsAProgramNeedsIt) {
   EXPECT_EQ(count(kOpCreateShader), 0U);
 }
 
+TEST_F(LogTest, AnAssemblyProgramIsKeptWithItsParameters) {
+  constexpr GLenum kTarget = 0x8620 /* GL_VERTEX_PROGRAM_ARB */;
+  auto bind = [&](GLuint name) { call(kOpBindProgramARB, PBindProgramARB{{}, kTarget, name}); };
+  bind(5);
+  PProgramStringARB text = {};
+  text.target = kTarget;
+  text.len = 8;
+  text.string_bytes = 8;
+  call(kOpProgramStringARB, text, "!!ARBvp1");
+  for (GLfloat x : {1.0F, 2.0F}) {
+    PProgramLocalParameter4fARB parameter = {};
+    parameter.target = kTarget;
+    parameter.index = 3;
+    parameter.x = x;
+    call(kOpProgramLocalParameter4fARB, parameter);
+  }
+  EXPECT_EQ(count(kOpGenProgramsARB), 1U);
+  EXPECT_EQ(count(kOpProgramStringARB), 1U);
+  EXPECT_EQ(count(kOpProgramLocalParameter4fARB), 1U);
+  EXPECT_EQ(last<PProgramLocalParameter4fARB>().x, 2.0F);
+  EXPECT_EQ(count(kOpBindProgramARB), 3U);
+  EXPECT_EQ(last<PBindProgramARB>().program, 5U);
+  bind(0);
+  const GLuint name = 5;
+  PDeleteProgramsARB deletion = {};
+  deletion.n = 1;
+  deletion.programs_bytes = sizeof name;
+  call(kOpDeleteProgramsARB, deletion, std::string(reinterpret_cast<const char*>(&name), sizeof name));
+  EXPECT_EQ(count(kOpProgramStringARB), 0U);
+}
+
 TEST_F(LogTest, WhatIsDrawnIntoAWindowIsAskedForUntilBuffersAreSwapped) {
   EXPECT_FALSE(log_.has_written());
   call(kOpClear, PClear{{}, GL_COLOR_BUFFER_BIT});
