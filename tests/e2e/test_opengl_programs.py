@@ -187,7 +187,8 @@ class Conformance(unittest.TestCase):
         """Some of what the program's side has to know: scripts/gl-conformance has it all."""
         find_program("piglit")
         find_program("Xvfb")
-        tests = ("1.0@gl-1.0-(beginend-coverage|readpixels-oob|rendermode-feedback)", "1.1@(line-flat-clip-color|gl-1.1-color-ma)",
+        tests = ("1.0@gl-1.0-(beginend-coverage|dlist-beginend|readpixels-oob|rendermode-feedback)",
+                 "1.1@(line-flat-clip-color|gl-1.1-color-ma)",
                  "1.1@roundmode-pixelstore", "1.4@gl-1.4-multidrawarrays-errors", "1.5@(draw-elements|gl-1.5-get-array-attribs)$",
                  "2.0@(shadersource-errors|clear-varray-2.0)", "2.1@pbo", "3.1@genned-names", "3.1@gl-3.1-enable-vertex-array")
         pattern = "|".join(f"spec@!opengl {test}" for test in tests)

@@ -391,7 +391,8 @@ void stub_EndList() {
 
 void stub_Begin(GLenum mode) {
   STREAM_OR_RETURN();
-  if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = true;
+  constexpr GLenum kLastMode = GL_TRIANGLE_STRIP_ADJACENCY;
+  if (context_of(*s).list_mode != GL_COMPILE && mode <= kLastMode) context_of(*s).in_primitive = true;
   begin_Begin(*s, mode);
   s->commit_small();
 }
@@ -403,8 +404,16 @@ void stub_End() {
   s->commit_small();
 }
 
+// What is in a list may begin or end a primitive; then errors within one are not found on this side.
+void stub_CallList(GLuint list) {
+  STREAM_OR_RETURN();
+  if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = false;
+  begin_CallList(*s, list);
+  s->commit_small();
+}
 void stub_CallLists(GLsizei count, GLenum type, const void* lists) {
   STREAM_OR_RETURN();
+  if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = false;
   size_t size = 0;
   switch (type) {
     case GL_2_BYTES:
