@@ -1,0 +1,169 @@
+// Small settings that the kernel keeps for processes and threads, one case each.
+#include <linux/membarrier.h>
+#include <sys/timerfd.h>
+
+#include "subject.h"
+
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67
+#define PR_GET_MEMORY_MERGE 68
+#endif
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#define PR_GET_IO_FLUSHER 58
+#endif
+
+namespace {
+
+long barrier(int command) { return syscall(SYS_membarrier, command, 0, 0); }
+
+struct Attributes {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period;
+  uint32_t util_min, util_max;
+};
+
+Attributes scheduling() {
+  Attributes now = {};
+  CHECK_EQ(syscall(SYS_sched_getattr, 0, &now, sizeof now, 0), 0);
+  return now;
+}
+
+}  // namespace
+
+CASE(memory_barriers) {
+  if (barrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) != 0) SKIP("no membarrier here");
+  MUST(barrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED) == 0);
+  subject::hold();
+  CHECK_EQ(barrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED), 0);
+  constexpr int kGetRegistrations = 1 << 9;
+  long bits = barrier(kGetRegistrations);
+  if (bits >= 0)
+    CHECK_EQ(bits, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED | MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED);
+}
+
+CASE(merging_of_memory) {
+  if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) != 0)
+    SKIP("this kernel does not merge memory, or not for this user");
+  subject::hold();
+  CHECK_EQ(prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0), 1);
+}
+
+CASE(flusher_of_io) {
+  if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0) SKIP("not for this user");
+  subject::hold();
+  CHECK_EQ(prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0), 1);
+}
+
+CASE(time_stamp_counter) {
+  pthread_t t = subject::thread([] {
+    MUST(prctl(PR_SET_TSC, PR_TSC_SIGSEGV) == 0);
+    subject::mark("born");
+    while (!subject::told_to_go()) syscall(SYS_sched_yield);
+    int mode = 0;
+    CHECK_EQ(prctl(PR_GET_TSC, &mode), 0);
+    CHECK_EQ(mode, PR_TSC_SIGSEGV);
+    prctl(PR_SET_TSC, PR_TSC_ENABLE);
+  });
+  subject::await("born");
+  subject::hold();
+  int mode = 0;
+  CHECK_EQ(prctl(PR_GET_TSC, &mode), 0);
+  CHECK_EQ(mode, PR_TSC_ENABLE);
+  pthread_join(t, nullptr);
+}
+
+CASE_WITH(deadline_scheduling, subject::kMayRefuse) {
+  Attributes wanted = {sizeof wanted, 6, 0, 0, 0, 2'000'000, 50'000'000, 100'000'000, 0, 0};
+  wanted.size = 48;
+  if (syscall(SYS_sched_setattr, 0, &wanted, 0) != 0) SKIP("no deadlines for this user");
+  subject::hold();
+  Attributes now = scheduling();
+  CHECK_EQ(now.policy, 6u);
+  CHECK_EQ(now.runtime, wanted.runtime);
+  CHECK_EQ(now.deadline, wanted.deadline);
+  CHECK_EQ(now.period, wanted.period);
+}
+
+CASE(idle_and_reset_on_fork) {
+  sched_param none = {};
+  MUST(sched_setscheduler(0, SCHED_IDLE | SCHED_RESET_ON_FORK, &none) == 0);
+  subject::hold();
+  CHECK_EQ(sched_getscheduler(0), SCHED_IDLE | SCHED_RESET_ON_FORK);
+}
+
+CASE(control_group) {
+  if (geteuid() != 0) SKIP("only root makes control groups");
+  const char* const places[] = {"/sys/fs/cgroup/freezer", "/sys/fs/cgroup"};
+  char group[128] = {}, name[160];
+  for (const char* place : places) {
+    snprintf(group, sizeof group, "%s/stasis-test-%d", place, static_cast<int>(subject::milliseconds()));
+    if (mkdir(group, 0755) == 0) break;
+    group[0] = 0;
+  }
+  if (group[0] == 0) SKIP("no control groups can be made here");
+  static char before[4096], after[4096];
+  snprintf(name, sizeof name, "%s/cgroup.procs", group);
+  int fd = open(name, O_WRONLY | O_CLOEXEC);
+  if (fd < 0 || write(fd, "0", 1) != 1) SKIP("it cannot be joined");
+  close(fd);
+  MUST(subject::slurp("/proc/self/cgroup", before, sizeof before) > 0);
+  subject::hold();
+  CHECK(subject::slurp("/proc/self/cgroup", after, sizeof after) > 0);
+  if (strcmp(before, after) != 0) subject::say("were\n%sare\n%s", before, after);
+  CHECK(strstr(after, strrchr(group, '/')) != nullptr);
+  // Out again, so that it can be removed.
+  snprintf(name, sizeof name, "%.*s/cgroup.procs", static_cast<int>(strrchr(group, '/') - group), group);
+  fd = open(name, O_WRONLY | O_CLOEXEC);
+  CHECK_EQ(write(fd, "0", 1), 1);
+  close(fd);
+  CHECK_EQ(rmdir(group), 0);
+}
+
+CASE_WITH(calls_that_come_back, subject::kMayRefuse) {
+  // As Wine does for programs that make system calls of another system.
+  static volatile char selector = 0;  // let through
+  if (prctl(59, 1, 1, 0, &selector) != 0 && prctl(59, 1, 0, 0, &selector) != 0) SKIP("not on this kernel");
+  subject::hold();
+  selector = 0;
+}
+
+CASE(timers_of_every_clock) {
+  const clockid_t clocks[] = {CLOCK_REALTIME, CLOCK_MONOTONIC,          CLOCK_BOOTTIME,
+                              CLOCK_TAI,      CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID};
+  timer_t timers[6] = {};
+  for (int i = 0; i < 6; ++i) {
+    sigevent event = {};
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGRTMIN + i;
+    event.sigev_value.sival_int = 100 + i;
+    MUST(timer_create(clocks[i], &event, &timers[i]) == 0);
+    itimerspec value = {{300 + i, 0}, {1000 + i, 0}};
+    MUST(timer_settime(timers[i], 0, &value, nullptr) == 0);
+  }
+  subject::hold();
+  for (int i = 0; i < 6; ++i) {
+    itimerspec now = {};
+    CHECK_EQ(timer_gettime(timers[i], &now), 0);
+    CHECK_EQ(now.it_interval.tv_sec, 300 + i);
+    CHECK_BETWEEN(now.it_value.tv_sec, 900 + i, 1000 + i);
+  }
+}
+
+CASE(timerfd_cancelled_by_setting_the_clock) {
+  constexpr int kCancel = 1 << 1;
+  int fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+  itimerspec value = {{0, 0}, {time(nullptr) + 5000, 0}}, now = {};
+  MUST(fd >= 0 && timerfd_settime(fd, TFD_TIMER_ABSTIME | kCancel, &value, nullptr) == 0);
+  subject::hold();
+  CHECK_EQ(timerfd_gettime(fd, &now), 0);
+  CHECK_BETWEEN(now.it_value.tv_sec, 4900, 5000);
+  char name[64], text[512];
+  snprintf(name, sizeof name, "/proc/self/fdinfo/%d", fd);
+  CHECK(subject::slurp(name, text, sizeof text) > 0);
+  const char* flags = strstr(text, "settime flags: ");
+  CHECK(flags != nullptr && strtol(flags + 15, nullptr, 8) == (TFD_TIMER_ABSTIME | kCancel));
+}
