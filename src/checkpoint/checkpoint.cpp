@@ -22,7 +22,11 @@
 #include "checkpoint/process_saver.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
+#include "inspect/aio.h"
+#include "inspect/filters.h"
+#include "inspect/message_queues.h"
 #include "inspect/process.h"
+#include "inspect/sharing.h"
 #include "inspect/system_v.h"
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
@@ -42,10 +46,11 @@ dev_t terminal_device(int64_t packed) {
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
-  Attempt(const Request& request, BaseImage* base, const HeldByProcess& held)
+  Attempt(const Request& request, BaseImage* base, const HeldByProcess& held, const Fd& queues)
       : request_(request),
         base_(base),
         held_(held),
+        queues_(queues),
         room_(base != nullptr ? room_for_copies(request) : 0),
         files_(request.terminal_device, request.stdio) {}
 
@@ -88,6 +93,7 @@ class Attempt {
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
+    STASIS_CHECK(inspect::save_message_queues(queues_, files_, manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
@@ -119,6 +125,7 @@ class Attempt {
  private:
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
+    STASIS_CHECK(inspect::suspend_filters(*tree_));
     STASIS_CHECK(files_.collect(*tree_));
 
     STASIS_CHECK(files_.classify());
@@ -132,21 +139,27 @@ class Attempt {
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
       for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
-      manifest_.add_memories();
+      out->set_working_directory_description(files_.hidden(i).working_directory);
+      manifest_.add_memories()->set_executable_description(files_.hidden(i).executable);
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
       living.push_back(i);
     }
     auto out = [&](size_t saver) { return manifest_.mutable_processes(static_cast<int>(living[saver])); };
     auto memory = [&](size_t saver) { return manifest_.mutable_memories(static_cast<int>(saver)); };
+    auto groups = kernel::read_proc(request_.init, "cgroup");
+    const std::string init_groups = groups.ok() ? *groups : std::string();
     for (size_t i = 0; i < savers_.size(); ++i)
-      STASIS_CHECK(savers_[i]->begin_observation(*out(i), *memory(i)));
+      STASIS_CHECK(savers_[i]->begin_observation(init_groups, *out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->observe(*out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) {
+      STASIS_CHECK(inspect::observe_filters(*tree_, processes[living[i]], *out(i), manifest_));
       STASIS_CHECK(savers_[i]->ask_for_peers(files_));
       STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
+      STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
       observe_terminal(processes[living[i]], *out(i));
     }
+    STASIS_CHECK(inspect::observe_sharing(*tree_, files_, manifest_));
     STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
@@ -207,7 +220,7 @@ class Attempt {
   }
 
   Result<void> fork_snapshots(image::Writer& writer) {
-    std::vector<uint64_t> covered;
+    std::vector<PageRanges> covered;
     size_t next = 0;
     for (const auto& process : manifest_.processes()) {
       if (process.state() != schema::Process::ZOMBIE) STASIS_CHECK(savers_[next++]->suspend_reaping(process));
@@ -387,6 +400,7 @@ class Attempt {
   const Request& request_;
   BaseImage* base_;
   const HeldByProcess& held_;
+  const Fd& queues_;
   CopyRoom room_;  // the savers have pages in it
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
@@ -443,9 +457,10 @@ Result<Report> run(const Request& request) {
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
   auto base = BaseImage::open(request.base);
   auto held = hold_tracked(base, request.tracking);
+  STASIS_TRY(Fd queues, inspect::open_message_queues(request.init));
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);
-    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held);
+    std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held, queues);
     auto report = trial->execute();
     if (report.ok()) return report;
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.

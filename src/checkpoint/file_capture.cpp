@@ -11,6 +11,7 @@
 #include <map>
 
 #include "resource/content.h"
+#include "resource/file/locks.h"
 #include "resource/reopen.h"
 
 namespace stasis::checkpoint {
@@ -70,6 +71,7 @@ struct Candidate {
   schema::CapturedFile::Method method = schema::CapturedFile::CONTENT;
   bool cloned = false;
   bool saved = false;
+  bool leased = false;
 
   uint64_t size() const { return static_cast<uint64_t>(status.st_size); }
   uint64_t data() const { return std::min(size(), static_cast<uint64_t>(status.st_blocks) * 512); }
@@ -90,7 +92,7 @@ class Capture {
       Candidate& candidate = at(file.status, file.link, file.describe());
       candidate.appended = candidate.appended && (file.flags & O_APPEND) != 0;
       if (candidate.source) continue;
-      auto source = resource::reopen(file.duplicate.get(), O_RDONLY);
+      auto source = readable(file, candidate);
       if (source.ok()) {
         candidate.source = std::move(source).value();
       } else {
@@ -162,6 +164,15 @@ class Capture {
     if (std::find(candidate.paths.begin(), candidate.paths.end(), path) == candidate.paths.end())
       candidate.paths.push_back(path);
     return candidate;
+  }
+
+  // Opening a file breaks a write lease on it, and waits for that. Then it is read through the program's own
+  // description, whose position must not move.
+  static Result<Fd> readable(const resource::OpenFile& file, Candidate& candidate) {
+    candidate.leased = resource::has_write_lease(file);
+    if (!candidate.leased) return resource::reopen(file.duplicate.get(), O_RDONLY);
+    if ((file.flags & O_ACCMODE) == O_RDWR) return duplicate(file.duplicate.get());
+    return Error{"read a file", file.describe(), "there is a lease on it that others must not break", {}};
   }
 
   // A mapping that the program can write through needs no descriptor any more.
@@ -249,6 +260,13 @@ class Capture {
   }
 
   Result<void> copy(Candidate& candidate) {
+    if (candidate.leased) {
+      return Error{
+          "save the content of " + candidate.shown, candidate.paths.front(),
+          "there is a lease on it (F_SETLEASE), and it is too large to be read without opening it",
+          "a --store on the same Btrfs or XFS file system needs no reading; --files=none leaves it as it is",
+          ErrorCode::kRefused};
+    }
     if (policy_.mode == FileMode::kReflink) {
       return Error{
           "save the content of " + candidate.shown, candidate.paths.front(),

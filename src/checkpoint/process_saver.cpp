@@ -3,13 +3,17 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "checkpoint/page_layout.h"
 #include "kernel/pagemap.h"
+#include "resource/file_search.h"
 
 namespace stasis::checkpoint {
 
@@ -31,9 +35,11 @@ Result<void> ProcessSaver::enter() {
   return {};
 }
 
-Result<void> ProcessSaver::begin_observation(schema::Process& out, schema::Memory& memory) {
+Result<void> ProcessSaver::begin_observation(const std::string& init_groups, schema::Process& out,
+                                             schema::Memory& memory) {
   STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
-  STASIS_TRY(inspection_, inspect::begin_inspection(process_, contexts_, *foothold_, out, memory));
+  STASIS_TRY(inspection_,
+             inspect::begin_inspection(process_, init_groups, contexts_, *foothold_, out, memory));
   return {};
 }
 
@@ -91,9 +97,14 @@ Result<void> ProcessSaver::copy_rest(uint64_t base, const HeldByProcess& held, C
   std::vector<PageRange> chosen;
   PageRanges pages;
   uint64_t bytes = 0;
+  auto original = kernel::PageMap::open(process_.pid);
+  if (!original.ok()) return {};
   for (const auto& mapping : tracker_.settled()) {
     if (chosen.size() == kMostCopied) break;
     if (bytes_of(intersection(had, {mapping})) < kWorthCopying || !is_readable(mapping)) continue;
+    // The snapshot child, which is asked for guard regions, must have it then.
+    auto guards = original->guard_regions(mapping.start, mapping.end);
+    if (!guards.ok() || !guards->empty()) continue;
     PageRanges to_copy = intersection(rest, {mapping});
     const uint64_t size = bytes_of(to_copy);
     if (bytes + size > room.left()) continue;
@@ -403,19 +414,68 @@ Result<void> ProcessSaver::make_readable(const std::vector<Run>& runs) {
   return child_->run(batch);
 }
 
+namespace {
+
+// Of anonymous memory and files in memory the kernel tells which pages exist, also those that this process
+// never touched. Of a file on a disk that was removed it tells which are in memory: the others are on the
+// disk, and read, except behind its end.
+bool is_on_disk(HostTid process, const kernel::MapsEntry& entry) {
+  constexpr long kInMemory = 0x01021994;  // TMPFS_MAGIC
+  if (entry.name.starts_with("/dev/zero") || entry.name.starts_with("/memfd:") ||
+      entry.name.starts_with("/SYSV"))
+    return false;
+  struct statfs fs = {};
+  struct stat status = {};
+  const std::string directory = fmt::format("/proc/{}/root{}", process, resource::directory_of(entry.name));
+  const bool known = ::stat(directory.c_str(), &status) == 0 && status.st_dev == entry.device &&
+                     ::statfs(directory.c_str(), &fs) == 0;
+  return known ? fs.f_type != kInMemory : major(entry.device) != 0;
+}
+
+}  // namespace
+
+// Adds the pages of a part of an object, `offset` to `end`, that are there.
+Result<void> ProcessSaver::find_shared_pages(const inspect::MappingFacts& facts, const PageRange& part,
+                                             std::vector<Run>& runs) {
+  const uint64_t base = facts.entry.start - facts.entry.offset;
+  constexpr uint64_t kAtOnce = uint64_t{64} << 20;
+  const bool all = is_on_disk(process_.pid, facts.entry);
+  for (uint64_t at = part.start; at < part.end; at += kAtOnce) {
+    const uint64_t bytes = std::min(kAtOnce, part.end - at);
+    Batch batch = child_->batch();
+    const uint64_t vector = batch.reserve(bytes / kPageSize);
+    const size_t asked = batch.call(SYS_mincore, {base + at, bytes, vector});
+    STASIS_CHECK(child_->run(batch));
+    for (uint64_t page = 0; page < bytes; page += kPageSize) {
+      const uint64_t address = base + at + page;
+      char byte = 0;
+      const bool exists = batch.result(asked) != 0 ||
+                          (batch.output<uint8_t>(vector + page / kPageSize) & 1) != 0 ||
+                          (all && remote::read_memory(child_->pid(), RemotePtr{address}, {&byte, 1}).ok());
+      if (!exists) continue;
+      if (!runs.empty() && runs.back().address + runs.back().size == address) {
+        runs.back().size += kPageSize;
+      } else {
+        runs.push_back({address, kPageSize, at + page});
+      }
+    }
+  }
+  return {};
+}
+
 Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
-                                              std::vector<uint64_t>& covered) {
+                                              std::vector<PageRanges>& covered) {
   covered.resize(static_cast<size_t>(manifest.shared_memories_size()));
   for (const auto& facts : mappings_) {
     if (facts.mapping.kind() != Mapping::SHARED_MEMORY) continue;
     uint32_t number = facts.mapping.shared_memory();
     auto& object = *manifest.mutable_shared_memories(static_cast<int>(number));
-    uint64_t offset = facts.entry.offset;
-    uint64_t size = facts.entry.end - facts.entry.start;
-    // Objects are nearly always mapped as a whole, by many processes; what one of them has saved is complete.
-    uint64_t skip = covered[number] > offset ? std::min(covered[number] - offset, size) : 0;
-    if (skip == size) continue;
-    covered[number] = std::max(covered[number], offset + size);
+    const PageRange whole{facts.entry.offset, facts.entry.offset + (facts.entry.end - facts.entry.start)};
+    // What another mapping or process has saved is saved.
+    const PageRanges parts = difference({whole}, covered[number]);
+    if (parts.empty()) continue;
+    covered[number].push_back(whole);
+    covered[number] = normalized(std::move(covered[number]));
 
     std::string name = fmt::format("shared-{}.stasis-pages", number);
     if (object.page_file().empty()) {
@@ -424,26 +484,8 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
     }
     STASIS_TRY(Fd file, open_file(writer.directory() + "/" + name, O_WRONLY));
     STASIS_TRY(int remote_file, child_->pass(file.get()));
-    // mincore() tells which pages of the object exist, also those that this process never touched.
     std::vector<Run> runs;
-    constexpr uint64_t kAtOnce = uint64_t{64} << 20;
-    for (uint64_t at = skip; at < size; at += kAtOnce) {
-      uint64_t bytes = std::min(kAtOnce, size - at);
-      Batch batch = child_->batch();
-      uint64_t vector = batch.reserve(bytes / kPageSize);
-      size_t asked = batch.call(SYS_mincore, {facts.entry.start + at, bytes, vector});
-      STASIS_CHECK(child_->run(batch));
-      for (uint64_t page = 0; page < bytes; page += kPageSize) {
-        bool exists = batch.result(asked) != 0 || (batch.output<uint8_t>(vector + page / kPageSize) & 1) != 0;
-        if (!exists) continue;
-        uint64_t address = facts.entry.start + at + page;
-        if (!runs.empty() && runs.back().address + runs.back().size == address) {
-          runs.back().size += kPageSize;
-        } else {
-          runs.push_back({address, kPageSize, offset + at + page});
-        }
-      }
-    }
+    for (const PageRange& part : parts) STASIS_CHECK(find_shared_pages(facts, part, runs));
     STASIS_CHECK(make_readable(runs));
     STASIS_CHECK(child_->write(remote_file, file.get(), runs, [](const Run&) {}));
     for (const auto& run : runs) {
@@ -452,6 +494,8 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
       entry->set_size(run.size);
       entry->set_offset(run.offset);
     }
+    std::sort(object.mutable_runs()->begin(), object.mutable_runs()->end(),
+              [](const auto& one, const auto& other) { return one.address() < other.address(); });
   }
   return {};
 }
@@ -466,6 +510,22 @@ void ProcessSaver::leave() {
   foothold_.reset();
 }
 
+Result<void> ProcessSaver::find_guards() {
+  if (mappings_.empty()) return {};
+  STASIS_TRY(auto pages, kernel::PageMap::open(child_->pid()));
+  STASIS_TRY(auto guards, pages.guard_regions(mappings_.front().entry.start, mappings_.back().entry.end));
+  auto guard = guards.begin();
+  for (auto& facts : mappings_) {
+    while (guard != guards.end() && guard->end <= facts.entry.start) ++guard;
+    for (auto at = guard; at != guards.end() && at->start < facts.entry.end; ++at) {
+      auto* range = facts.mapping.add_guards();
+      range->set_start(std::max(at->start, facts.entry.start));
+      range->set_end(std::min(at->end, facts.entry.end));
+    }
+  }
+  return {};
+}
+
 Result<uint64_t> ProcessSaver::find_pages() {
   child_->leave_processor();
   STASIS_TRY(auto flags, kernel::read_mapping_flags(child_->pid()));
@@ -476,6 +536,7 @@ Result<uint64_t> ProcessSaver::find_pages() {
     auto* advice = facts.mapping.mutable_advice();
     advice->erase(std::remove(advice->begin(), advice->end(), MADV_WIPEONFORK), advice->end());
   }
+  STASIS_CHECK(find_guards());
   STASIS_TRY(pages_, checkpoint::find_pages(child_->pid(), mappings_, copied_, tracker_.present()));
   uint64_t bytes = 0;
   for (const auto& part : pages_) bytes += part.size;

@@ -30,7 +30,9 @@ class ProcessSaver {
   // While frozen, in this order; each for all processes before the next, so that they work at the same time.
   // enter() is the first thing that happens in the process.
   Result<void> enter();
-  Result<void> begin_observation(schema::Process& out, schema::Memory& memory);
+  // `init_groups`: the control groups of init, as /proc shows them.
+  Result<void> begin_observation(const std::string& init_groups, schema::Process& out,
+                                 schema::Memory& memory);
   Result<void> observe(schema::Process& out, schema::Memory& memory);
   // The same for System V objects, when any process sees one; `session`: how many there are.
   Result<void> observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
@@ -59,7 +61,7 @@ class ProcessSaver {
   // What a fork does not copy, and shared memory that no other process has saved yet.
   Result<void> save_wiped_memory(image::Writer& writer);
   Result<void> save_shared_memory(image::Writer& writer, schema::Manifest& manifest,
-                                  std::vector<uint64_t>& covered);
+                                  std::vector<PageRanges>& covered);
   // Gives the process its own context back. Before the tree is thawed.
   void begin_to_leave();
   void leave();
@@ -77,6 +79,9 @@ class ProcessSaver {
  private:
   static constexpr size_t kMostCopied = 32;  // mappings
   std::string describe() const;
+  Result<void> find_guards();
+  Result<void> find_shared_pages(const inspect::MappingFacts& facts, const PageRange& part,
+                                 std::vector<Run>& runs);
   // With the ranges that a fork leaves out.
   Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;

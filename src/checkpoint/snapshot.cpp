@@ -64,6 +64,12 @@ class SnapshotChild::Forks {
   struct Fork {
     explicit Fork(remote::Foothold& process) : foothold(process), batch(process.scratch()) {}
     HostTid leader() const { return foothold.leader().tid(); }
+    // Of a process whose main thread has ended it is another one through which we work.
+    bool is_process(HostTid parent) const {
+      if (parent == leader()) return true;
+      auto status = kernel::read_status(leader());
+      return status.ok() && status->tgid == parent;
+    }
     bool is_settled() const { return !failure.ok() || (leader_reported && !(expects_child && !child)); }
     Error error(std::string cause, std::string hint) const {
       return Error{"fork", fmt::format("task {}", leader()), std::move(cause), std::move(hint)};
@@ -122,10 +128,12 @@ class SnapshotChild::Forks {
 
   void handle_birth(HostTid task) {
     // From now on they die with us; before, they leave by themselves (see stub.S).
-    (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
+    // What they inherited of a filter stays suspended, where we may.
+    if (!Tracee(task).set_options(PTRACE_O_EXITKILL | remote::kSuspendSeccomp).ok())
+      (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
     auto stat = kernel::read_stat(task);
     Fork* fork = find(
-        [&](const Fork& one) { return one.helper.value == 0 && stat.ok() && stat->parent == one.leader(); });
+        [&](const Fork& one) { return one.helper.value == 0 && stat.ok() && one.is_process(stat->parent); });
     if (fork != nullptr) {
       fork->helper = task;
       fork->expects_child = true;

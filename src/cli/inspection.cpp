@@ -135,6 +135,8 @@ const char* mapping_kind_name(schema::Mapping::Kind kind) {
       return "vvar";
     case schema::Mapping::SYSTEM_V:
       return "system v";
+    case schema::Mapping::AIO_RING:
+      return "asynchronous i/o";
     default:
       return "unknown";
   }

@@ -111,6 +111,7 @@ class FrozenTree::Freezer {
     for (HostTid pid : processes_) {
       FrozenProcess process;
       process.pid = pid;
+      process.leader = pid;
       auto status = kernel::read_status(pid);
       auto stat = kernel::read_stat(pid);
       if (!status.ok() || !stat.ok()) continue;  // ended, and was reaped, before it could be stopped
@@ -122,8 +123,7 @@ class FrozenTree::Freezer {
         if (is_being_killed(pid, tids)) {
           return Error{"freeze", describe(process), "it is being killed", "try again", ErrorCode::kBusy};
         }
-        return Error{"freeze", describe(process), "its main thread has ended while others run",
-                     "this is not supported yet", ErrorCode::kRefused};
+        STASIS_CHECK(look_through_thread(process, tids));
       }
       for (int tid : tids) {
         auto stopped = stopped_.find(tid);
@@ -133,7 +133,7 @@ class FrozenTree::Freezer {
                             .registers = registers,
                             .deadline_ns = deadline,
                             .group_stop_signal = group_stop_signal};
-        if (tid == pid.value) {
+        if (tid == process.pid.value) {
           thread.status = process.status;
         } else if (seen) {
           thread.status = std::move(*seen);
@@ -141,7 +141,7 @@ class FrozenTree::Freezer {
           STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
         }
         thread.ns_tid = thread.status.ns_tid;
-        process.threads.insert(tid == pid.value ? process.threads.begin() : process.threads.end(),
+        process.threads.insert(tid == process.pid.value ? process.threads.begin() : process.threads.end(),
                                std::move(thread));
       }
       if (!process.zombie && process.threads.empty()) continue;
@@ -156,6 +156,24 @@ class FrozenTree::Freezer {
   std::string unstoppable() const { return unstoppable_; }
 
  private:
+  // Memory, descriptors and the like are gone from a leader that has ended, but not from the others.
+  Result<void> look_through_thread(FrozenProcess& process, const std::vector<int>& tids) const {
+    auto first = std::find_if(tids.begin(), tids.end(), [&](int tid) { return stopped_.contains(tid); });
+    if (first == tids.end())
+      return Error{"freeze", describe(process), "its main thread has just ended", "try again",
+                   ErrorCode::kBusy};
+    process.zombie = false;
+    process.pid = HostTid{*first};
+    process.ended_leader = {.status = std::move(process.status), .exit_code = process.stat.exit_code};
+    STASIS_TRY(process.status, kernel::read_status(process.pid));
+    process.status.name = process.ended_leader->status.name;
+    STASIS_TRY(auto stat, kernel::read_stat(process.pid));
+    stat.comm = process.stat.comm;
+    stat.exit_signal = process.stat.exit_signal;
+    process.stat = std::move(stat);
+    return {};
+  }
+
   // The leader has ended already, and the others are about to: SIGKILL takes them out of the stop that we
   // hold them in.
   static bool is_being_killed(HostTid leader, const std::vector<int>& tids) {
@@ -395,7 +413,7 @@ void FrozenTree::thaw() {
 void FrozenTree::kill() {
   if (!frozen_) return;
   frozen_ = false;
-  for (const auto& process : processes_) ::kill(process.pid.value, SIGKILL);
+  for (const auto& process : processes_) ::kill(process.leader.value, SIGKILL);
 }
 
 }  // namespace stasis::freeze

@@ -25,10 +25,19 @@ struct FrozenThread {
 };
 
 struct FrozenProcess {
+  // The task through which the process is looked at: its leader, or, when that has ended before the others,
+  // the first thread that lives. `status` and `stat` are of that one, but for what belongs to the process.
   HostTid pid;
+  HostTid leader;
   kernel::TaskStatus status;
   kernel::TaskStat stat;
-  std::vector<FrozenThread> threads;  // the leader first; empty for a zombie
+  std::vector<FrozenThread> threads;  // those that live, `pid` first; empty for a zombie
+  // A leader that has ended before the others: what is left of it.
+  struct EndedLeader {
+    kernel::TaskStatus status;
+    int exit_code = 0;  // as wait() gives it
+  };
+  std::optional<EndedLeader> ended_leader;
   bool zombie = false;
   bool stopped() const { return !threads.empty() && threads.front().group_stop_signal != 0; }
 };

@@ -41,6 +41,35 @@ bool has_layers(const schema::Manifest& manifest) {
          any_layers(manifest.system_v().segments());
 }
 
+bool has_leases(const schema::Manifest& manifest) {
+  return std::any_of(
+      manifest.descriptions().begin(), manifest.descriptions().end(), [](const auto& description) {
+        return std::any_of(description.locks().begin(), description.locks().end(),
+                           [](const auto& lock) { return lock.kind() == schema::FileLock::LEASE; });
+      });
+}
+
+bool has_guards(const schema::Manifest& manifest) {
+  return std::any_of(manifest.memories().begin(), manifest.memories().end(), [](const auto& memory) {
+    return std::any_of(memory.mappings().begin(), memory.mappings().end(),
+                       [](const auto& mapping) { return mapping.guards_size() > 0; });
+  });
+}
+
+bool has_odd_threads(const schema::Manifest& manifest) {
+  return std::any_of(manifest.processes().begin(), manifest.processes().end(), [](const auto& process) {
+    return std::any_of(process.threads().begin(), process.threads().end(),
+                       [](const auto& thread) { return thread.ended() || thread.strict(); });
+  });
+}
+
+uint32_t version_of(const schema::Manifest& manifest) {
+  if (manifest.seccomp_filters_size() > 0 || manifest.message_queues_size() > 0 || has_leases(manifest) ||
+      has_guards(manifest) || has_odd_threads(manifest))
+    return kVersionWithFilters;
+  return has_layers(manifest) ? kVersionWithLayers : kVersion;
+}
+
 bool has_control_characters(std::string_view name) {
   for (unsigned char c : name) {
     if (c < 0x20 || c == 0x7f) return true;
@@ -55,7 +84,7 @@ std::string encode_manifest(const schema::Manifest& manifest) {
   std::string out;
   out.reserve(kHeaderSize + length);
   out.append(kMagic);
-  put<uint32_t>(out, has_layers(manifest) ? kVersionWithLayers : kVersion);
+  put<uint32_t>(out, version_of(manifest));
   put<uint32_t>(out, 0);
   put<uint64_t>(out, length);
   put<uint64_t>(out, 0);  // the sum's place
@@ -73,8 +102,9 @@ Result<schema::Manifest> parse_manifest(std::span<const std::byte> bytes) {
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
     return damaged("this is not an image of stasis");
   const auto version = get<uint32_t>(bytes, 8);
-  if (version != kVersion && version != kVersionWithLayers) {
-    Error error = damaged(fmt::format("its format is version {}, this is version {}", version, kVersion));
+  if (version < kVersion || version > kVersionWithFilters) {
+    Error error =
+        damaged(fmt::format("its format is version {}, this is version {}", version, kVersionWithFilters));
     error.hint = "use the stasis that wrote it";
     return error;
   }

@@ -34,6 +34,11 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
       return bad(where, "it is not aligned to its huge pages");
     }
   }
+  for (const auto& guard : mapping.guards()) {
+    if (!aligned(guard.start()) || !aligned(guard.end()) || guard.start() >= guard.end() ||
+        guard.start() < mapping.start() || guard.end() > mapping.end())
+      return bad(where, "it has a guard region outside of itself");
+  }
   switch (mapping.kind()) {
     case schema::Mapping::PRIVATE_FILE:
     case schema::Mapping::SHARED_FILE:
@@ -55,6 +60,10 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
         return bad(where, "it is larger than its segment");
       break;
     }
+    case schema::Mapping::AIO_RING:
+      if (mapping.ring().size() != mapping.end() - mapping.start())
+        return bad(where, "what is in its ring has another size");
+      break;
     default:
       break;
   }
@@ -80,7 +89,7 @@ Result<void> check_run(const schema::PageRun& run, uint64_t previous_end, uint64
   return {};
 }
 
-Result<void> check_layout(const schema::Memory& memory, const std::string& where) {
+Result<void> check_layout(const schema::Memory& memory, const std::string& where, const Known& known) {
   const std::pair<const char*, uint64_t> addresses[] = {
       {"start_code", memory.start_code()}, {"end_code", memory.end_code()},
       {"start_data", memory.start_data()}, {"end_data", memory.end_data()},
@@ -95,6 +104,8 @@ Result<void> check_layout(const schema::Memory& memory, const std::string& where
   // Pairs of numbers; the kernel keeps fewer than 32 of them.
   if (memory.auxv().size() > 4096 || memory.auxv().size() % 16 != 0)
     return bad(where, "its auxiliary vector is impossible");
+  if (!known.description_or_none(memory.executable_description()))
+    return bad(where, "its executable is a description that does not exist");
   if (!sane_text(memory.executable(), kPathLimit))
     return bad(where, "its executable's path is too long or has a NUL in it");
   return {};
@@ -134,7 +145,7 @@ Result<void> check_memory(const schema::Memory& memory, const std::string& where
       covered = std::min(memory.mappings(mapping).end(), run_end);
     }
   }
-  return check_layout(memory, where);
+  return check_layout(memory, where, known);
 }
 
 Result<void> check_shared_memory(const schema::SharedMemory& memory, const std::string& where,

@@ -36,10 +36,11 @@ Result<void> check_credentials(const schema::Credentials& credentials, const std
   return {};
 }
 
-Result<void> check_thread(const schema::Thread& thread, bool alive, const std::string& where) {
+Result<void> check_thread(const schema::Thread& thread, bool alive, const std::string& where,
+                          const Known& known) {
   if (!sane_text(thread.name(), 64)) return bad(where, "its name is too long or has a NUL in it");
   const size_t registers = thread.registers().size();
-  if (registers != sizeof(user_regs_struct) && (alive || registers != 0)) {
+  if (registers != sizeof(user_regs_struct) && ((alive && !thread.ended()) || registers != 0)) {
     return bad(where,
                fmt::format("its registers have {} bytes, not {}", registers, sizeof(user_regs_struct)));
   }
@@ -49,6 +50,10 @@ Result<void> check_thread(const schema::Thread& thread, bool alive, const std::s
   }
   if (thread.affinity().size() > 8192) return bad(where, "its set of processors is too large");
   if (thread.parent_death_signal() > kSignals) return bad(where, "its parent-death signal is none");
+  for (uint32_t filter : thread.filters()) {
+    if (filter >= static_cast<uint32_t>(known.manifest->seccomp_filters_size()))
+      return bad(where, fmt::format("it refers to seccomp filter {}, which does not exist", filter));
+  }
   STASIS_CHECK(check_pending(thread.pending(), where));
   return check_credentials(thread.credentials(), where);
 }
@@ -117,15 +122,20 @@ Result<void> check_adjustments(const schema::Process& process, const std::string
   return {};
 }
 
-// What a process shares is its parent's, which lives, and it has the same.
+// What a process shares is its parent's or a brother's, who lives, and it has the same.
 Result<void> check_shared(const schema::Process& process, const std::string& where, const Known& known) {
+  const int owner = std::max(process.descriptors_of(), process.directories_of());
+  if (owner == 0) return {};
   for (int other : {process.descriptors_of(), process.directories_of()}) {
-    if (other != 0 && other != process.parent())
-      return bad(where, fmt::format("it shares something of {}, which is not its parent", other));
+    if (other != 0 && (other != owner || other == process.pid()))
+      return bad(where, fmt::format("it shares something of {} and of another", other));
   }
-  if (process.descriptors_of() == 0 && process.directories_of() == 0) return {};
+  bool exists = false;
   for (const auto& parent : known.manifest->processes()) {
-    if (parent.pid() != process.parent()) continue;
+    if (parent.pid() != owner) continue;
+    exists = true;
+    if (owner != process.parent() && parent.parent() != process.parent())
+      return bad(where, fmt::format("it shares something of {}, which is not its parent or brother", owner));
     if (parent.state() == schema::Process::ZOMBIE || process.state() == schema::Process::ZOMBIE) break;
     bool same = parent.descriptors_size() == process.descriptors_size();
     for (int i = 0; same && i < process.descriptors_size(); ++i) {
@@ -138,6 +148,8 @@ Result<void> check_shared(const schema::Process& process, const std::string& whe
       return bad(where, "its descriptors are not those of the process with which it shares them");
     return {};
   }
+  if (!exists)
+    return bad(where, fmt::format("it shares something of {}, which is not its parent or brother", owner));
   return bad(where, "it shares something with a process that does not live");
 }
 
@@ -167,12 +179,19 @@ Result<void> check_process(const schema::Process& process, const std::string& wh
     return bad(where, fmt::format("its terminal is description {}, which does not exist",
                                   process.controlling_terminal()));
   }
+  if (!known.description_or_none(process.working_directory_description()))
+    return bad(where, "its working directory is a description that does not exist");
   if (alive && process.threads_size() == 0) return bad(where, "it has no thread");
   if (process.threads_size() > 0 && process.threads(0).tid() != process.pid()) {
     return bad(where, fmt::format("its first thread is {}, not its leader", process.threads(0).tid()));
   }
+  for (int i = 1; i < process.threads_size(); ++i) {
+    if (process.threads(i).ended()) return bad(where, "a thread that is not its first has ended");
+  }
+  if (alive && process.threads_size() == 1 && process.threads(0).ended())
+    return bad(where, "its only thread has ended");
   for (const auto& thread : process.threads()) {
-    STASIS_CHECK(check_thread(thread, alive, fmt::format("{}: thread {}", where, thread.tid())));
+    STASIS_CHECK(check_thread(thread, alive, fmt::format("{}: thread {}", where, thread.tid()), known));
   }
   STASIS_CHECK(check_descriptors(process, where, known));
   STASIS_CHECK(check_adjustments(process, where, known));
@@ -204,6 +223,12 @@ Result<void> check_tree(const std::unordered_map<int, int>& parents) {
 
 Result<void> check_processes(const Known& known) {
   const schema::Manifest& manifest = *known.manifest;
+  for (const auto& filter : manifest.seccomp_filters()) {
+    constexpr size_t kStep = 8, kMostSteps = 4096;  // struct sock_filter, BPF_MAXINSNS
+    if (filter.code().empty() || filter.code().size() % kStep != 0 ||
+        filter.code().size() > kStep * kMostSteps)
+      return bad("", "a seccomp filter has an impossible size");
+  }
   if (manifest.processes_size() == 0) return bad("", "there is no process in it");
   std::unordered_map<int, int> parents;
   std::unordered_set<int> tids;

@@ -10,10 +10,12 @@
 #include <algorithm>
 #include <charconv>
 
+#include "inspect/other_names.h"
 #include "inspect/signal_owner.h"
 #include "kernel/proc.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
+#include "resource/reopen.h"
 #include "resource/socket/socket.h"
 #include "resource/terminal/tty.h"
 
@@ -27,9 +29,15 @@ uint64_t slot_key(HostTid pid, int number) {
   return (static_cast<uint64_t>(pid.value) << 32) | static_cast<uint32_t>(number);
 }
 
-Result<Fd> open_pidfd(HostTid pid) {
-  int fd = static_cast<int>(::syscall(SYS_pidfd_open, pid.value, 0));
-  if (fd < 0) return errno_error("open a handle of", fmt::format("task {}", pid));
+Result<Fd> open_pidfd(const freeze::FrozenProcess& process) {
+  constexpr unsigned kThread = O_EXCL;  // PIDFD_THREAD, Linux 6.9
+  int fd = static_cast<int>(
+      ::syscall(SYS_pidfd_open, process.pid.value, process.pid == process.leader ? 0 : kThread));
+  if (fd < 0) {
+    return errno_error(
+        "open a handle of", fmt::format("task {}", process.pid), errno,
+        process.pid == process.leader ? "" : "its main thread has ended: that needs Linux 6.9");
+  }
   return Fd(fd);
 }
 
@@ -38,12 +46,54 @@ Result<Fd> open_pidfd(HostTid pid) {
 Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
   slots_.resize(tree.processes().size());
   locks_.resize(tree.processes().size());
+  hidden_.resize(tree.processes().size());
+  tasks_[tree.init().value] = NsTid{1};
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
+    tasks_[process.leader.value] = process.status.ns_tgid;
     if (process.zombie) continue;
+    for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
     STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
+    STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
+    STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
   }
+  find_other_names();
   return {};
+}
+
+NsTid DescriptorGraph::session_task(HostTid task) const {
+  auto found = tasks_.find(task.value);
+  return found != tasks_.end() ? found->second : NsTid{0};
+}
+
+// What was removed has no name by which it could be found again.
+Result<uint32_t> DescriptorGraph::collect_hidden(const freeze::FrozenProcess& process, const char* link,
+                                                 int flags) {
+  auto file = std::make_unique<OpenFile>();
+  file->task = process.pid;
+  file->pid = process.status.ns_tgid;
+  file->flags = static_cast<uint32_t>(flags);
+  STASIS_TRY(file->link, kernel::read_proc_link(process.pid, link));
+  if (!file->link.ends_with(" (deleted)")) return 0;
+  auto opened = kernel::open_proc(process.pid, link, flags);
+  // A program that may be executed and not read is saved as memory alone.
+  if (!opened.ok() && flags == O_RDONLY) return 0;
+  STASIS_TRY(file->duplicate, std::move(opened));
+  if (::fstat(file->duplicate.get(), &file->status) != 0)
+    return errno_error("look at", fmt::format("the {} of task {}", link, file->pid));
+  if (resource::name_of(*file).state != resource::Name::kDeleted) return 0;
+  files_.push_back(std::move(file));
+  files_.back()->id = static_cast<uint32_t>(files_.size());
+  return files_.back()->id;
+}
+
+void DescriptorGraph::find_other_names() {
+  for (const auto& file : files_) {
+    if (!S_ISREG(file->status.st_mode) || file->status.st_nlink == 0 || !file->link.ends_with(" (deleted)"))
+      continue;
+    if (resource::name_of(*file).state != resource::Name::kDeleted) continue;
+    if (std::string name = find_other_name(*file, files_); !name.empty()) file->link = name;
+  }
 }
 
 NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
@@ -78,7 +128,7 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
                                               std::vector<schema::RecordLock>& locks) {
   STASIS_TRY(std::vector<int> numbers, kernel::list_numbers(fmt::format("{}/fd", process.pid)));
   if (numbers.empty()) return {};
-  STASIS_TRY(Fd pidfd, open_pidfd(process.pid));
+  STASIS_TRY(Fd pidfd, open_pidfd(process));
   for (int number : numbers) {
     auto candidate = std::make_unique<OpenFile>();
     candidate->task = process.pid;

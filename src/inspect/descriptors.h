@@ -42,6 +42,13 @@ class DescriptorGraph final : public resource::Observation {
 
   // Slots of the i-th process of the tree.
   const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
+  // Descriptions that no descriptor refers to: of a working directory or a program that was removed; 0: it
+  // was not.
+  struct Hidden {
+    uint32_t working_directory = 0;
+    uint32_t executable = 0;
+  };
+  const Hidden& hidden(size_t process) const { return hidden_[process]; }
   // The locks on files that belong to it.
   const std::vector<schema::RecordLock>& record_locks(size_t process) const { return locks_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
@@ -55,6 +62,7 @@ class DescriptorGraph final : public resource::Observation {
   uint64_t session_terminal() const override { return session_terminal_; }
   std::optional<int> session_stdio(const resource::OpenFile& file) const override;
   NsTid peer_process(const resource::OpenFile& socket) const override;
+  NsTid session_task(HostTid task) const override;
   Result<Fd> create_file(const std::string& name) override;
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
@@ -63,6 +71,8 @@ class DescriptorGraph final : public resource::Observation {
                                std::vector<schema::DescriptorSlot>& slots,
                                std::vector<schema::RecordLock>& locks);
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
+  Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
+  void find_other_names();
 
   uint64_t session_terminal_;
   std::array<SessionStdio, 3> stdio_;
@@ -70,6 +80,8 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
   std::vector<std::vector<schema::DescriptorSlot>> slots_;
   std::vector<std::vector<schema::RecordLock>> locks_;
+  std::vector<Hidden> hidden_;
+  std::map<int, NsTid> tasks_;
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
   // them.
   std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;

@@ -154,14 +154,12 @@ class Classifier {
     }
     if (entry.name.starts_with("anon_inode:"))
       return refuse(entry, "this kind of memory cannot be saved", {});
-    // The ring of io_setup(). It shows what has ended, but nothing shows what is under way.
     if (entry.name.starts_with("/[aio]")) {
-      return refuse(
-          entry,
-          "it belongs to an asynchronous I/O context (io_setup), and the kernel does not tell whether "
-          "requests are under way in it",
-          "let the program do its I/O in threads instead (aio=threads, "
-          "innodb_use_native_aio=0, or the like)");
+      mapping.set_kind(Mapping::AIO_RING);
+      std::string ring(entry.end - entry.start, '\0');
+      STASIS_CHECK(remote::read_memory(process_.pid, RemotePtr{entry.start}, ring));
+      mapping.set_ring(std::move(ring));
+      return {};
     }
     bool anonymous = entry.name.starts_with("/dev/zero");
     struct stat status = {};
@@ -174,7 +172,8 @@ class Classifier {
       set_identity(mapping, status);
       return {};
     }
-    if (const auto* file = anonymous ? nullptr : files_.find_file(entry.device, entry.inode)) {
+    // Anonymous memory, too, can be opened as a file: by its link in /proc/PID/map_files.
+    if (const auto* file = files_.find_file(entry.device, entry.inode)) {
       mapping.set_kind(Mapping::SHARED_FILE);
       mapping.set_description(file->id);
       return {};
@@ -248,6 +247,7 @@ void add_flags(std::vector<MappingFacts>& mappings, const std::vector<kernel::Ma
     mapping.set_grows_down(mapping.grows_down() || flag->has("gd"));
     mapping.set_no_reserve(mapping.no_reserve() || flag->has("nr"));
     if (mapping.kind() == Mapping::SYSTEM_V) mapping.set_read_only(!flag->has("mw"));
+    if (mapping.kind() == Mapping::SHARED_FILE) mapping.set_may_write(flag->has("mw"));
     if (flag->has("ht"))
       mapping.set_huge_page_shift(static_cast<uint32_t>(std::countr_zero(flag->page_size)));
     if (flag->has("lo")) mapping.set_lock_flags(flag->has("lf") ? 2 : 1);

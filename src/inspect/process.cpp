@@ -28,7 +28,17 @@ using remote::Batch;
 
 namespace {
 
-constexpr uint64_t kGetDenyWriteExecute = 66;  // PR_GET_MDWE, which headers of 2022 do not have
+// What headers of 2022 do not have.
+constexpr uint64_t kGetDenyWriteExecute = 66;   // PR_GET_MDWE
+constexpr uint64_t kGetMemoryMerge = 68;        // PR_GET_MEMORY_MERGE
+constexpr uint64_t kGetIoFlusher = 58;          // PR_GET_IO_FLUSHER
+constexpr uint64_t kGetRegistrations = 1 << 9;  // MEMBARRIER_CMD_GET_REGISTRATIONS
+
+// PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4.
+constexpr auto kGetCallDispatch = static_cast<__ptrace_request>(0x4211);
+struct CallDispatch {  // struct ptrace_sud_config
+  uint64_t mode, selector, offset, length;
+};
 
 struct KernelSigaction {
   uint64_t handler, flags, restorer, mask;
@@ -39,8 +49,11 @@ std::string describe(const freeze::FrozenProcess& process) {
 }
 
 // Whether both are one, as clone() can make it.
+bool is_shared(HostTid one, HostTid other, int what) {
+  return one == other || ::syscall(SYS_kcmp, one.value, other.value, what, 0, 0) == 0;
+}
 bool is_shared(const freeze::FrozenProcess& one, const freeze::FrozenProcess& other, int what) {
-  return ::syscall(SYS_kcmp, one.pid.value, other.pid.value, what, 0, 0) == 0;
+  return is_shared(one.pid, other.pid, what);
 }
 
 int64_t nanoseconds(const timeval& value) {
@@ -80,6 +93,9 @@ class ProcessQuestions {
     subreaper_ = batch.reserve(sizeof(int));
     batch.call(SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper_});
     dumpable_ = batch.call(SYS_prctl, {PR_GET_DUMPABLE});
+    memory_barriers_ = batch.call(SYS_membarrier, {kGetRegistrations, 0, 0});
+    merges_memory_ = batch.call(SYS_prctl, {kGetMemoryMerge, 0, 0, 0, 0});
+    io_flusher_ = batch.call(SYS_prctl, {kGetIoFlusher, 0, 0, 0, 0});
     thp_ = batch.call(SYS_prctl, {PR_GET_THP_DISABLE, 0, 0, 0, 0});
     deny_write_execute_ = batch.call(SYS_prctl, {kGetDenyWriteExecute, 0, 0, 0, 0});
     personality_ = batch.call(SYS_personality, {0xffffffff});
@@ -136,6 +152,11 @@ class ProcessQuestions {
     // An error where the kernel does not have it (before 6.3).
     if (int64_t bits = batch.result(deny_write_execute_); bits > 0)
       memory.set_deny_write_execute(static_cast<uint32_t>(bits));
+    // Errors where the kernel does not tell (before 6.3 and 6.4), or only privilege may ask.
+    if (int64_t bits = batch.result(memory_barriers_); bits > 0)
+      out.set_memory_barriers(static_cast<uint32_t>(bits));
+    out.set_merges_memory(batch.result(merges_memory_) == 1);
+    out.set_io_flusher(batch.result(io_flusher_) == 1);
     out.set_thp_disabled(batch.result(thp_) == 1);
     out.set_personality(static_cast<uint32_t>(batch.result(personality_)));
     memory.set_brk(static_cast<uint64_t>(batch.result(brk_)));
@@ -151,6 +172,7 @@ class ProcessQuestions {
   uint64_t limits_[RLIM_NLIMITS] = {};
   uint64_t subreaper_ = 0;
   uint64_t semaphores_ = 0, queues_ = 0, segments_ = 0;
+  size_t memory_barriers_ = 0, merges_memory_ = 0, io_flusher_ = 0;
   size_t dumpable_ = 0, thp_ = 0, deny_write_execute_ = 0, personality_ = 0, brk_ = 0;
 };
 
@@ -192,8 +214,19 @@ Result<std::vector<schema::PosixTimer>> read_posix_timers(const freeze::FrozenPr
   return timers;
 }
 
-Result<void> observe_files_of_process(const freeze::FrozenProcess& process, schema::Process& out,
-                                      schema::Memory& memory) {
+// Those of `text` that are not in `common`.
+std::vector<std::string> own_lines(const std::string& text, const std::string& common) {
+  std::vector<std::string> own;
+  if (text == common) return own;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    if (("\n" + common).find("\n" + line + "\n") == std::string::npos) own.push_back(line);
+  }
+  return own;
+}
+
+Result<void> observe_files_of_process(const freeze::FrozenProcess& process, const std::string& init_groups,
+                                      schema::Process& out, schema::Memory& memory) {
   STASIS_TRY(auto directory, kernel::read_proc_link(process.pid, "cwd"));
   out.set_working_directory(directory);
   STASIS_TRY(auto root, kernel::read_proc_link(process.pid, "root"));
@@ -204,6 +237,11 @@ Result<void> observe_files_of_process(const freeze::FrozenProcess& process, sche
   memory.set_auxv(auxv);
   STASIS_TRY(auto score, kernel::read_proc_record(process.pid, "oom_score_adj"));
   out.set_oom_score_adj(std::atoi(score.c_str()));
+  auto groups = kernel::read_proc(process.pid, "cgroup");
+  for (const std::string& line : own_lines(groups.ok() ? *groups : "", init_groups))
+    out.add_control_groups(line);
+  auto login = kernel::read_proc_record(process.pid, "loginuid");
+  if (login.ok()) out.set_login_uid(static_cast<uint32_t>(std::strtoul(login->c_str(), nullptr, 10)) + 1);
   auto filter = kernel::read_proc_record(process.pid, "coredump_filter");
   if (filter.ok()) out.set_coredump_filter(static_cast<uint32_t>(std::strtoul(filter->c_str(), nullptr, 16)));
   const auto& stat = process.stat;
@@ -281,10 +319,23 @@ class ProcessInspection final : public Inspection {
                         return {};
                       }});
     }
-    return foothold_.run_in_threads(jobs);
+    STASIS_CHECK(foothold_.run_in_threads(jobs));
+    if (process_.ended_leader) put_first(*process_.ended_leader, out);
+    return {};
   }
 
  private:
+  void put_first(const freeze::FrozenProcess::EndedLeader& leader, schema::Process& out) const {
+    auto* thread = out.add_threads();
+    thread->set_tid(process_.status.ns_tgid.value);
+    thread->set_name(leader.status.name);
+    thread->set_ended(true);
+    thread->set_exit_status(leader.exit_code);
+    thread->set_sleep_left_ns(-1);
+    observe_credentials(leader.status, *thread->mutable_credentials());
+    for (int i = out.threads_size() - 1; i > 0; --i) out.mutable_threads()->SwapElements(i, i - 1);
+  }
+
   const freeze::FrozenProcess& process_;
   const std::vector<remote::TaskContext>& contexts_;
   remote::Foothold& foothold_;
@@ -296,10 +347,11 @@ class ProcessInspection final : public Inspection {
 }  // namespace
 
 Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
+                                                     const std::string& init_groups,
                                                      const std::vector<remote::TaskContext>& contexts,
                                                      remote::Foothold& foothold, schema::Process& out,
                                                      schema::Memory& memory) {
-  STASIS_CHECK(observe_files_of_process(process, out, memory));
+  STASIS_CHECK(observe_files_of_process(process, init_groups, out, memory));
   STASIS_TRY(auto timers, read_posix_timers(process));
   out.set_umask(process.status.umask);
   STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
@@ -319,12 +371,9 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
   out.set_exit_signal(process.stat.exit_signal);
   out.set_parent(1);
   for (const auto& other : tree.processes()) {
-    if (other.pid != process.stat.parent) continue;
+    if (other.leader != process.stat.parent) continue;
     const int parent = other.status.ns_tgid.value;
     out.set_parent(parent);
-    if (process.zombie || other.zombie) continue;
-    if (is_shared(process, other, KCMP_FILES)) out.set_descriptors_of(parent);
-    if (is_shared(process, other, KCMP_FS)) out.set_directories_of(parent);
   }
   if (process.zombie) {
     out.set_state(schema::Process::ZOMBIE);
@@ -336,28 +385,32 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
 }
 
 Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
-  // Filters that init has, too, are not the program's: the memory guard of an earlier restart, or what the
-  // whole of stasis was started under (a container's).
-  auto init = kernel::read_status(tree.init());
-  int shared_filters = init.ok() ? init->seccomp_filters : 0;
   for (const auto& process : tree.processes()) {
     if (process.zombie) continue;
     auto refuse = [&](std::string cause, std::string hint) {
       return Error{"save", describe(process), std::move(cause), std::move(hint), ErrorCode::kRefused};
     };
     for (const auto& thread : process.threads) {
-      constexpr int kFilter = 2;
-      bool none_of_its_own =
-          thread.status.seccomp == kFilter && thread.status.seccomp_filters == shared_filters;
-      if (thread.status.seccomp != 0 && !none_of_its_own) {
-        return refuse("it has a seccomp filter", "start it without its sandbox (for example --no-sandbox)");
+      CallDispatch dispatch = {};
+      if (::ptrace(kGetCallDispatch, thread.tid.value, sizeof dispatch, &dispatch) == 0 &&
+          dispatch.mode != 0) {
+        return refuse(fmt::format("its thread {} has its system calls sent back to itself "
+                                  "(PR_SET_SYSCALL_USER_DISPATCH), also those of a checkpoint",
+                                  thread.ns_tid),
+                      "let the program run natively");
+      }
+      if (!is_shared(process.pid, thread.tid, KCMP_FILES) || !is_shared(process.pid, thread.tid, KCMP_FS)) {
+        return refuse(
+            fmt::format("its thread {} has a descriptor table or a working directory of its own (unshare)",
+                        thread.ns_tid),
+            "this is not supported; let a process of its own do that");
       }
     }
     if (process.status.namespace_depth != tree.processes().front().status.namespace_depth) {
       return refuse("it has a pid namespace of its own", "nested namespaces are not supported yet");
     }
     for (const auto& parent : tree.processes()) {
-      if (parent.pid != process.stat.parent || parent.zombie) continue;
+      if (parent.leader != process.stat.parent || parent.zombie) continue;
       struct {
         int type;
         const char* what;

@@ -19,13 +19,15 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 
 // Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
 // those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
-// While the process works on its half, others can be begun. `system_v`: what it sees of its IPC namespace.
+// `init_groups`: /proc/PID/cgroup of init. While the process works on its half, others can be begun.
+// `system_v`: what it sees of its IPC namespace.
 class Inspection {
  public:
   virtual ~Inspection() = default;
   virtual Result<void> finish(schema::Process& out, schema::Memory& memory, SystemVCounts& system_v) = 0;
 };
 Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
+                                                     const std::string& init_groups,
                                                      const std::vector<remote::TaskContext>& contexts,
                                                      remote::Foothold& foothold, schema::Process& out,
                                                      schema::Memory& memory);

@@ -9,7 +9,7 @@ namespace {
 // The kernel answers us with a number of our own namespace. 0: not in the session.
 int number_in_session(const f_owner_ex& owner, const freeze::FrozenTree& tree) {
   for (const auto& process : tree.processes()) {
-    if (owner.type == F_OWNER_PID && process.pid.value == owner.pid) return process.status.ns_tgid.value;
+    if (owner.type == F_OWNER_PID && process.leader.value == owner.pid) return process.status.ns_tgid.value;
     if (owner.type == F_OWNER_PGRP && process.stat.group == owner.pid) return process.status.ns_group.value;
     if (owner.type != F_OWNER_TID) continue;
     for (const auto& thread : process.threads) {

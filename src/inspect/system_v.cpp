@@ -320,7 +320,7 @@ Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree) {
                return found;
              }));
   std::map<int, int> numbers;
-  for (const auto& process : tree.processes()) numbers[process.pid.value] = process.status.ns_tgid.value;
+  for (const auto& process : tree.processes()) numbers[process.leader.value] = process.status.ns_tgid.value;
   for (auto& set : *objects.mutable_semaphore_sets()) {
     for (auto& pid : *set.mutable_last_pids()) {
       auto known = numbers.find(pid);

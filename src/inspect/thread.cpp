@@ -29,6 +29,8 @@ void ThreadQuestions::add(Batch& batch) {
   batch.call(SYS_prctl, {PR_GET_PDEATHSIG, death_signal_});
   slack_ = batch.call(SYS_prctl, {PR_GET_TIMERSLACK});
   securebits_ = batch.call(SYS_prctl, {PR_GET_SECUREBITS});
+  time_stamp_ = batch.reserve(sizeof(int));
+  batch.call(SYS_prctl, {PR_GET_TSC, time_stamp_});
   machine_check_ = batch.call(SYS_prctl, {PR_MCE_KILL_GET, 0, 0, 0, 0});
 }
 
@@ -42,6 +44,8 @@ void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
   out.set_parent_death_signal(static_cast<uint32_t>(batch.output<int>(death_signal_)));
   out.set_timer_slack_ns(static_cast<uint64_t>(batch.result(slack_)));
   out.mutable_credentials()->set_securebits(static_cast<uint32_t>(batch.result(securebits_)));
+  if (const int mode = batch.output<int>(time_stamp_); mode != PR_TSC_ENABLE)
+    out.set_time_stamp_mode(static_cast<uint32_t>(mode));
   int64_t machine_check = batch.result(machine_check_);
   if (machine_check == PR_MCE_KILL_LATE || machine_check == PR_MCE_KILL_EARLY)
     out.set_machine_check_policy(static_cast<uint32_t>(machine_check + 1));
@@ -69,11 +73,23 @@ void observe_scheduling(HostTid tid, schema::Thread& out) {
     out.set_nice(fair ? attributes.sched_nice : ::getpriority(PRIO_PROCESS, static_cast<id_t>(tid.value)));
     out.set_priority(attributes.sched_priority);
     out.set_sched_flags(attributes.sched_flags);
+    out.set_runtime_ns(attributes.sched_runtime);
+    out.set_deadline_ns(attributes.sched_deadline);
+    out.set_period_ns(attributes.sched_period);
+    // What was not clamped is shown as the whole range.
+    constexpr uint32_t kWhole = 1024;
+    if (attributes.sched_util_min != 0 ||
+        (attributes.sched_util_max != kWhole && attributes.sched_util_max != 0)) {
+      out.set_utilization_min(attributes.sched_util_min + 1);
+      out.set_utilization_max(attributes.sched_util_max + 1);
+    }
   }
   out.set_affinity(kernel::affinity_of(tid));
   long io = ::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.value);
   if (io > 0) out.set_io_priority(static_cast<uint32_t>(io));
 }
+
+}  // namespace
 
 void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out) {
   for (uint32_t id : status.uids) out.add_uids(id);
@@ -86,8 +102,6 @@ void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& 
   out.set_ambient(status.cap_ambient);
   out.set_no_new_privs(status.no_new_privs);
 }
-
-}  // namespace
 
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out) {
@@ -120,6 +134,14 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
     out.set_rseq_signature(rseq.signature);
   }
   observe_scheduling(thread.tid, out);
+  constexpr int kDeadline = 6;  // SCHED_DEADLINE
+  constexpr uint64_t kResetOnFork = 1;
+  if (out.policy() == kDeadline && context.tid == context.tgid && (out.sched_flags() & kResetOnFork) == 0) {
+    return Error{
+        "save", fmt::format("task {} ({})", thread.ns_tid, thread.status.name),
+        "it is scheduled by deadlines (SCHED_DEADLINE), and then it cannot fork, as a checkpoint does",
+        "let it set SCHED_FLAG_RESET_ON_FORK", ErrorCode::kRefused};
+  }
   observe_credentials(thread.status, *out.mutable_credentials());
   out.set_sleep_left_ns(thread.deadline_ns ? std::max<int64_t>(*thread.deadline_ns - monotonic_ns(), 0) : -1);
   return {};

@@ -16,7 +16,7 @@ class ThreadQuestions {
   void take(const remote::Batch& batch, schema::Thread& out) const;
 
  private:
-  uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0;
+  uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0, time_stamp_ = 0;
   size_t slack_ = 0, securebits_ = 0, machine_check_ = 0;
 };
 
@@ -28,5 +28,8 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
 // A task that was stopped inside a restartable sequence (rseq) is sent to its abort handler, as the kernel
 // does with any task that is preempted there; our excursion would otherwise hide the preemption from it.
 Result<void> leave_restartable_sequence(HostTid task, remote::Registers& registers);
+
+// Ids, groups and capabilities, as /proc shows them.
+void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out);
 
 }  // namespace stasis::inspect

@@ -31,6 +31,7 @@ constexpr uint64_t kPresent = 1 << 3;
 constexpr uint64_t kSwapped = 1 << 4;
 constexpr uint64_t kZero = 1 << 5;
 constexpr uint64_t kHuge = 1 << 6;
+constexpr uint64_t kGuard = 1 << 8;  // PAGE_IS_GUARD
 
 // For scans that may find a piece for every page that was written.
 constexpr size_t kManyRegions = 16384;
@@ -41,6 +42,23 @@ void append(std::vector<PageRange>& ranges, uint64_t start, uint64_t end) {
   } else {
     ranges.push_back({start, end});
   }
+}
+
+// A guard region is made of marks that look like pages in swap, but there is nothing in them. Kernels that
+// have such regions and do not tell them apart (Linux 6.13 and 6.14) show pages that cannot be read.
+uint64_t guards_if_known() {
+  static const uint64_t known = [] {
+    Fd self(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+    ScanArguments arguments = {};
+    arguments.size = sizeof arguments;
+    arguments.category_mask = kGuard;
+    arguments.return_mask = kGuard;
+    PageRegion region;
+    arguments.vec = reinterpret_cast<uint64_t>(&region);
+    arguments.vec_len = 1;
+    return self && ::ioctl(self.get(), kScan, &arguments) >= 0 ? kGuard : 0;
+  }();
+  return known;
 }
 
 }  // namespace
@@ -61,8 +79,8 @@ Result<std::vector<PageRange>> PageMap::own_pages(uint64_t start, uint64_t end, 
     arguments.vec = reinterpret_cast<uint64_t>(regions.data());
     arguments.vec_len = limit != 0 ? 1 : regions.size();
     arguments.max_pages = limit;
-    arguments.category_inverted = kFile | kZero;
-    arguments.category_mask = kFile | kZero;
+    arguments.category_inverted = kFile | kZero | guards_if_known();
+    arguments.category_mask = kFile | kZero | guards_if_known();
     arguments.category_anyof_mask = kPresent | kSwapped;
     arguments.return_mask = kPresent | kSwapped;
     int found = ::ioctl(fd_.get(), kScan, &arguments);
@@ -112,7 +130,7 @@ Result<std::vector<PageRange>> PageMap::unwritten_pages(uint64_t start, uint64_t
                                                         std::vector<PageRange>* all) const {
   std::vector<PageRange> ranges;
   const Scan watched{.with = kTracked,
-                     .without = all != nullptr ? kZero : kZero | kWritten,
+                     .without = (all != nullptr ? kZero : kZero | kWritten) | guards_if_known(),
                      .any_of = kPresent | kSwapped,
                      .shown = kTracked | kWritten};
   STASIS_CHECK(scan(watched, start, end, [&](const PageRange& piece, uint64_t categories) {
@@ -133,6 +151,15 @@ Result<void> PageMap::protect_pages(uint64_t start, uint64_t end, std::vector<Pa
   return scan(protect, start, end, [&](const PageRange& piece, uint64_t) {
     if (written != nullptr) append(*written, piece.start, piece.end);
   });
+}
+
+Result<std::vector<PageRange>> PageMap::guard_regions(uint64_t start, uint64_t end) const {
+  std::vector<PageRange> ranges;
+  if (guards_if_known() == 0) return ranges;
+  const Scan guards{.with = kGuard, .shown = kGuard};
+  STASIS_CHECK(scan(guards, start, end,
+                    [&](const PageRange& piece, uint64_t) { append(ranges, piece.start, piece.end); }));
+  return ranges;
 }
 
 Result<PageMap::Census> PageMap::count(uint64_t start, uint64_t end) const {

@@ -34,6 +34,9 @@ class PageMap {
   // them; what is written meanwhile is either among them or still counts as written.
   Result<void> protect_pages(uint64_t start, uint64_t end, std::vector<PageRange>* written) const;
 
+  // Pages that must not be touched (MADV_GUARD_INSTALL); nothing where the kernel does not show them.
+  Result<std::vector<PageRange>> guard_regions(uint64_t start, uint64_t end) const;
+
   // Of what is in memory.
   struct Census {
     uint64_t bytes = 0;

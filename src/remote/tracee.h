@@ -16,6 +16,9 @@ namespace stasis::remote {
 
 using Registers = user_regs_struct;
 
+// PTRACE_O_SUSPEND_SECCOMP, for set_options(): filters let everything through. Needs CAP_SYS_ADMIN.
+inline constexpr unsigned kSuspendSeccomp = 1 << 21;
+
 // What waitpid() told about a task.
 struct Stop {
   enum class Kind {

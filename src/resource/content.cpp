@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "resource/file/locks.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 
@@ -74,6 +75,10 @@ Result<void> save_content(const OpenFile& file, const std::string& name, Observa
     if (entry->second->id < file.id) return {};  // that one has saved it
   }
 
+  if (has_write_lease(file)) {
+    return refusal(file, "it has no name any more, and there is a lease on it, which reading it would break",
+                   "give the lease up before a checkpoint");
+  }
   // A description of our own can be read at any place, also when the program's is for writing only, and does
   // not share its position with the program.
   auto source = reopen(file.duplicate.get(), O_RDONLY);

@@ -3,6 +3,7 @@
 namespace stasis::resource {
 
 std::string OpenFile::describe() const {
+  if (number < 0) return fmt::format("{} of task {}", link, pid);
   return fmt::format("descriptor {} of task {} ({})", number, pid, link);
 }
 

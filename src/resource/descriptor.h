@@ -79,6 +79,8 @@ class Observation {
   // The number of the process that SO_PEERCRED shows to the owner of a socket, which may be gone; 0: nobody
   // whom the session could name.
   virtual NsTid peer_process(const OpenFile& socket) const = 0;
+  // The number in the session of a task as we see it; 0: it is none of the session's.
+  virtual NsTid session_task(HostTid) const { return NsTid{0}; }
   // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a
   // tree with a thousand connections must not search a thousand files a thousand times. Files with an empty
   // key are left out.
@@ -169,6 +171,12 @@ class DescriptorKind {
   // May put another description at the number `fd`.
   virtual Result<void> settle(const Record& record, int fd, Making& context, Round round) const;
   virtual Result<void> finish(const Record& record, Finishing& owner) const;
+  // Whether it refers to a process, so that the owner can open it only in finish(): then it puts it in the
+  // place of what make() has made, and the others who share it get it from there.
+  virtual bool is_opened_by_owner() const { return false; }
+  // Whether finish() has to wait until the owner closes nothing any more: closing any descriptor of some
+  // objects takes from a process what it has asked for.
+  virtual bool finishes_last() const { return false; }
   // One line for `stasis inspect`: "count 3, semaphore".
   virtual std::string summary(const Record& record) const;
 };

@@ -116,6 +116,7 @@ Result<Fd> MemfdKind::make(const Record& record, Making& context) const {
   }
   auto fd = reopen(object.get(), open_flags(record.flags));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
+  if (record.flags & O_PATH) return fd;
   if (lseek(fd->get(), record.position, SEEK_SET) < 0) return cannot_make(record, "lseek");
   return fd;
 }

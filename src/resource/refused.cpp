@@ -12,8 +12,6 @@
 namespace stasis::resource {
 namespace {
 
-constexpr auto kMqueueMagic = 0x19800202;  // not in the kernel's public headers
-
 // The kernel writes most names of anonymous inodes in brackets and some without.
 bool is_anonymous(const OpenFile& file, std::string_view name) {
   constexpr std::string_view kPrefix = "anon_inode:";
@@ -56,10 +54,6 @@ constexpr RefusedRow kRows[] = {
     {"userfaultfd", "Memory", "userfaultfd", "page faults of the program wait in it for an answer",
      "run the program without userfaultfd",
      [](const OpenFile& file) { return is_anonymous(file, "userfaultfd"); }},
-    {"fanotify", "Descriptors", "fanotify", "marks on mounts and file systems need root to be read",
-     "use inotify, or end the watching", [](const OpenFile& file) { return is_anonymous(file, "fanotify"); }},
-    {"pidfd", "Processes", "pidfd", "not supported yet", "close it, or wait for the process to end",
-     [](const OpenFile& file) { return is_anonymous(file, "pidfd") || file.link.starts_with("pidfd:"); }},
     {"seccomp-listener", "Processes", "seccomp notification listeners",
      "system calls of another process wait in it for an answer", "end the sandbox supervisor",
      [](const OpenFile& file) { return is_anonymous(file, "seccomp"); }},
@@ -92,8 +86,6 @@ constexpr RefusedRow kRows[] = {
      [](const OpenFile& file) { return is_misc_device(file, 200); }},
     {"fuse", "Devices", "FUSE connections", "requests to the file system wait in it for an answer",
      "unmount it before a checkpoint", [](const OpenFile& file) { return is_misc_device(file, 229); }},
-    {"mqueue", "Descriptors", "POSIX message queues", "not supported yet", "close it",
-     [](const OpenFile& file) { return S_ISREG(file.status.st_mode) && is_on(file, kMqueueMagic); }},
     {"secret-memory", "Memory", "memfd_secret", "only the program itself can see what is in it",
      "the kernel must be started with secretmem.enable=0",
      [](const OpenFile& file) { return file.link.starts_with("/secretmem"); }},

@@ -2,6 +2,7 @@
 
 #include "resource/epoll.h"
 #include "resource/eventfd.h"
+#include "resource/fanotify.h"
 #include "resource/file/device.h"
 #include "resource/file/directory.h"
 #include "resource/file/fifo.h"
@@ -11,6 +12,8 @@
 #include "resource/file/unlinked.h"
 #include "resource/inotify.h"
 #include "resource/memfd.h"
+#include "resource/mqueue.h"
+#include "resource/pidfd.h"
 #include "resource/pipe.h"
 #include "resource/refused.h"
 #include "resource/signalfd.h"
@@ -33,7 +36,11 @@ const Kind kInstance{};
 // One line for each kind that is saved. The order matters where one file fits two kinds: the first of them
 // takes it.
 const DescriptorKind* const kSaved[] = {
-    &kInstance<PathOnlyKind>,  // before all that look at the type of the file
+    &kInstance<MessageQueueKind>,
+    &kInstance<ProcKind>,  // before files and directories, which it contains
+    &kInstance<MemfdKind>,
+    &kInstance<UnlinkedFileKind>,
+    &kInstance<PathOnlyKind>,  // before all others that look at the type of the file
     &kInstance<SessionTerminalKind>,
     &kInstance<SessionStdioKind>,
     &kInstance<EventfdKind>,
@@ -41,6 +48,8 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<TimerfdKind>,
     &kInstance<EpollKind>,
     &kInstance<InotifyKind>,
+    &kInstance<FanotifyKind>,
+    &kInstance<PidfdKind>,
     &kInstance<PipeKind>,
     &kInstance<FifoKind>,
     &kInstance<UnixSocketKind>,
@@ -49,10 +58,7 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<NetlinkKind>,
     &kInstance<PtyKind>,
     &kInstance<DeviceKind>,
-    &kInstance<MemfdKind>,
-    &kInstance<ProcKind>,  // before files and directories, which it contains
     &kInstance<DirectoryKind>,
-    &kInstance<UnlinkedFileKind>,
     &kInstance<RegularFileKind>,
 };
 

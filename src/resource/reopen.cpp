@@ -2,6 +2,11 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include <array>
+
+#include "resource/refusal.h"
 
 namespace stasis::resource {
 namespace {
@@ -46,6 +51,18 @@ Result<Fd> reopen_pipe(int fd, uint32_t saved_flags) {
   STASIS_TRY(Fd again, reopen(fd, open_flags(saved_flags & ~static_cast<uint32_t>(O_DIRECT))));
   STASIS_CHECK(set_status_flags(again.get(), saved_flags));
   return again;
+}
+
+Result<void> put_in_place(const Record& record, int64_t opened, Finishing& owner) {
+  const auto number = static_cast<uint64_t>(owner.number());
+  const auto fresh = static_cast<uint64_t>(opened);
+  STASIS_TRY(int64_t flags, owner.call(SYS_fcntl, std::array{number, uint64_t{F_GETFD}}));
+  const uint64_t close_on_exec = flags > 0 && (flags & FD_CLOEXEC) != 0 ? O_CLOEXEC : 0;
+  STASIS_TRY(int64_t placed, owner.call(SYS_dup3, std::array{fresh, number, close_on_exec}));
+  if (placed < 0) return cannot_make(record, "dup3", static_cast<int>(-placed));
+  STASIS_TRY(int64_t closed, owner.call(SYS_close, std::array{fresh}));
+  if (closed < 0) return cannot_make(record, "close", static_cast<int>(-closed));
+  return {};
 }
 
 Result<void> set_status_flags(int fd, uint32_t saved) {

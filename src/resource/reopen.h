@@ -37,4 +37,7 @@ Result<Fd> reopen_pipe(int fd, uint32_t saved_flags);
 // alone.
 Result<void> set_status_flags(int fd, uint32_t saved);
 
+// In finish(): moves what the owner has opened, and knows as `opened`, to the record's number.
+Result<void> put_in_place(const Record& record, int64_t opened, Finishing& owner);
+
 }  // namespace stasis::resource

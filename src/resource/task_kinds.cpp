@@ -28,6 +28,11 @@ constexpr KindInfo kRows[] = {
      kPartial,
      "the times that ipcs shows, and who made or used a segment or queue last, are those of the restart; "
      "reserved huge pages are refused"},
+    {"aio-ring", "Memory",
+     "contexts of Linux's asynchronous I/O (io_setup), with events that were not collected", kPartial,
+     "a checkpoint is refused while disks are at work for a program that has files open with O_DIRECT; "
+     "requests that "
+     "wait for a file (IOCB_CMD_POLL) do not end after a restart"},
     {"device-mapping", "Memory", "mappings of devices", kRefused,
      "the memory belongs to the hardware; see the plugins"},
 
@@ -37,19 +42,28 @@ constexpr KindInfo kRows[] = {
     {"vfork", "Processes", "a parent waiting in vfork", kPartial,
      "the checkpoint waits until the child has called exec or ended"},
     {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kFull, ""},
+    {"control-groups", "Processes", "control groups in which processes are", kPartial,
+     "a group that is gone is made again without its settings; an ordinary user's must be open to it"},
     {"process-settings", "Processes",
      "personality, dumpable, OOM score, transparent huge pages, no memory both writable and executable, core "
-     "dump filter, no_new_privs, machine "
-     "check "
-     "policy",
+     "dump filter, no_new_privs, machine check policy, membarrier(), merging of memory, login uid",
      kFull, ""},
+    {"call-dispatch", "Processes",
+     "system calls that are sent back to the program (PR_SET_SYSCALL_USER_DISPATCH)", kRefused,
+     "those that a checkpoint makes in it would be, too"},
+    {"shared-memory-processes", "Processes", "processes that share memory without being threads (CLONE_VM)",
+     kRefused, "not supported yet"},
+    {"own-tables", "Threads", "threads with a descriptor table or working directory of their own (unshare)",
+     kRefused, "not supported"},
     {"traced", "Processes", "processes that a debugger traces", kRefused,
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kRefused,
      "not supported yet"},
 
-    {"thread", "Threads", "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack",
+    {"thread", "Threads",
+     "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "
+     "has ended",
      kFull, ""},
     {"registers", "Threads", "registers with AVX, AVX-512, AMX and protection keys", kPartial,
      "the processor at restart must have the features of the one before"},
@@ -70,14 +84,19 @@ constexpr KindInfo kRows[] = {
      "an ordinary user can restore only its own ids"},
     {"limits", "Credentials and limits", "resource limits", kPartial,
      "hard limits cannot be raised without root"},
-    {"seccomp", "Credentials and limits", "processes under a seccomp filter", kRefused,
-     "the filter may forbid the system calls that a checkpoint needs, and only root can read it"},
-
+    {"seccomp", "Credentials and limits", "seccomp: strict mode and filters, of single threads and of all",
+     kPartial,
+     "only root can read filters; when stasis is killed during a checkpoint, a filter may end the program; "
+     "filters that "
+     "ask another process are refused"},
     {"descriptor-table", "Descriptors",
      "descriptor tables: numbers, close-on-exec, descriptions shared by dup and fork, tables shared by clone",
      kFull, ""},
-    {"locks", "Descriptors", "locks: flock, record locks of processes (fcntl) and of open files", kPartial,
-     "a lease refuses the checkpoint; a lock that somebody has taken meanwhile refuses the restart"},
+    {"locks", "Descriptors", "locks: flock, record locks of processes (fcntl) and of open files, leases",
+     kPartial,
+     "a lock that somebody has taken meanwhile refuses the restart; the time within which a lease must be "
+     "given up "
+     "begins anew"},
     {"signal-owner", "Descriptors", "whom a descriptor sends signals (F_SETOWN, F_SETSIG, O_ASYNC)", kFull,
      ""},
     {"controlling-terminal", "Terminals", "controlling terminals and foreground groups", kFull, ""},

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "image/page_files.h"
+#include "restore/aio_ring.h"
 #include "restore/mapped_pages.h"
 
 namespace stasis::restore {
@@ -57,6 +58,26 @@ Result<void> check_identity(const Mapping& mapping, const struct stat& status) {
 
 bool writable_shared(const Mapping& mapping) {
   return mapping.kind() == Mapping::SHARED_FILE && (mapping.protection() & PROT_WRITE) != 0;
+}
+
+// Its own descriptor may be for reading only, and what is for reading may have to become writable later: only
+// a file that is open for both can be mapped so.
+Result<int> file_of(const Mapping& mapping, DescriptorTable& table) {
+  std::string path = mapping.path();
+  if (mapping.description() != 0) {
+    const int number = table.number_of(mapping.description());
+    const int flags = ::fcntl(number, F_GETFL);
+    const bool opened = (flags & O_PATH) == 0;
+    if (opened && (flags & O_ACCMODE) == O_RDWR) return number;
+    if (opened && (flags & O_ACCMODE) == O_RDONLY && mapping.kind() == Mapping::PRIVATE_FILE) return number;
+    path = fmt::format("/proc/self/fd/{}", number);
+  }
+  if (writable_shared(mapping)) return table.open_for_mapping(path, true);
+  if (mapping.kind() == Mapping::SHARED_FILE && mapping.may_write()) {
+    auto both = table.open_for_mapping(path, true);
+    if (both.ok()) return both;
+  }
+  return table.open_for_mapping(path, false);
 }
 
 Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object,
@@ -180,6 +201,10 @@ class Builder {
 
   Result<void> map(const Mapping& mapping, int& next_run) {
     STASIS_CHECK(room());
+    if (mapping.kind() == Mapping::AIO_RING) {
+      STASIS_CHECK(flush());
+      return make_aio_ring(skeleton_, mapping, pass_);
+    }
     uint64_t size = mapping.end() - mapping.start();
     uint64_t protection = mapping.protection();
     std::vector<const schema::PageRun*> runs;
@@ -202,12 +227,8 @@ class Builder {
       case Mapping::PRIVATE_FILE:
       case Mapping::SHARED_FILE: {
         flags |= mapping.kind() == Mapping::PRIVATE_FILE ? MAP_PRIVATE : MAP_SHARED;
-        if (mapping.description() != 0) {
-          fd = static_cast<uint64_t>(table_.number_of(mapping.description()));
-        } else {
-          STASIS_TRY(int number, table_.open_for_mapping(mapping.path(), writable_shared(mapping)));
-          fd = static_cast<uint64_t>(number);
-        }
+        STASIS_TRY(int number, file_of(mapping, table_));
+        fd = static_cast<uint64_t>(number);
         break;
       }
       case Mapping::SYSTEM_V:
@@ -281,6 +302,11 @@ class Builder {
     uint64_t size = mapping.end() - mapping.start();
     if (unprotected_.contains(mapping.start()))
       batch_.call(SYS_mprotect, {mapping.start(), size, mapping.protection()});
+    constexpr uint64_t kInstallGuard = 102;  // MADV_GUARD_INSTALL, Linux 6.13
+    for (const auto& guard : mapping.guards()) {
+      STASIS_CHECK(room());
+      batch_.call(SYS_madvise, {guard.start(), guard.end() - guard.start(), kInstallGuard, 0, 0, pass_});
+    }
     for (int advice : mapping.advice()) {
       if (is_about_size(advice)) continue;
       STASIS_CHECK(room());
@@ -401,16 +427,17 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
       numbers.push_back(number);
     }
     int executable = -1;
-    // An executable that was deleted cannot be named again; /proc/PID/exe will then show ours.
-    if (!memory.executable().ends_with(" (deleted)")) {
+    if (memory.executable_description() != 0) {
+      executable = table.number_of(memory.executable_description());
+    } else if (!memory.executable().ends_with(" (deleted)")) {
+      // Of an older image, which does not have what was removed, /proc/PID/exe will show ours.
       STASIS_TRY(executable, table.open_for_mapping(memory.executable(), false));
     }
     files.executables_.push_back(executable);
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (!named || mapping.path().empty()) continue;
-      STASIS_TRY([[maybe_unused]] int number,
-                 table.open_for_mapping(mapping.path(), writable_shared(mapping)));
+      if (!named) continue;
+      STASIS_TRY([[maybe_unused]] int number, file_of(mapping, table));
     }
   }
   for (const auto& object : image.manifest().shared_memories()) {

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "resource/file/locks.h"
 #include "resource/registry.h"
@@ -27,6 +28,10 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
     const auto& owner = description.signal_owner();
     if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
       signalling_.push_back(&description);
+    const auto& locks = description.locks();
+    if (std::any_of(locks.begin(), locks.end(),
+                    [](const auto& lock) { return lock.kind() == schema::FileLock::LEASE; }))
+      leased_.push_back(&description);
   }
   // The soft limit is restored in each process; here we need room above the program's own numbers.
   rlimit limit;
@@ -159,11 +164,29 @@ Result<void> DescriptorTable::place(Skeleton& skeleton, const schema::Process& p
 
 namespace {
 
+// A process that is not the owner gets its descriptor as the kernel lets a debugger have it.
+Result<void> fetch(Skeleton& skeleton, const schema::DescriptorSlot& slot, NsTid owner, int number) {
+  const auto target = static_cast<uint64_t>(slot.number());
+  const uint64_t close_on_exec = slot.close_on_exec() ? O_CLOEXEC : 0;
+  Batch batch = skeleton.batch();
+  const size_t handle = batch.call(SYS_pidfd_open, {static_cast<uint64_t>(owner.value), 0});
+  const size_t fetched = batch.call_with_last(SYS_pidfd_getfd, {static_cast<uint64_t>(number), 0});
+  batch.call_with_last(SYS_dup3, {target, close_on_exec});
+  STASIS_CHECK(skeleton.run_checked(batch, "share a descriptor"));
+  Batch closing = skeleton.batch();
+  closing.call(SYS_close, {static_cast<uint64_t>(batch.result(fetched))});
+  closing.call(SYS_close, {static_cast<uint64_t>(batch.result(handle))});
+  return skeleton.run_checked(closing, "share a descriptor");
+}
+
 class RemoteFinishing final : public resource::Finishing {
  public:
-  RemoteFinishing(Skeleton& owner, int number) : owner_(owner), number_(number), batch_(owner.batch()) {}
+  // `ready`: whether the owner is prepared for calls, which most kinds do not need.
+  RemoteFinishing(Skeleton& owner, int number, bool& ready)
+      : owner_(owner), number_(number), ready_(ready), batch_(owner.batch()) {}
   int number() const override { return number_; }
   Result<int64_t> call(long number, std::span<const uint64_t> arguments) override {
+    if (!std::exchange(ready_, true)) STASIS_CHECK(owner_.prepare());
     uint64_t padded[6] = {};
     std::copy_n(arguments.begin(), std::min<size_t>(arguments.size(), 6), padded);
     size_t index = batch_.call(number, {padded[0], padded[1], padded[2], padded[3], padded[4], padded[5]});
@@ -179,6 +202,7 @@ class RemoteFinishing final : public resource::Finishing {
  private:
   Skeleton& owner_;
   int number_;
+  bool& ready_;
   Batch batch_;
 };
 
@@ -186,17 +210,42 @@ class RemoteFinishing final : public resource::Finishing {
 
 Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons,
                                      const schema::Manifest& manifest) const {
-  std::set<uint32_t> done;
-  for (const auto& process : manifest.processes()) {
-    auto owner = skeletons.find(process.pid());
-    if (owner == skeletons.end() || process.state() == schema::Process::ZOMBIE) continue;
-    for (const auto& slot : process.descriptors()) {
-      if (first_owners_.at(slot.description()) != process.pid()) continue;
-      if (!done.insert(slot.description()).second) continue;
-      const resource::Record* wanted = record(slot.description());
-      RemoteFinishing context(owner->second, slot.number());
-      STASIS_CHECK(resource::find_descriptor_kind(wanted->kind)->finish(*wanted, context));
+  std::map<uint32_t, const schema::DescriptorSlot*> done;
+  // What refers to processes first: sets of descriptors refer to that.
+  for (const bool by_owner : {true, false}) {
+    for (const auto& process : manifest.processes()) {
+      auto owner = skeletons.find(process.pid());
+      if (owner == skeletons.end() || process.state() == schema::Process::ZOMBIE) continue;
+      bool ready = false;
+      for (const auto& slot : process.descriptors()) {
+        const resource::Record* wanted = record(slot.description());
+        const auto* kind = resource::find_descriptor_kind(wanted->kind);
+        if (kind->is_opened_by_owner() != by_owner || kind->finishes_last()) continue;
+        const int first = first_owners_.at(slot.description());
+        auto [entry, is_new] = done.try_emplace(slot.description(), &slot);
+        if (is_new && first == process.pid()) {
+          RemoteFinishing context(owner->second, slot.number(), ready);
+          STASIS_CHECK(kind->finish(*wanted, context));
+        } else if (by_owner && process.descriptors_of() == 0) {
+          if (!std::exchange(ready, true)) STASIS_CHECK(owner->second.prepare());
+          STASIS_CHECK(fetch(owner->second, slot, NsTid{first}, entry->second->number()));
+        }
+      }
     }
+  }
+  return {};
+}
+
+Result<void> DescriptorTable::finish_last(Skeleton& skeleton, const schema::Process& process) const {
+  std::set<uint32_t> done;
+  bool ready = true;
+  for (const auto& slot : process.descriptors()) {
+    if (first_owners_.at(slot.description()) != process.pid()) continue;
+    const resource::Record* wanted = record(slot.description());
+    const auto* kind = resource::find_descriptor_kind(wanted->kind);
+    if (!kind->finishes_last() || !done.insert(slot.description()).second) continue;
+    RemoteFinishing context(skeleton, slot.number(), ready);
+    STASIS_CHECK(kind->finish(*wanted, context));
   }
   return {};
 }
@@ -221,6 +270,47 @@ Result<void> DescriptorTable::take_record_locks(Skeleton& skeleton, const schema
     }
     return resource::lock_refused(file->shown, made_.at(file->id), wanted,
                                   static_cast<int>(-batch.result(0)));
+  }
+  return {};
+}
+
+// 1. The kernel notes who asks and by which number. 2. Nobody is to be told of what happened before the
+// checkpoint; set_signal_owners() comes later. 3. Whoever wanted the file is gone, or asks again: what counts
+// is that its owner still has to give the lease up.
+Result<void> DescriptorTable::take_leases(Skeleton& skeleton, const schema::Process& process) const {
+  for (const schema::Description* description : leased_) {
+    auto first = first_owners_.find(description->id());
+    if (first == first_owners_.end() || first->second != process.pid()) continue;
+    auto slot =
+        std::find_if(process.descriptors().begin(), process.descriptors().end(),
+                     [&](const auto& candidate) { return candidate.description() == description->id(); });
+    const auto number = static_cast<uint64_t>(slot->number());
+    for (const auto& lock : description->locks()) {
+      if (lock.kind() != schema::FileLock::LEASE) continue;
+      Batch batch = skeleton.batch();
+      const auto type = static_cast<uint64_t>(resource::lease_type(lock, description->flags()));
+      const size_t taken = batch.call(SYS_fcntl, {number, F_SETLEASE, type});
+      batch.call(SYS_fcntl, {number, F_SETOWN, 0});
+      size_t broken = 0;
+      if (lock.breaking()) {
+        const std::string path = fmt::format("/proc/self/fd/{}", slot->number());
+        const int flags = (lock.released() ? O_WRONLY : O_RDONLY) | O_NONBLOCK;
+        broken = batch.call(SYS_openat,
+                            {static_cast<uint64_t>(AT_FDCWD), batch.put({path.c_str(), path.size() + 1}),
+                             static_cast<uint64_t>(flags)});
+      }
+      STASIS_CHECK(skeleton.run(batch));
+      if (batch.result(taken) < 0) {
+        const int error = static_cast<int>(-batch.result(taken));
+        return errno_error(
+            "restart: take a lease", description->shown(), error,
+            error == EAGAIN ? "another program has the file open, or this one has mapped it" : "");
+      }
+      if (lock.breaking() && batch.result(broken) != -EWOULDBLOCK) {
+        return errno_error("restart: have a lease broken", description->shown(),
+                           static_cast<int>(-std::min<int64_t>(batch.result(broken), 0)));
+      }
+    }
   }
   return {};
 }

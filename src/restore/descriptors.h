@@ -41,8 +41,14 @@ class DescriptorTable final : public resource::Making {
   Result<void> place(Skeleton& skeleton, const schema::Process& process) const;
   // The last step of descriptors, in each one's first owner, when all have their numbers everywhere.
   Result<void> finish(std::map<int, Skeleton>& skeletons, const schema::Manifest& manifest) const;
+  // What is left of the descriptors of which this process is the first owner, when it closes nothing any
+  // more.
+  Result<void> finish_last(Skeleton& skeleton, const schema::Process& process) const;
   // The locks that a process had on files, when it closes nothing any more.
   Result<void> take_record_locks(Skeleton& skeleton, const schema::Process& process) const;
+  bool has_leases() const { return !leased_.empty(); }
+  // The leases on files of which this process is the first owner; it is then the one who is told.
+  Result<void> take_leases(Skeleton& skeleton, const schema::Process& process) const;
   // Whom the descriptions signal of which this process is the first owner.
   Result<void> set_signal_owners(Skeleton& skeleton, const schema::Process& process) const;
   // Forgets the builder's own copies.
@@ -68,7 +74,7 @@ class DescriptorTable final : public resource::Making {
   std::vector<Fd> owned_;
   std::map<uint32_t, int> made_;
   std::map<uint32_t, int> first_owners_;  // pids, by description
-  std::vector<const schema::Description*> signalling_;
+  std::vector<const schema::Description*> signalling_, leased_;
   std::set<uint32_t> being_made_;
   std::map<std::string, Fd> shared_objects_;
   std::map<std::string, int> mapped_files_;

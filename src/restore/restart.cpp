@@ -20,6 +20,7 @@
 #include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
+#include "resource/mqueue.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
 #include "restore/descriptors.h"
@@ -38,7 +39,15 @@ using remote::Batch;
 class RestartFromImage final : public Restart {
  public:
   RestartFromImage(image::Image image, MemoryMode mode)
-      : image_(std::move(image)), mode_(mode), system_v_(image_) {}
+      : image_(std::move(image)), mode_(mode), system_v_(image_) {
+    // The guard of mapped memory is a filter, too, which a program with filters would see and strict mode
+    // forbids.
+    for (const auto& process : manifest().processes()) {
+      for (const auto& thread : process.threads()) {
+        if (thread.strict() || thread.filters_size() > 0) mode_ = MemoryMode::kEager;
+      }
+    }
+  }
 
   // The plan points into the manifest, so it is made where the image stays.
   Result<void> plan() {
@@ -87,6 +96,9 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   table_ = std::make_unique<DescriptorTable>(image_);
   table_->set_copies(copies_);
   STASIS_CHECK(table_->make(terminal_slave_path));
+  for (const auto& queue : manifest().message_queues()) {
+    STASIS_TRY([[maybe_unused]] Fd made, resource::make_queue(queue));
+  }
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
   STASIS_CHECK(system_v_.make());
   STASIS_TRY(area_, WorkArea::create(manifest()));
@@ -220,6 +232,11 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
       if (child.process != nullptr && child.process->directories_of() != 0) request.flags |= CLONE_FS;
       request.exit_signal =
           child.process != nullptr ? static_cast<uint64_t>(child.process->exit_signal()) : SIGCHLD;
+      // It gets the exit signal of its brother, which is the same.
+      if (child.of_brother) {
+        request.flags |= CLONE_PARENT;
+        request.exit_signal = 0;
+      }
       add_clone(batch, request, child.pid);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
@@ -324,7 +341,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
-    builders_.emplace_back(task, process, memory, area_, manifest().user_namespace(), *session_, *table_);
+    builders_.emplace_back(task, process, manifest(), memory, area_, *session_, *table_);
     STASIS_CHECK(builders_.back().set_process());
   }
   // Only now: who shares the table of another finds everything in it until then.
@@ -332,10 +349,11 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     if (process.state() == schema::Process::ZOMBIE || process.descriptors_of() != 0) continue;
     STASIS_CHECK(table_->place(skeletons_.at(process.pid()), process));
   }
-  STASIS_CHECK(table_->finish(skeletons_, manifest()));
   system_v_.detach();
   STASIS_CHECK(system_v_.restore_semaphores(skeletons_));
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
+  // When every task is there: some descriptors refer to tasks.
+  STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
   remote::Deadlines deadlines(deadlines_file);

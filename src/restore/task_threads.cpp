@@ -1,10 +1,13 @@
 // What TaskBuilder does for single threads.
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/ioprio.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,23 +31,58 @@ namespace {
 void set_scheduling(HostTid task, const schema::Thread& record) {
   pid_t host = task.value;
   struct {
-    uint32_t size = 48;
+    uint32_t size;
     uint32_t policy;
     uint64_t flags;
     int32_t nice;
     uint32_t priority;
-    uint64_t runtime = 0, deadline = 0, period = 0;
+    uint64_t runtime, deadline, period;
+    uint32_t utilization_min, utilization_max;
   } scheduling = {};
   scheduling.size = sizeof scheduling;
   scheduling.policy = static_cast<uint32_t>(record.policy());
   scheduling.flags = record.sched_flags();
   scheduling.nice = record.nice();
   scheduling.priority = record.priority();
+  scheduling.runtime = record.runtime_ns();
+  scheduling.deadline = record.deadline_ns();
+  scheduling.period = record.period_ns();
+  if (record.utilization_max() != 0) {
+    constexpr uint64_t kClamps = 0x60;  // SCHED_FLAG_UTIL_CLAMP
+    scheduling.flags |= kClamps;
+    scheduling.utilization_min = record.utilization_min() - 1;
+    scheduling.utilization_max = record.utilization_max() - 1;
+  }
   // Rights over scheduling are the host's: without them the program runs with what it may have.
   ::syscall(SYS_sched_setattr, host, &scheduling, 0);
   // Policies without a nice value keep one all the same, for when they are left.
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
   if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
+}
+
+struct Capabilities {
+  uint64_t effective = 0, permitted = 0, inheritable = 0;
+};
+
+// Those with which the new processes were born.
+Capabilities own_capabilities() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return {};
+  auto whole = [](uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; };
+  return {whole(data[0].effective, data[1].effective), whole(data[0].permitted, data[1].permitted),
+          whole(data[0].inheritable, data[1].inheritable)};
+}
+
+size_t add_capset(remote::Batch& batch, const Capabilities& wanted) {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  for (int half = 0; half < 2; ++half) {
+    data[half].inheritable = static_cast<uint32_t>(wanted.inheritable >> (32 * half));
+    data[half].permitted = static_cast<uint32_t>(wanted.permitted >> (32 * half));
+    data[half].effective = static_cast<uint32_t>(wanted.effective >> (32 * half));
+  }
+  return batch.call(SYS_capset, {batch.put_object(header), batch.put_object(data)});
 }
 
 // Whether there is room in a thread's station for all that is to be done.
@@ -90,7 +128,54 @@ Result<void> TaskBuilder::make_threads() {
       threads_.push_back({skeleton_.thread(born.at(number.value), number), &process_.threads(i)});
     }
   }
+  STASIS_CHECK(install_filters());
   return set_threads();
+}
+
+Result<void> TaskBuilder::install_filters(ThreadState& thread, uint64_t flags) {
+  STASIS_CHECK(thread.skeleton.prepare());
+  for (uint32_t index : thread.record->filters()) {
+    const auto& filter = manifest_.seccomp_filters(static_cast<int>(index));
+    Batch batch = thread.skeleton.batch();
+    sock_fprog program = {static_cast<unsigned short>(filter.code().size() / sizeof(sock_filter)),
+                          reinterpret_cast<sock_filter*>(batch.put(filter.code()))};
+    batch.call(SYS_seccomp, {SECCOMP_SET_MODE_FILTER, filter.flags() | flags, batch.put_object(program)});
+    STASIS_CHECK(thread.skeleton.run_checked(batch, "install a seccomp filter"));
+  }
+  if (!thread.record->strict()) return {};
+  Batch batch = thread.skeleton.batch();
+  batch.call(SYS_prctl, {PR_SET_SECCOMP, SECCOMP_MODE_STRICT});
+  return thread.skeleton.run_checked(batch, "enter seccomp's strict mode");
+}
+
+// Before rights are given up: who has not renounced new ones needs them. Threads that all have the same
+// filters may have got them together, and then they can get more together.
+Result<void> TaskBuilder::install_filters() {
+  bool any = false, same = true;
+  const auto& leader = threads_[threads_.front().record->ended() ? 1 : 0];
+  for (const auto& thread : threads_) {
+    const auto& filters = thread.record->filters();
+    if (thread.record->ended()) continue;
+    any = any || thread.record->strict() || !filters.empty();
+    same = same && !thread.record->strict() &&
+           std::equal(filters.begin(), filters.end(), leader.record->filters().begin(),
+                      leader.record->filters().end());
+  }
+  if (!any) return {};
+  for (const auto& thread : threads_) {
+    if (thread.record->ended()) continue;
+    auto suspended = thread.skeleton.task().set_options(PTRACE_O_EXITKILL | remote::kSuspendSeccomp);
+    if (suspended.ok()) continue;
+    Error error = std::move(suspended).error().within(
+        fmt::format("restart: suspend the seccomp filters of {}", name()));
+    error.hint = "only root, and not in a container with a filter of its own, can do that";
+    return error;
+  }
+  constexpr uint64_t kTogether = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_TSYNC_ESRCH;
+  if (same && !threads_.front().record->ended())
+    return install_filters(threads_.front(), threads_.size() > 1 ? kTogether : 0);
+  for (auto& thread : threads_) STASIS_CHECK(install_filters(thread, 0));
+  return {};
 }
 
 Result<void> TaskBuilder::check(const Batch& batch, const ThreadState& thread,
@@ -158,6 +243,7 @@ void TaskBuilder::add_settings(Batch& batch, const ThreadState& thread, Optional
   if (stack.ss_size != 0) batch.call(SYS_sigaltstack, {batch.put_object(stack), 0});
   batch.call(SYS_prctl, {PR_SET_NAME, batch.put({record.name().c_str(), record.name().size() + 1})});
   if (record.timer_slack_ns() != 0) batch.call(SYS_prctl, {PR_SET_TIMERSLACK, record.timer_slack_ns()});
+  if (record.time_stamp_mode() != 0) batch.call(SYS_prctl, {PR_SET_TSC, record.time_stamp_mode()});
   if (record.machine_check_policy() != 0) {
     optional.push_back(batch.call(
         SYS_prctl, {PR_MCE_KILL, PR_MCE_KILL_SET, record.machine_check_policy() - uint64_t{1}, 0, 0}));
@@ -209,25 +295,22 @@ void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optio
     batch.call(SYS_setfsgid, {wanted.gids(3)});
     batch.call(SYS_setfsuid, {wanted.uids(3)});
   }
+  // 1. What is not in the bounding set cannot become inheritable. 2. Ambient capabilities must be permitted
+  // and inheritable, and securebits may forbid to raise them. 3. Securebits need a capability.
+  // capabilities(7)
+  const Capabilities ours = own_capabilities();
+  if (wanted.inheritable() != 0 || wanted.ambient() != 0)
+    optional.push_back(add_capset(batch, {ours.permitted, ours.permitted, wanted.inheritable()}));
   for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
     if ((wanted.bounding() >> capability & 1) == 0) {
       optional.push_back(batch.call(SYS_prctl, {PR_CAPBSET_DROP, capability}));
     }
-  }
-  batch.call(SYS_prctl, {PR_SET_SECUREBITS, wanted.securebits()});
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[2] = {};
-  for (int half = 0; half < 2; ++half) {
-    data[half].inheritable = static_cast<uint32_t>(wanted.inheritable() >> (32 * half));
-    data[half].permitted = static_cast<uint32_t>(wanted.permitted() >> (32 * half));
-    data[half].effective = static_cast<uint32_t>(wanted.effective() >> (32 * half));
-  }
-  batch.call(SYS_capset, {batch.put_object(header), batch.put_object(data)});
-  for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
     if ((wanted.ambient() >> capability & 1) != 0) {
       optional.push_back(batch.call(SYS_prctl, {PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0}));
     }
   }
+  batch.call(SYS_prctl, {PR_SET_SECUREBITS, wanted.securebits()});
+  add_capset(batch, {wanted.effective(), wanted.permitted(), wanted.inheritable()});
   if (wanted.no_new_privs()) batch.call(SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
   // A change of credentials makes the kernel forget these two.
   if (thread.record->parent_death_signal() != 0) {
@@ -245,7 +328,8 @@ void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optio
 Result<void> TaskBuilder::prime_sleeps() {
   std::vector<ThreadState*> sleepers;
   for (auto& thread : threads_) {
-    if (thread.record->sleep_left_ns() >= 0 && in_restartable_sleep(recorded_registers(*thread.record)))
+    if (thread.record->sleep_left_ns() >= 0 && !thread.record->ended() &&
+        in_restartable_sleep(recorded_registers(*thread.record)))
       sleepers.push_back(&thread);
   }
   if (sleepers.empty()) return {};

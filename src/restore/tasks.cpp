@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "kernel/affinity.h"
 #include "kernel/proc.h"
+#include "restore/control_groups.h"
 
 namespace stasis::restore {
 
@@ -27,7 +28,10 @@ using remote::Stop;
 
 namespace {
 
-constexpr int kTimerRestoreIds = 77;  // PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15
+// What headers of 2022 do not have.
+constexpr uint64_t kSetMemoryMerge = 67;  // PR_SET_MEMORY_MERGE
+constexpr uint64_t kSetIoFlusher = 57;    // PR_SET_IO_FLUSHER
+constexpr int kTimerRestoreIds = 77;      // PR_TIMER_CREATE_RESTORE_IDS, Linux 6.15
 
 struct KernelSigaction {
   uint64_t handler, flags, restorer, mask;
@@ -76,9 +80,19 @@ Result<void> TaskBuilder::set_process() {
     }
   }
   std::string directory = process_.working_directory();
-  size_t changed = batch.call(SYS_chdir, {batch.put({directory.c_str(), directory.size() + 1})});
+  const uint32_t removed = process_.working_directory_description();
+  size_t changed = removed != 0
+                       ? batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(removed))})
+                       : batch.call(SYS_chdir, {batch.put({directory.c_str(), directory.size() + 1})});
   batch.call(SYS_umask, {process_.umask()});
   batch.call(SYS_personality, {process_.personality()});
+  add_login_uid(batch, optional);
+  // One command for each bit.
+  for (uint32_t bit = 1; bit != 0; bit <<= 1) {
+    if ((process_.memory_barriers() & bit) != 0) batch.call(SYS_membarrier, {bit, 0, 0});
+  }
+  if (process_.merges_memory()) optional.push_back(batch.call(SYS_prctl, {kSetMemoryMerge, 1, 0, 0, 0}));
+  if (process_.io_flusher()) optional.push_back(batch.call(SYS_prctl, {kSetIoFlusher, 1, 0, 0, 0}));
   if (process_.thp_disabled()) batch.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
   if (process_.child_subreaper()) batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1});
 
@@ -103,8 +117,26 @@ Result<void> TaskBuilder::set_process() {
     return std::find(optional.begin(), optional.end(), index) != optional.end();
   }));
   write_proc(skeleton_.pid(), "oom_score_adj", std::to_string(process_.oom_score_adj()));
+  STASIS_CHECK(join_control_groups(skeleton_.pid(), process_));
   write_proc(skeleton_.pid(), "coredump_filter", fmt::format("{:#x}", process_.coredump_filter()));
   return {};
+}
+
+// A task can only write its own. What the audit system does not allow is not worth failing for.
+void TaskBuilder::add_login_uid(Batch& batch, Optional& optional) const {
+  constexpr std::string_view kFile("/proc/self/loginuid", 20);
+  static const uint32_t ours = [] {
+    auto text = read_file(kernel::host_proc(), "self/loginuid", 16);
+    return text.ok() ? static_cast<uint32_t>(std::strtoul(text->c_str(), nullptr, 10)) + 1 : 0;
+  }();
+  if (process_.login_uid() == 0 || process_.login_uid() == ours) return;
+  const std::string text = std::to_string(process_.login_uid() - 1);
+  const auto file = static_cast<uint64_t>(table_.base() - 1);
+  const uint64_t path = batch.put(kFile), value = batch.put(text);
+  optional.push_back(batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), path, O_WRONLY}));
+  optional.push_back(batch.call_with_last(SYS_dup3, {file, O_CLOEXEC}));
+  optional.push_back(batch.call(SYS_write, {file, value, text.size()}));
+  // place() closes both.
 }
 
 Result<void> TaskBuilder::start_timers() {
@@ -175,7 +207,7 @@ Result<void> TaskBuilder::finish() {
   // Only now: a low limit on descriptors would have been in the way.
   batch.call(SYS_close_range, {static_cast<uint64_t>(table_.base()), ~uint64_t{0} >> 32, 0});
   // Closing any descriptor of a file gives up all record locks on it, so they come after the last close.
-  const bool locks = process_.record_locks_size() > 0;
+  const bool locks = process_.record_locks_size() > 0 || table_.has_leases();
   Optional optional;
   size_t rights = batch.size();
   if (!locks) add_credentials(batch, leader, optional);
@@ -197,8 +229,10 @@ Result<void> TaskBuilder::finish() {
     again.call(SYS_prlimit64, {0, limit->resource(), again.put_object(value), 0});
   }
   if (!again.empty()) STASIS_CHECK(leader.skeleton.run(again));
+  STASIS_CHECK(table_.finish_last(leader.skeleton, process_));
   if (locks) {
     STASIS_CHECK(table_.take_record_locks(leader.skeleton, process_));
+    STASIS_CHECK(table_.take_leases(leader.skeleton, process_));
     batch.clear();
     rights = 0;
     add_credentials(batch, leader, optional);
@@ -210,7 +244,31 @@ Result<void> TaskBuilder::finish() {
   // The kernel notes with whose rights a signal is to be sent.
   STASIS_CHECK(table_.set_signal_owners(leader.skeleton, process_));
   STASIS_CHECK(prime_sleeps());
+  STASIS_CHECK(end_leader());
   return drop_work_area();
+}
+
+// A main thread that had ended ends again: nothing can be done through it any more. It must not have to die
+// with us: that would kill the others, too.
+Result<void> TaskBuilder::end_leader() {
+  const ThreadState& leader = threads_.front();
+  if (!leader.record->ended()) return {};
+  remote::Tracee task = leader.skeleton.task();
+  STASIS_CHECK(task.set_options(0));
+  const auto code = static_cast<uint64_t>((leader.record->exit_status() >> 8) & 0xff);
+  STASIS_CHECK(leader.skeleton.executor().start_single(task, leader.skeleton.context(),
+                                                       {.unmap_scratch = false}, SYS_exit, {code}));
+  // For as long as there are other threads nobody is told.
+  constexpr int kTries = 20'000;
+  for (int i = 0; i < kTries; ++i) {
+    STASIS_TRY(auto stat, kernel::read_stat(task.tid()));
+    if (stat.state == 'Z') return {};
+    const bool stopped = stat.state == 't';
+    if (stopped) STASIS_CHECK(task.resume());
+    timespec moment{0, 50'000};
+    ::nanosleep(&moment, nullptr);
+  }
+  return Error{"restart: end the main thread", name(), "it did not end", {}};
 }
 
 // The last pages of ours can only be given up by code that is not in them: the vDSO has a `syscall`
@@ -222,10 +280,12 @@ Result<void> TaskBuilder::drop_work_area() {
     if (mapping.kind() == schema::Mapping::VDSO) vdso = mapping.start();
   }
   if (vdso == 0) return {};
-  // Any thread may do it, and one that is inside a primed sleep must not be disturbed.
-  auto free_thread =
-      std::find_if(threads_.begin(), threads_.end(), [](const auto& thread) { return !thread.primed; });
-  if (free_thread == threads_.end()) free_thread = threads_.begin();
+  // Any thread that lives may do it, and one that is inside a primed sleep must not be disturbed.
+  auto free_thread = std::find_if(threads_.begin(), threads_.end(), [](const auto& thread) {
+    return !thread.primed && !thread.record->ended();
+  });
+  if (free_thread == threads_.end())
+    free_thread = threads_.begin() + (threads_.front().record->ended() ? 1 : 0);
   remote::Tracee task = free_thread->skeleton.task();
   Registers registers = free_thread->skeleton.context().registers;
   registers.rip = vdso + area_.syscall_offset();
@@ -251,6 +311,7 @@ Result<void> TaskBuilder::drop_work_area() {
 
 Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
   for (auto& thread : threads_) {
+    if (thread.record->ended()) continue;
     remote::Tracee task = thread.skeleton.task();
     Registers registers = recorded_registers(*thread.record);
     if (!thread.primed) {

@@ -20,14 +20,15 @@ class TaskBuilder {
   using Batch = remote::Batch;
 
  public:
-  TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Memory& memory,
-              const WorkArea& area, bool user_namespace, const kernel::PidNamespace& session,
+  TaskBuilder(Skeleton& skeleton, const schema::Process& process, const schema::Manifest& manifest,
+              const schema::Memory& memory, const WorkArea& area, const kernel::PidNamespace& session,
               const DescriptorTable& table)
       : skeleton_(skeleton),
         process_(process),
+        manifest_(manifest),
         memory_(memory),
         area_(area),
-        user_namespace_(user_namespace),
+        user_namespace_(manifest.user_namespace()),
         session_(session),
         table_(table) {}
 
@@ -54,23 +55,29 @@ class TaskBuilder {
   };
   // Calls of which some may fail: their indices.
   using Optional = std::vector<size_t>;
+  void add_login_uid(Batch& batch, Optional& optional) const;
   void add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const;
   void add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const;
   Result<void> check(const Batch& batch, const ThreadState& thread, const Optional& optional) const;
   static remote::Registers recorded_registers(const schema::Thread& thread);
   Result<void> set_threads();
+  // While it is built they let everything through.
+  Result<void> install_filters();
+  Result<void> install_filters(ThreadState& thread, uint64_t flags);
   // Ends and stops of children while the tree was made are not news to the program.
   static void add_forgetting(Batch& batch);
   Result<void> queue_signals(ThreadState& thread, bool shared);
   Result<void> prime_sleeps();
   Result<void> begin_sleep(ThreadState& thread, const remote::Executor& executor);
   Result<void> interrupt_sleep(ThreadState& thread, const remote::Executor& executor);
+  Result<void> end_leader();
   Result<void> drop_work_area();
   Result<void> stop_again();
   std::string name() const;
 
   Skeleton& skeleton_;
   const schema::Process& process_;
+  const schema::Manifest& manifest_;
   const schema::Memory& memory_;
   const WorkArea& area_;
   bool user_namespace_;

@@ -1,5 +1,6 @@
 #include "restore/topology.h"
 
+#include <algorithm>
 #include <set>
 
 namespace stasis::restore {
@@ -29,10 +30,10 @@ class Planner {
     // Leaders of whose birth nobody asks anything may be born anywhere.
     for (size_t i = 0; i < processes; ++i) {
       if (required_[i] != kAnySession) continue;
-      if (births_[i].parent.value == kInit) {
+      if (maker(births_[i]) == kInit) {
         roots.push_back(i);
       } else {
-        births_[index_.at(births_[i].parent.value)].children.push_back(i);
+        births_[index_.at(maker(births_[i]))].children.push_back(i);
       }
     }
     STASIS_CHECK(place_adopted(roots));
@@ -52,6 +53,8 @@ class Planner {
       Birth birth;
       birth.pid.value = process.pid();
       birth.parent.value = process.parent() <= kInit ? kInit : process.parent();
+      const int shared = std::max(process.descriptors_of(), process.directories_of());
+      birth.of_brother = shared != 0 && shared != process.parent();
       birth.process = &process;
       birth.becomes_session_leader = process.session() == process.pid();
       birth.group.value = process.group();
@@ -59,8 +62,14 @@ class Planner {
     }
     for (const auto& birth : births_) {
       if (birth.parent.value != kInit && !index_.contains(birth.parent.value)) return no_order(birth);
+      if (birth.of_brother && !index_.contains(maker(birth))) return no_order(birth);
     }
     return {};
+  }
+
+  static int maker(const Birth& birth) {
+    if (!birth.of_brother) return birth.parent.value;
+    return std::max(birth.process->descriptors_of(), birth.process->directories_of());
   }
 
   size_t append(const Birth& birth, int session) {
@@ -79,11 +88,12 @@ class Planner {
       if (required_[index] == session) return {};
       if (required_[index] != kAnySession) return no_order(birth);
       required_[index] = session;
-      if (birth.parent.value == kInit) {
+      if (birth.of_brother && session != sessions_[index_.at(maker(birth))]) return no_order(birth);
+      if (maker(birth) == kInit) {
         adopted_[session].push_back(index);
         return {};
       }
-      size_t parent = index_.at(birth.parent.value);
+      size_t parent = index_.at(maker(birth));
       if (session == sessions_[parent]) {
         births_[parent].children.push_back(index);
         return {};

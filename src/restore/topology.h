@@ -17,6 +17,8 @@ struct Birth {
   NsTid pid;
   NsTid parent;                              // 1: init
   const schema::Process* process = nullptr;  // nullptr: temporary
+  bool of_brother =
+      false;  // a brother makes it, with whom it shares something: under the parent that both have
   bool becomes_session_leader = false;
   NsTid group;  // to be joined; its leader exists by then
   // Children that must be born before this process calls setsid(): they stay in the session it was born in.

@@ -61,12 +61,19 @@ class Locks(ProgramTest):
         with self.assertRaises(BlockingIOError):
             fcntl.flock(ours, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-    def test_lease_is_refused_by_name(self):
+    def test_lease_that_cannot_be_had(self):
         self.hold("lease")
-        done = self.box.stasis("checkpoint", "s", check=False)
-        self.assertEqual(done.returncode, 4)
-        self.assertIn("LEASE", done.stderr)
-        self.assertIn("data", done.stderr)
+        self.box.save_and_kill("s")
+        data = str(self.box.dir / "data")
+        with open(data, "r+"):
+            done = self.box.stasis("restart", "s", "--background", check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("lease", done.stderr)
+            self.assertIn(data, done.stderr)
+            self.box.assert_gone("s")
+        self.box.restart("s")
+        with self.assertRaises(BlockingIOError):
+            os.close(os.open(data, os.O_WRONLY | os.O_NONBLOCK))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "resource/file/open_by_name.h"
+#include "resource/file/removed.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "schema/kinds/file.pb.h"
@@ -36,12 +37,17 @@ Result<std::string> DeviceKind::observe(const OpenFile& file, Observation&) cons
   return pack(message);
 }
 
-Result<Fd> DeviceKind::make(const Record& record, Making&) const {
+Result<Fd> DeviceKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::File>(record));
-  STASIS_TRY(Fd fd, open_by_name(record, message));
+  STASIS_TRY(Fd fd, open_by_name(record, message, context));
   if (S_ISBLK(message.mode()) && lseek(fd.get(), record.position, SEEK_SET) < 0)
     return cannot_make(record, "lseek");
   return fd;
+}
+
+Result<void> DeviceKind::fill(const Record& record, int, Making& context) const {
+  STASIS_TRY(auto message, unpack<schema::File>(record));
+  return message.removed() ? finish_removed(record, message, context) : Result<void>();
 }
 
 }  // namespace stasis::resource

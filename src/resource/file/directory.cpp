@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "resource/file/open_by_name.h"
+#include "resource/file/removed.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "schema/kinds/file.pb.h"
@@ -10,8 +11,7 @@
 namespace stasis::resource {
 
 KindInfo DirectoryKind::info() const {
-  return {"directory", "Descriptors", "directory: path, position", Support::kPartial,
-          "a directory that was removed while open is refused"};
+  return {"directory", "Descriptors", "directory, also one that was removed: path, position"};
 }
 
 bool DirectoryKind::recognises(const OpenFile& file, const Observation&) const {
@@ -24,12 +24,17 @@ Result<std::string> DirectoryKind::observe(const OpenFile& file, Observation&) c
 }
 
 // The position in a directory is a cookie of the file system, good for as long as the directory lives there.
-Result<Fd> DirectoryKind::make(const Record& record, Making&) const {
+Result<Fd> DirectoryKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::File>(record));
-  STASIS_TRY(Fd fd, open_by_name(record, message));
+  STASIS_TRY(Fd fd, open_by_name(record, message, context));
   if (record.position != 0 && lseek(fd.get(), record.position, SEEK_SET) < 0)
     return cannot_make(record, "lseek");
   return fd;
+}
+
+Result<void> DirectoryKind::fill(const Record& record, int, Making& context) const {
+  STASIS_TRY(auto message, unpack<schema::File>(record));
+  return message.removed() ? finish_removed(record, message, context) : Result<void>();
 }
 
 }  // namespace stasis::resource

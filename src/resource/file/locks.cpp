@@ -17,6 +17,7 @@ namespace {
 // "1: POSIX  ADVISORY  WRITE 4711 fe:01:1234 0 EOF"
 struct LockLine {
   std::string kind;
+  std::string mode, type;
   bool exclusive = false;
   HostTid holder;
   std::string file;
@@ -27,10 +28,10 @@ struct LockLine {
 std::optional<LockLine> parse_lock(const std::string& text) {
   std::istringstream words(text);
   LockLine lock;
-  std::string number, mode, type, start, end;
-  words >> number >> lock.kind >> mode >> type >> lock.holder.value >> lock.file >> start >> end;
+  std::string number, start, end;
+  words >> number >> lock.kind >> lock.mode >> lock.type >> lock.holder.value >> lock.file >> start >> end;
   if (words.fail() || lock.kind == "->") return std::nullopt;  // somebody who waits for one
-  lock.exclusive = type == "WRITE";
+  lock.exclusive = lock.type == "WRITE";
   lock.start = strtoull(start.c_str(), nullptr, 10);
   if (end != "EOF") lock.length = strtoull(end.c_str(), nullptr, 10) - lock.start + 1;
   return lock;
@@ -97,17 +98,28 @@ std::string describe_holder(int fd, const struct flock& wanted) {
 Result<void> observe_locks(const OpenFile& file, schema::Description& out) {
   for (const LockLine& line : locks_of(file)) {
     if (line.kind == "POSIX") continue;
-    if (line.kind != "FLOCK" && line.kind != "OFDLCK") {
+    if (line.kind != "FLOCK" && line.kind != "OFDLCK" && line.kind != "LEASE") {
       return refusal(file, fmt::format("it has a lock of a kind that cannot be restored: {}", line.kind),
-                     "leases and delegations are given up when another program opens the file");
+                     "delegations are given up when another program opens the file");
     }
     auto* lock = out.add_locks();
-    lock->set_kind(line.kind == "FLOCK" ? schema::FileLock::FLOCK : schema::FileLock::OFD);
+    lock->set_kind(line.kind == "FLOCK"   ? schema::FileLock::FLOCK
+                   : line.kind == "LEASE" ? schema::FileLock::LEASE
+                                          : schema::FileLock::OFD);
+    lock->set_breaking(line.kind == "LEASE" && line.mode == "BREAKING");
+    lock->set_released(line.kind == "LEASE" && line.type == "UNLCK");
     lock->set_exclusive(line.exclusive);
     lock->set_start(line.start);
     lock->set_length(line.length);
   }
   return {};
+}
+
+bool has_write_lease(const OpenFile& file) {
+  for (const LockLine& line : locks_of(file)) {
+    if (line.kind == "LEASE" && (line.exclusive || line.mode == "BREAKING")) return true;
+  }
+  return false;
 }
 
 std::vector<schema::RecordLock> record_locks(const OpenFile& file) {
@@ -125,6 +137,7 @@ std::vector<schema::RecordLock> record_locks(const OpenFile& file) {
 
 Result<void> lock_description(const schema::Description& description, int fd) {
   for (const auto& lock : description.locks()) {
+    if (lock.kind() == schema::FileLock::LEASE) continue;
     struct flock wanted = to_flock(lock);
     int result = lock.kind() == schema::FileLock::FLOCK
                      ? flock(fd, (lock.exclusive() ? LOCK_EX : LOCK_SH) | LOCK_NB)
@@ -132,6 +145,13 @@ Result<void> lock_description(const schema::Description& description, int fd) {
     if (result < 0) return lock_refused(description.shown(), fd, wanted, errno);
   }
   return {};
+}
+
+// One that is being broken is shown as what it has to become. What it was is seen by whoever opens the file
+// only: a read lease needs a file that nobody has open for writing.
+int lease_type(const schema::FileLock& lock, uint32_t flags) {
+  if (!lock.breaking()) return lock.exclusive() ? F_WRLCK : F_RDLCK;
+  return lock.released() && (flags & O_ACCMODE) == O_RDONLY ? F_RDLCK : F_WRLCK;
 }
 
 struct flock as_flock(const schema::RecordLock& lock) {

@@ -10,14 +10,21 @@
 
 namespace stasis::resource {
 
-// The locks that belong to the description, whoever shares it. A lease refuses the checkpoint.
+// The locks that belong to the description, whoever shares it.
 Result<void> observe_locks(const OpenFile& file, schema::Description& out);
 
 // The locks of the process whose fdinfo the file has: those that it took by this description.
 std::vector<schema::RecordLock> record_locks(const OpenFile& file);
 
-// Taken by the builder, they stay with the description wherever it is passed.
+// Taken by the builder, they stay with the description wherever it is passed. Not leases: the kernel notes
+// who takes one and by which number.
 Result<void> lock_description(const schema::Description& description, int fd);
+
+// Whether opening the file would disturb the program.
+bool has_write_lease(const OpenFile& file);
+
+// What fcntl(F_SETLEASE) is to be asked for.
+int lease_type(const schema::FileLock& lock, uint32_t flags);
 
 // What fcntl(F_SETLK) wants of the process itself.
 struct flock as_flock(const schema::RecordLock& lock);

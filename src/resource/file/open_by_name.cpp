@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "resource/file/removed.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 
@@ -64,10 +65,7 @@ Result<Fd> open_any(const Record& record, const std::string& path) {
 
 Result<schema::File> observe_name(const OpenFile& file) {
   NamedPath name = name_of(file);
-  if (name.state == Name::kDeleted) {
-    return refusal(file, fmt::format("it is {} that was removed while open", type_name(file.status.st_mode)),
-                   "close it, or create it again and reopen it");
-  }
+  if (name.state == Name::kDeleted) return observe_removed(file, name.path);
   if (name.state == Name::kLeadsElsewhere) {
     return refusal(file, "its name does not lead to it: something else is mounted there, or replaced it",
                    "only files that can be opened by their name can be restored");
@@ -82,7 +80,8 @@ Result<schema::File> observe_name(const OpenFile& file) {
   return message;
 }
 
-Result<Fd> open_by_name(const Record& record, const schema::File& message) {
+Result<Fd> open_by_name(const Record& record, const schema::File& message, Making& context) {
+  if (message.removed()) return open_removed(record, message, context);
   // Look before opening: opening a FIFO may block, and opening a device may do anything.
   struct stat status = {};
   int follow = S_ISLNK(message.mode()) ? AT_SYMLINK_NOFOLLOW : 0;

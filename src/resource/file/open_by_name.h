@@ -8,10 +8,12 @@
 
 namespace stasis::resource {
 
-// Path, type, device and inode of a file that has a name; an Error when its name does not lead to it.
+// Path, type, device and inode of a file, also of one that was removed; an Error when its name leads to
+// something else.
 Result<schema::File> observe_name(const OpenFile& file);
 
-// Opens message.path() with the saved flags and checks that it still is the same kind of file.
-Result<Fd> open_by_name(const Record& record, const schema::File& message);
+// Opens message.path() with the saved flags and checks that it still is the same kind of file; what was
+// removed is made again.
+Result<Fd> open_by_name(const Record& record, const schema::File& message, Making& context);
 
 }  // namespace stasis::resource

@@ -32,15 +32,25 @@ bool depends_on_session(const OpenFile& file) {
          name == file.link.find('/', 1) + 1;
 }
 
+constexpr std::string_view kDeleted = " (deleted)";
+
+// Whether a directory or file behind the one at `place` is a number.
+bool has_number_behind(const std::string& path, size_t place) {
+  for (size_t slash = path.find('/', place); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+    if (slash + 1 < path.size() && path[slash + 1] >= '0' && path[slash + 1] <= '9') return true;
+  }
+  return false;
+}
+
+bool is_sought(const Record& record) { return record.position != 0 && (record.flags & O_PATH) == 0; }
+
 uint64_t argument(int64_t value) { return static_cast<uint64_t>(value); }
 
 }  // namespace
 
 KindInfo ProcKind::info() const {
   return {"proc", "Descriptors", "files and directories in /proc: path, position", Support::kPartial,
-          "files of a process are opened anew by their owner: refused when several processes share the "
-          "descriptor, or "
-          "when the process they belong to is gone"};
+          "those that other processes than the owner could not open any more are refused"};
 }
 
 bool ProcKind::recognises(const OpenFile& file, const Observation&) const { return is_in_proc(file); }
@@ -49,21 +59,21 @@ Result<std::string> ProcKind::observe(const OpenFile& file, Observation&) const 
   schema::ProcFile message;
   message.set_path(file.link);
   message.set_of_session(depends_on_session(file));
-  // What is the same in every /proc may have been opened in another one: by us, at an earlier restart.
-  if (message.of_session() && name_of(file).state != Name::kLeadsToFile)
-    return refusal(file, "the process that it belongs to has ended", "close it");
   message.set_directory(S_ISDIR(file.status.st_mode));
-  if (message.of_session()) {
-    for (const auto& [pid, number] : file.owners) {
-      if (pid != file.pid) {
-        return refusal(
-            file,
-            fmt::format("it is a file of a process in /proc which tasks {} and {} share", file.pid, pid),
-            "each process has to open it for itself");
-      }
-      message.add_numbers(number);
-    }
-  }
+  // What is the same in every /proc may have been opened in another one: by us, at an earlier restart.
+  if (!message.of_session() || name_of(file).state == Name::kLeadsToFile) return pack(message);
+  if (file.link.ends_with(kDeleted))
+    message.set_path(file.link.substr(0, file.link.size() - kDeleted.size()));
+  const size_t number = message.path().find('/', 1) + 1;
+  message.set_dead(atoi(message.path().c_str() + number));
+  // The kernel may not have noticed yet that the name leads nowhere.
+  const std::string process = fmt::format("/proc/{}/root/proc/{}", file.task, message.dead());
+  if (!file.link.ends_with(kDeleted) && access(process.c_str(), F_OK) == 0)
+    return refusal(file, "its name does not lead to it: it is of another /proc than the session's",
+                   "close it");
+  // A thread, a descriptor or a mapping that is gone, perhaps of a process that lives.
+  if (message.dead() <= 0 || has_number_behind(message.path(), number))
+    return refusal(file, "what it belongs to is gone", "close it");
   return pack(message);
 }
 
@@ -74,35 +84,43 @@ Result<Fd> ProcKind::make(const Record& record, Making&) const {
   if (message.of_session()) return open_file("/dev/null", O_RDONLY);
   auto fd = open_file(message.path(), open_flags(record.flags));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
-  if (record.position != 0 && lseek(fd->get(), record.position, SEEK_SET) < 0)
+  if (is_sought(record) && lseek(fd->get(), record.position, SEEK_SET) < 0)
     return cannot_make(record, "lseek");
   return fd;
 }
 
+// Of a process that has ended: one that has its number for a moment opens its own file, and ends.
+Result<void> ProcKind::settle(const Record& record, int fd, Making& context, Round round) const {
+  if (round != Round::kWait) return {};
+  STASIS_TRY(auto message, unpack<schema::ProcFile>(record));
+  if (message.dead() == 0) return {};
+  const Actor actor{NsTid{message.dead()}, geteuid(), getegid()};
+  context.as(actor, [record, fd, path = message.path()]() -> Result<void> {
+    auto opened = open_file(path, open_flags(record.flags));
+    if (!opened.ok()) return std::move(opened).error().within("restore " + record.describe());
+    if (is_sought(record) && lseek(opened->get(), record.position, SEEK_SET) < 0)
+      return cannot_make(record, "lseek");
+    if (dup3(opened->get(), fd, O_CLOEXEC) < 0) return cannot_make(record, "dup3");
+    return {};
+  });
+  return {};
+}
+
 Result<void> ProcKind::finish(const Record& record, Finishing& owner) const {
   STASIS_TRY(auto message, unpack<schema::ProcFile>(record));
-  if (!message.of_session()) return {};
+  if (!message.of_session() || message.dead() != 0) return {};
   STASIS_TRY(RemotePtr path,
              owner.put(std::as_bytes(std::span(message.path().c_str(), message.path().size() + 1))));
   STASIS_TRY(int64_t opened,
              owner.call(SYS_openat, std::array{argument(AT_FDCWD), path.value,
                                                argument(open_flags(record.flags)), uint64_t{0}}));
   if (opened < 0) return cannot_make(record, message.path(), static_cast<int>(-opened));
-  if (record.position != 0) {
+  if (is_sought(record)) {
     STASIS_TRY(int64_t result, owner.call(SYS_lseek, std::array{argument(opened), argument(record.position),
                                                                 uint64_t{SEEK_SET}}));
     if (result < 0) return cannot_make(record, "lseek", static_cast<int>(-result));
   }
-  for (int number : message.numbers()) {
-    STASIS_TRY(int64_t flags, owner.call(SYS_fcntl, std::array{argument(number), uint64_t{F_GETFD}}));
-    uint64_t close_on_exec = flags > 0 && flags & FD_CLOEXEC ? O_CLOEXEC : 0;
-    STASIS_TRY(int64_t placed,
-               owner.call(SYS_dup3, std::array{argument(opened), argument(number), close_on_exec}));
-    if (placed < 0) return cannot_make(record, "dup3", static_cast<int>(-placed));
-  }
-  STASIS_TRY(int64_t closed, owner.call(SYS_close, std::array{argument(opened)}));
-  if (closed < 0) return cannot_make(record, "close", static_cast<int>(-closed));
-  return {};
+  return put_in_place(record, opened, owner);
 }
 
 std::string ProcKind::summary(const Record& record) const {

@@ -28,7 +28,7 @@ Result<std::string> RegularFileKind::observe(const OpenFile& file, Observation&)
 Result<Fd> RegularFileKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::File>(record));
   message.set_path(context.place_of(message.path()));
-  STASIS_TRY(Fd fd, open_by_name(record, message));
+  STASIS_TRY(Fd fd, open_by_name(record, message, context));
   if (lseek(fd.get(), record.position, SEEK_SET) < 0 && errno != ESPIPE) return cannot_make(record, "lseek");
   return fd;
 }

@@ -225,11 +225,30 @@ TEST_F(Files, DirectoriesPathsAndDevices) {
   EXPECT_EQ(read_now((*made)[4], 8).size(), 8u);
 }
 
-TEST_F(Files, RemovedDirectoryIsRefused) {
-  std::filesystem::create_directory(directory / "gone");
-  Fd place = open_file(directory / "gone", O_RDONLY | O_DIRECTORY).value();
-  std::filesystem::remove(directory / "gone");
-  EXPECT_NE(refusal_of(place.get()).find("removed while open"), std::string::npos);
+TEST_F(Files, WhatWasRemovedIsMadeAgainAndRemoved) {
+  std::filesystem::create_directories(directory / "way/gone");
+  std::filesystem::create_symlink("somewhere", directory / "link");
+  Fd place = open_file(directory / "way/gone", O_RDONLY | O_DIRECTORY).value();
+  Fd same = open_file(directory / "way/gone", O_PATH).value();
+  Fd link = open_file(directory / "link", O_PATH | O_NOFOLLOW).value();
+  ASSERT_EQ(fchmod(place.get(), 0510), 0);
+  std::filesystem::remove_all(directory / "way");
+  std::filesystem::remove(directory / "link");
+  for (Fd* fd : {&place, &same, &link}) tree.add({fd->get()});
+  round_trip();
+  struct stat one = {}, two = {};
+  ASSERT_EQ(fstat((*made)[1], &one), 0);
+  ASSERT_EQ(fstat((*made)[2], &two), 0);
+  EXPECT_TRUE(S_ISDIR(one.st_mode));
+  EXPECT_EQ(one.st_mode & 07777, 0510u);
+  EXPECT_EQ(one.st_nlink, 0u);
+  EXPECT_EQ(one.st_ino, two.st_ino) << "one directory became two";
+  EXPECT_EQ(std::filesystem::read_symlink(fmt::format("/proc/self/fd/{}", (*made)[1])),
+            directory / "way/gone (deleted)");
+  char target[16] = {};
+  EXPECT_EQ(readlinkat((*made)[3], "", target, sizeof target), 9);
+  EXPECT_STREQ(target, "somewhere");
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
 }
 
 TEST_F(Files, ProcFilesOfTheSystemAndOfAProcess) {

@@ -36,7 +36,7 @@ class Topologies : public testing::Test {
       auto bear = [&](size_t child, int parent) {
         EXPECT_FALSE(parents.contains(births[child].pid.value))
             << births[child].pid.value << " is born twice";
-        parents[births[child].pid.value] = parent;
+        parents[births[child].pid.value] = births[child].of_brother ? parents.at(pid) : parent;
         sessions[births[child].pid.value] = sessions[pid];
       };
       for (size_t child : birth.early_children) bear(child, pid);
@@ -69,6 +69,21 @@ class Topologies : public testing::Test {
 
   schema::Manifest manifest;
 };
+
+// Who shares the descriptors of a brother is made by that one, under the parent of both (CLONE_PARENT).
+TEST_F(Topologies, BrothersWithOneTable) {
+  add({2, 1, 2, 2});
+  add({3, 2, 2, 3});
+  add({4, 2, 2, 3});
+  manifest.mutable_processes(2)->set_descriptors_of(3);
+  add({5, 1, 2, 2});
+  add({6, 1, 2, 2});
+  manifest.mutable_processes(4)->set_directories_of(5);
+  expect_order();
+  const auto topology = Topology::plan(manifest);
+  ASSERT_TRUE(topology.ok());
+  EXPECT_EQ(topology->births()[topology->births()[1].children.at(0)].pid.value, 4);
+}
 
 TEST_F(Topologies, ParentsAndChildrenInOneSession) {
   add({2, 1, 2, 2});

@@ -1,0 +1,18 @@
+// fanotify groups that are told of events; not those that decide about them.
+#pragma once
+
+#include "resource/descriptor.h"
+
+namespace stasis::resource {
+
+class FanotifyKind final : public DescriptorKind {
+ public:
+  KindInfo info() const override;
+  bool recognises(const OpenFile& file, const Observation& tree) const override;
+  Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
+  Result<Fd> make(const Record& record, Making& context) const override;
+  Result<void> settle(const Record& record, int fd, Making& context, Round round) const override;
+  std::string summary(const Record& record) const override;
+};
+
+}  // namespace stasis::resource

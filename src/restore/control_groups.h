@@ -1,0 +1,14 @@
+// Puts processes into the control groups in which they were.
+#pragma once
+
+#include "base/result.h"
+#include "base/types.h"
+#include "schema/task.pb.h"
+
+namespace stasis::restore {
+
+// Those in which init is are inherited. A group that is gone is made again, without its settings. What an
+// ordinary user may not do is left out.
+Result<void> join_control_groups(HostTid task, const schema::Process& process);
+
+}  // namespace stasis::restore
