@@ -25,11 +25,13 @@
 #include "inspect/aio.h"
 #include "inspect/filters.h"
 #include "inspect/message_queues.h"
+#include "inspect/namespaces.h"
 #include "inspect/process.h"
 #include "inspect/sharing.h"
 #include "inspect/system_v.h"
 #include "kernel/affinity.h"
 #include "kernel/cpu.h"
+#include "kernel/mounts.h"
 #include "kernel/proc.h"
 #include "picture/screen.h"
 
@@ -94,6 +96,7 @@ class Attempt {
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(inspect::save_message_queues(queues_, files_, manifest_));
+    STASIS_CHECK(namespaces_.save(writer, manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
@@ -126,6 +129,9 @@ class Attempt {
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
     STASIS_CHECK(inspect::suspend_filters(*tree_));
+    const std::string directory = request_.deadlines.substr(0, request_.deadlines.rfind('/') + 1);
+    STASIS_CHECK(namespaces_.collect(*tree_, directory + kernel::kFirstMounts));
+    files_.set_namespaces(namespaces_);
     STASIS_CHECK(files_.collect(*tree_));
 
     STASIS_CHECK(files_.classify());
@@ -136,6 +142,7 @@ class Attempt {
       auto* out = manifest_.add_processes();
       inspect::observe_identity(processes[i], *tree_, *out);
       if (processes[i].zombie) continue;
+      STASIS_CHECK(namespaces_.describe(i, *out));
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
       for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
@@ -186,6 +193,14 @@ class Attempt {
     std::vector<std::string> warnings;
     for (auto& process : *manifest_.mutable_processes()) {
       if (process.state() == schema::Process::ZOMBIE) continue;
+      if (namespaces_.has_own_ipc(process)) {
+        if (savers_[next++]->sees_system_v()) {
+          return Error{"save", fmt::format("task {}", process.pid()),
+                       "it has an IPC namespace of its own, with System V objects in it",
+                       "this is not supported yet", ErrorCode::kRefused};
+        }
+        continue;
+      }
       STASIS_CHECK(savers_[next++]->observe_system_v(counts, objects, process, warnings));
     }
     for (auto& warning : warnings) files_.warn(std::move(warning));
@@ -406,6 +421,7 @@ class Attempt {
   std::unique_ptr<freeze::FrozenTree> tree_;
   bool standing_ = true;
   int64_t started_ns_ = 0;
+  inspect::Namespaces namespaces_;
   inspect::DescriptorGraph files_;
   inspect::SharedMemoryTable shared_;
   schema::Manifest manifest_;

@@ -36,6 +36,17 @@ bool is_content(int fd) {
          std::end(kDoors);
 }
 
+// What the program has mounted in memory is saved as a whole.
+bool is_saved_with_mount(uint64_t device, const schema::Manifest& manifest) {
+  auto has = [device](const schema::Namespace& one) {
+    return std::any_of(one.mounts().begin(), one.mounts().end(), [device](const auto& mount) {
+      return mount.device() == device && !mount.content().empty();
+    });
+  };
+  return has(manifest.session_mounts()) ||
+         std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(), has);
+}
+
 std::string human(uint64_t bytes) {
   if (bytes < 10'000) return fmt::format("{} bytes", bytes);
   if (bytes < uint64_t{10} << 20) return fmt::format("{} KiB", bytes >> 10);
@@ -88,7 +99,7 @@ class Capture {
       const resource::OpenFile& file = *files_.all()[i];
       const bool writable = (file.flags & O_ACCMODE) != O_RDONLY;
       if (!writable || manifest.descriptions(static_cast<int>(i)).kind() != "file") continue;
-      if (!is_content(file.duplicate.get())) continue;
+      if (!is_content(file.duplicate.get()) || is_saved_with_mount(file.status.st_dev, manifest)) continue;
       Candidate& candidate = at(file.status, file.link, file.describe());
       candidate.appended = candidate.appended && (file.flags & O_APPEND) != 0;
       if (candidate.source) continue;
@@ -100,7 +111,10 @@ class Capture {
       }
     }
     for (const MappedFiles& process : mapped) {
-      for (const auto& facts : *process.mappings) STASIS_CHECK(find(process, facts.mapping));
+      for (const auto& facts : *process.mappings) {
+        if (!is_saved_with_mount(facts.mapping.identity().device(), manifest))
+          STASIS_CHECK(find(process, facts.mapping));
+      }
     }
     return {};
   }

@@ -10,12 +10,14 @@
 #include <algorithm>
 #include <charconv>
 
+#include "inspect/namespaces.h"
 #include "inspect/other_names.h"
 #include "inspect/signal_owner.h"
 #include "kernel/proc.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
 #include "resource/reopen.h"
+#include "resource/socket/queue.h"
 #include "resource/socket/socket.h"
 #include "resource/terminal/tty.h"
 
@@ -57,6 +59,7 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
     STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
     STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
   }
+  STASIS_CHECK(collect_in_flight());
   find_other_names();
   return {};
 }
@@ -96,9 +99,72 @@ void DescriptorGraph::find_other_names() {
   }
 }
 
+Result<void> DescriptorGraph::collect_in_flight() {
+  // Grows on the way.
+  for (size_t i = 0; i < files_.size(); ++i) {
+    const OpenFile& file = *files_[i];
+    if (!resource::is_socket(file) ||
+        resource::socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) != AF_UNIX)
+      continue;
+    if (resource::socket_option(file.duplicate.get(), SOL_SOCKET, SO_ACCEPTCONN) == 1) continue;
+    STASIS_TRY(auto queue, resource::peek_queue(file));
+    for (const auto& queued : *queue) {
+      for (const Fd& fd : queued.descriptors) {
+        STASIS_TRY(Fd own, duplicate(fd.get()));
+        STASIS_CHECK(add_in_flight(std::move(own)));
+      }
+    }
+  }
+  return {};
+}
+
+namespace {
+
+// The facts that tell one description from another.
+Result<void> describe_own(int fd, OpenFile& out) {
+  const HostTid ourselves{::getpid()};
+  out.task = ourselves;
+  out.number = fd;
+  STASIS_TRY(out.fdinfo, kernel::read_proc_record(ourselves, fmt::format("fdinfo/{}", fd)));
+  int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0 || ::fstat(fd, &out.status) != 0) return errno_error("look at", "a descriptor in flight");
+  std::string shown = out.info("flags");
+  uint32_t value = 0;
+  std::from_chars(shown.data(), shown.data() + shown.size(), value, 8);
+  out.flags = value & ~static_cast<uint32_t>(O_CLOEXEC);
+  std::string position = out.info("pos");
+  std::from_chars(position.data(), position.data() + position.size(), out.position);
+  return {};
+}
+
+}  // namespace
+
+Result<void> DescriptorGraph::add_in_flight(Fd fd) {
+  auto candidate = std::make_unique<OpenFile>();
+  STASIS_CHECK(describe_own(fd.get(), *candidate));
+  STASIS_TRY(OpenFile * shared, same_description(*candidate));
+  if (shared != nullptr) return {};
+  STASIS_TRY(candidate->link, kernel::read_proc_link(candidate->task, fmt::format("fd/{}", fd.get())));
+  candidate->duplicate = std::move(fd);
+  files_.push_back(std::move(candidate));
+  files_.back()->id = static_cast<uint32_t>(files_.size());
+  return {};
+}
+
+const OpenFile* DescriptorGraph::description_of(int own) const {
+  OpenFile candidate;
+  if (!describe_own(own, candidate).ok()) return nullptr;
+  auto place = find_place(candidate);
+  return place.ok() ? place->found : nullptr;
+}
+
 NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
-  auto found = peers_.find(socket.id);
-  return found != peers_.end() ? found->second : NsTid{0};
+  if (auto found = peers_.find(socket.id); found != peers_.end()) return found->second;
+  // In flight it has no owner who could be asked.
+  ucred who = {};
+  socklen_t length = sizeof who;
+  if (::getsockopt(socket.duplicate.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return NsTid{0};
+  return session_task(HostTid{who.pid});
 }
 
 Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& foothold) {
@@ -173,7 +239,7 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
   return {};
 }
 
-Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
+Result<DescriptorGraph::Place> DescriptorGraph::find_place(const OpenFile& candidate) const {
   std::string key = fmt::format("{}:{}:{}:{:o}", candidate.status.st_dev, candidate.status.st_ino,
                                 candidate.position, candidate.flags);
   auto& bucket = buckets_[key];
@@ -186,7 +252,7 @@ Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
     const OpenFile& other = *bucket[middle];
     long order = ::syscall(SYS_kcmp, candidate.task.value, other.task.value, KCMP_FILE, candidate.number,
                            other.number);
-    if (order == 0) return bucket[middle];
+    if (order == 0) return Place{&bucket, middle, bucket[middle]};
     if (order == 1) {
       high = middle;
     } else if (order == 2) {
@@ -195,9 +261,15 @@ Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
       return errno_error("compare descriptors", candidate.describe(), order < 0 ? errno : EINVAL);
     }
   }
+  return Place{&bucket, low, nullptr};
+}
+
+Result<OpenFile*> DescriptorGraph::same_description(OpenFile& candidate) {
+  STASIS_TRY(Place place, find_place(candidate));
   // The caller keeps the candidate, on the heap, exactly when we return nullptr.
-  bucket.insert(bucket.begin() + static_cast<ptrdiff_t>(low), &candidate);
-  return nullptr;
+  if (place.found == nullptr)
+    place.bucket->insert(place.bucket->begin() + static_cast<ptrdiff_t>(place.index), &candidate);
+  return place.found;
 }
 
 Result<void> DescriptorGraph::classify() {
@@ -228,6 +300,10 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
   writer_ = &writer;
   for (size_t i = 0; i < files_.size(); ++i) {
     const OpenFile& file = *files_[i];
+    Namespaces::InNetwork inside;
+    if (namespaces_ != nullptr) {
+      STASIS_TRY(inside, namespaces_->enter_network(file));
+    }
     STASIS_TRY(std::string payload, kinds_[i]->observe(file, *this));
     auto* description = manifest.add_descriptions();
     description->set_id(file.id);
@@ -236,6 +312,9 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
     description->set_flags(file.flags);
     description->set_position(file.position);
     description->set_shown(file.link);
+    if (namespaces_ != nullptr) {
+      for (uint32_t id : namespaces_->of(file)) description->add_namespaces(id);
+    }
     STASIS_CHECK(resource::observe_locks(file, *description));
     if (!observe_signal_owner(file, tree, *description))
       warn(fmt::format("{}: it sends signals to a process outside the session; after a restart to nobody",

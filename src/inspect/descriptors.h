@@ -24,11 +24,15 @@ struct SessionStdio {
   uint64_t inode = 0;
 };
 
+class Namespaces;
+
 class DescriptorGraph final : public resource::Observation {
  public:
   DescriptorGraph(uint64_t session_terminal, std::array<SessionStdio, 3> stdio)
       : session_terminal_(session_terminal), stdio_(stdio) {}
 
+  // Who knows where a description has to be made; must live as long as this.
+  void set_namespaces(const Namespaces& namespaces) { namespaces_ = &namespaces; }
   // Finds all descriptors of all processes and which of them share an open file description.
   Result<void> collect(const freeze::FrozenTree& tree);
   // Asks a process who is at the other ends of its sockets: of one that is gone the kernel tells a number
@@ -63,6 +67,7 @@ class DescriptorGraph final : public resource::Observation {
   std::optional<int> session_stdio(const resource::OpenFile& file) const override;
   NsTid peer_process(const resource::OpenFile& socket) const override;
   NsTid session_task(HostTid task) const override;
+  const resource::OpenFile* description_of(int own) const override;
   Result<Fd> create_file(const std::string& name) override;
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
@@ -70,6 +75,16 @@ class DescriptorGraph final : public resource::Observation {
   Result<void> collect_process(const freeze::FrozenProcess& process,
                                std::vector<schema::DescriptorSlot>& slots,
                                std::vector<schema::RecordLock>& locks);
+  // What is in flight in the queues of unix sockets, which may have been sent sockets, too.
+  Result<void> collect_in_flight();
+  Result<void> add_in_flight(Fd fd);
+  // Where in its bucket a description is, or belongs.
+  struct Place {
+    std::vector<resource::OpenFile*>* bucket = nullptr;
+    size_t index = 0;
+    resource::OpenFile* found = nullptr;
+  };
+  Result<Place> find_place(const resource::OpenFile& candidate) const;
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
   void find_other_names();
@@ -84,10 +99,11 @@ class DescriptorGraph final : public resource::Observation {
   std::map<int, NsTid> tasks_;
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
   // them.
-  std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;
+  mutable std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;
   std::unordered_map<uint64_t, resource::OpenFile*> by_slot_;
   std::map<int, std::vector<const resource::OpenFile*>> sockets_;  // unix ones, by their first owner
   std::map<uint32_t, NsTid> peers_;                                // by the socket's description
+  const Namespaces* namespaces_ = nullptr;
   image::Writer* writer_ = nullptr;
   std::vector<std::string> warnings_;
 };

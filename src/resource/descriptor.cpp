@@ -3,6 +3,7 @@
 namespace stasis::resource {
 
 std::string OpenFile::describe() const {
+  if (owners.empty()) return fmt::format("a descriptor in flight ({})", link);
   if (number < 0) return fmt::format("{} of task {}", link, pid);
   return fmt::format("descriptor {} of task {} ({})", number, pid, link);
 }
@@ -32,6 +33,8 @@ const Observation::Index& Observation::index(const std::string& name, const Key&
   }
   return entry->second;
 }
+
+const OpenFile* Observation::description_of(int) const { return nullptr; }
 
 const Record* Making::record(uint32_t id) const {
   for (const Record& record : records()) {

@@ -41,6 +41,8 @@ struct Actor {
   auto operator<=>(const Actor&) const = default;
 };
 
+struct Queued;  // socket/queue.h
+
 // The facts about one open file description of the frozen tree.
 struct OpenFile {
   uint32_t id = 0;          // its number in the image, from 1
@@ -54,12 +56,16 @@ struct OpenFile {
   int64_t position = 0;
   Fd duplicate;  // our own descriptor of the same description (pidfd_getfd): whatever one does
                  // with it that changes state (reading, seeking, F_SETFL) the program would see
-  std::vector<std::pair<NsTid, int>> owners;  // every (process, number) that has it
+  // Every (process, number) that has it. None: it is in flight in a socket, and `task` and `number` are ours.
+  std::vector<std::pair<NsTid, int>> owners;
 
   // "descriptor 7 of task 42 (pipe:[123])": the object for error messages.
   std::string describe() const;
   // The value after "key:" in fdinfo, trimmed; empty when absent.
   std::string info(std::string_view key) const;
+
+  // What waits in the queue of a socket, when it was looked at: a second look would not find empty messages.
+  mutable std::shared_ptr<const std::vector<Queued>> queue;
 };
 
 // What observe() may look at beyond its own descriptor.
@@ -81,6 +87,8 @@ class Observation {
   virtual NsTid peer_process(const OpenFile& socket) const = 0;
   // The number in the session of a task as we see it; 0: it is none of the session's.
   virtual NsTid session_task(HostTid) const { return NsTid{0}; }
+  // The description that a descriptor of our own is of (one that was in flight); nullptr: none of the tree.
+  virtual const OpenFile* description_of(int own) const;
   // The files of all() by a key that the kind chooses (an inode, an address), built when first asked for: a
   // tree with a thousand connections must not search a thousand files a thousand times. Files with an empty
   // key are left out.
@@ -123,6 +131,8 @@ class Making {
   // own. Kept until the last fill() is done; to be closed before a process of the program exists, else the
   // write end of a pipe that is kept here would hide the end of file from the program.
   virtual std::map<std::string, Fd>& shared_objects() = 0;
+  // The same, but kept until the last settle() is done.
+  virtual std::map<std::string, Fd>& kept_objects() = 0;
   // The file that stands in for the one with this path at the checkpoint: itself, or a copy of the session's
   // own.
   virtual std::string place_of(const std::string& path) const { return path; }
@@ -166,8 +176,8 @@ class DescriptorKind {
   // The descriptor. Status flags (O_APPEND, O_NONBLOCK, ...) and position are its own business.
   virtual Result<Fd> make(const Record& record, Making& context) const = 0;
   virtual Result<void> fill(const Record& record, int fd, Making& context) const;
-  // The rounds of settle(); each is for all descriptions.
-  enum class Round { kListen, kConnect, kWait };
+  // The rounds of settle(); each is for all descriptions. In the last one nothing is left to others.
+  enum class Round { kListen, kConnect, kWait, kSend, kEnd };
   // May put another description at the number `fd`.
   virtual Result<void> settle(const Record& record, int fd, Making& context, Round round) const;
   virtual Result<void> finish(const Record& record, Finishing& owner) const;

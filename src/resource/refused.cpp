@@ -2,12 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
-#include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include "resource/refusal.h"
-#include "resource/socket/socket.h"
 
 namespace stasis::resource {
 namespace {
@@ -33,10 +31,6 @@ bool is_misc_device(const OpenFile& file, unsigned number_minor) {
 bool is_on(const OpenFile& file, long magic) {
   struct statfs fs = {};
   return fstatfs(file.duplicate.get(), &fs) == 0 && fs.f_type == magic;
-}
-
-int domain_of(const OpenFile& file) {
-  return is_socket(file) ? socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) : -1;
 }
 
 // Columns: name, group, title, cause, remedy, how to tell. Device numbers:
@@ -89,15 +83,6 @@ constexpr RefusedRow kRows[] = {
     {"secret-memory", "Memory", "memfd_secret", "only the program itself can see what is in it",
      "the kernel must be started with secretmem.enable=0",
      [](const OpenFile& file) { return file.link.starts_with("/secretmem"); }},
-    {"namespace", "Processes", "descriptors of namespaces", "nested namespaces are not supported yet",
-     "close it",
-     [](const OpenFile& file) { return S_ISREG(file.status.st_mode) && is_on(file, NSFS_MAGIC); }},
-    {"packet", "Sockets", "packet and raw sockets", "they need root, and what they saw is gone", "close it",
-     [](const OpenFile& file) {
-       return domain_of(file) == AF_PACKET ||
-              (domain_of(file) != AF_UNIX && domain_of(file) != AF_NETLINK && is_socket(file) &&
-               socket_option(file.duplicate.get(), SOL_SOCKET, SO_TYPE) == SOCK_RAW);
-     }},
 };
 
 // After everything else.

@@ -6,6 +6,7 @@
 #include "resource/file/device.h"
 #include "resource/file/directory.h"
 #include "resource/file/fifo.h"
+#include "resource/file/namespace.h"
 #include "resource/file/path_only.h"
 #include "resource/file/proc.h"
 #include "resource/file/regular.h"
@@ -18,6 +19,7 @@
 #include "resource/refused.h"
 #include "resource/signalfd.h"
 #include "resource/socket/netlink.h"
+#include "resource/socket/raw.h"
 #include "resource/socket/tcp.h"
 #include "resource/socket/udp.h"
 #include "resource/socket/unix_socket.h"
@@ -56,8 +58,10 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<TcpKind>,
     &kInstance<UdpKind>,
     &kInstance<NetlinkKind>,
+    &kInstance<RawSocketKind>,
     &kInstance<PtyKind>,
     &kInstance<DeviceKind>,
+    &kInstance<NamespaceKind>,
     &kInstance<DirectoryKind>,
     &kInstance<RegularFileKind>,
 };

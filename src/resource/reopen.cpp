@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 
@@ -15,8 +16,17 @@ constexpr std::string_view kDeletedMark = " (deleted)";
 constexpr uint32_t kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 
 bool leads_to(const OpenFile& file, const std::string& path) {
-  // Through the task's own root: it may live in another mount namespace or in a chroot.
-  std::string there = fmt::format("/proc/{}/root{}", file.task, path);
+  // Through the task's own root: it may live in another mount namespace. In a chroot its root is below ours,
+  // and what it has open from before may be outside of it.
+  std::string root = fmt::format("/proc/{}/root", file.task), there = root + path;
+  std::array<char, 4096> target;
+  const ssize_t length = readlink(root.c_str(), target.data(), target.size());
+  if (length > 1) {
+    const std::string_view directory(target.data(), static_cast<size_t>(length));
+    const bool inside =
+        path.starts_with(directory) && (path.size() == directory.size() || path[directory.size()] == '/');
+    there = inside ? root + path.substr(directory.size()) : path;
+  }
   struct stat found = {};
   int flags = AT_NO_AUTOMOUNT | (S_ISLNK(file.status.st_mode) ? AT_SYMLINK_NOFOLLOW : 0);
   return fstatat(AT_FDCWD, there.c_str(), &found, flags) == 0 && found.st_dev == file.status.st_dev &&

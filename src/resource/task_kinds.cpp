@@ -58,8 +58,15 @@ constexpr KindInfo kRows[] = {
     {"traced", "Processes", "processes that a debugger traces", kRefused,
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
-     "containers and sandboxes with namespaces of their own inside the session", kRefused,
-     "not supported yet"},
+     "containers and sandboxes with namespaces of their own inside the session", kPartial,
+     "host names, networks with loopback only, IPC without objects, cgroups and mounts, as root; user, pid "
+     "and "
+     "time namespaces, and a pivot_root, are refused"},
+    {"mounts", "Processes",
+     "what the program has mounted: tmpfs with content, bind mounts, overlay, proc; "
+     "propagation",
+     kPartial,
+     "what is hidden under another mount, and file systems that a process serves (FUSE), are refused"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

@@ -62,7 +62,7 @@ bool writable_shared(const Mapping& mapping) {
 
 // Its own descriptor may be for reading only, and what is for reading may have to become writable later: only
 // a file that is open for both can be mapped so.
-Result<int> file_of(const Mapping& mapping, DescriptorTable& table) {
+Result<int> file_of(const Mapping& mapping, int memory, DescriptorTable& table) {
   std::string path = mapping.path();
   if (mapping.description() != 0) {
     const int number = table.number_of(mapping.description());
@@ -72,12 +72,12 @@ Result<int> file_of(const Mapping& mapping, DescriptorTable& table) {
     if (opened && (flags & O_ACCMODE) == O_RDONLY && mapping.kind() == Mapping::PRIVATE_FILE) return number;
     path = fmt::format("/proc/self/fd/{}", number);
   }
-  if (writable_shared(mapping)) return table.open_for_mapping(path, true);
+  if (writable_shared(mapping)) return table.open_for_mapping(memory, path, true);
   if (mapping.kind() == Mapping::SHARED_FILE && mapping.may_write()) {
-    auto both = table.open_for_mapping(path, true);
+    auto both = table.open_for_mapping(memory, path, true);
     if (both.ok()) return both;
   }
-  return table.open_for_mapping(path, false);
+  return table.open_for_mapping(memory, path, false);
 }
 
 Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object,
@@ -227,7 +227,7 @@ class Builder {
       case Mapping::PRIVATE_FILE:
       case Mapping::SHARED_FILE: {
         flags |= mapping.kind() == Mapping::PRIVATE_FILE ? MAP_PRIVATE : MAP_SHARED;
-        STASIS_TRY(int number, file_of(mapping, table_));
+        STASIS_TRY(int number, file_of(mapping, index_, table_));
         fd = static_cast<uint64_t>(number);
         break;
       }
@@ -388,6 +388,21 @@ class Builder {
 
 }  // namespace
 
+namespace {
+
+// On something that the program has mounted, which is not there yet.
+bool is_mounted_later(const std::string& path, const schema::Manifest& manifest) {
+  auto covers = [&path](const schema::Namespace& one) {
+    return std::any_of(one.mounts().begin(), one.mounts().end(), [&path](const auto& mount) {
+      return path.starts_with(mount.point() + "/") || path == mount.point();
+    });
+  };
+  return covers(manifest.session_mounts()) ||
+         std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(), covers);
+}
+
+}  // namespace
+
 Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
   // What is going to be put back need not be there yet.
   std::set<std::string_view> captured;
@@ -401,6 +416,7 @@ Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
       if (!named || mapping.path().empty() || captured.contains(mapping.path())) continue;
+      if (is_mounted_later(mapping.path(), manifest)) continue;
       auto [status, is_new] = seen.try_emplace(mapping.path());
       if (is_new && ::stat(mapping.path().c_str(), &status->second) != 0) {
         return errno_error("restart: map a file", mapping.path(), errno,
@@ -417,6 +433,7 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
   for (const auto& segment : image.manifest().system_v().segments())
     files.segment_sizes_[segment.object().id()] = page_up(segment.size());
   for (const auto& memory : image.manifest().memories()) {
+    const auto index = static_cast<int>(files.page_files_.size());
     auto& numbers = files.page_files_.emplace_back();
     STASIS_TRY(auto opened, image::open_page_files(image, memory));
     for (Fd& file : opened) {
@@ -431,13 +448,13 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
       executable = table.number_of(memory.executable_description());
     } else if (!memory.executable().ends_with(" (deleted)")) {
       // Of an older image, which does not have what was removed, /proc/PID/exe will show ours.
-      STASIS_TRY(executable, table.open_for_mapping(memory.executable(), false));
+      STASIS_TRY(executable, table.open_for_mapping(index, memory.executable(), false));
     }
     files.executables_.push_back(executable);
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (!named) continue;
-      STASIS_TRY([[maybe_unused]] int number, file_of(mapping, table));
+      if (!named || (mapping.description() == 0 && mapping.path().empty())) continue;
+      STASIS_TRY([[maybe_unused]] int number, file_of(mapping, index, table));
     }
   }
   for (const auto& object : image.manifest().shared_memories()) {

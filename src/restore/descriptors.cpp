@@ -1,6 +1,7 @@
 #include "restore/descriptors.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -16,6 +17,12 @@ using remote::Batch;
 
 DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   for (const auto& process : image.manifest().processes()) {
+    for (uint32_t id : process.namespaces()) {
+      for (const auto& one : image.manifest().namespaces()) {
+        if (one.id() == id && one.type() == CLONE_NEWNS)
+          mounts_of_memories_[static_cast<int>(process.memory())] = {id};
+      }
+    }
     for (const auto& slot : process.descriptors()) {
       base_ = std::max(base_, slot.number() + 1);
       if (process.state() != schema::Process::ZOMBIE)
@@ -25,6 +32,8 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   for (const auto& description : image.manifest().descriptions()) {
     records_.push_back({description.id(), description.kind(), description.payload(), description.flags(),
                         description.position(), description.shown()});
+    if (description.namespaces_size() > 0)
+      namespaces_of_[description.id()] = {description.namespaces().begin(), description.namespaces().end()};
     const auto& owner = description.signal_owner();
     if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
       signalling_.push_back(&description);
@@ -39,6 +48,23 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
     limit.rlim_cur = limit.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &limit);
   }
+}
+
+const std::vector<uint32_t>& DescriptorTable::namespaces_of(uint32_t id) const {
+  static const std::vector<uint32_t> none;
+  auto found = namespaces_of_.find(id);
+  return found == namespaces_of_.end() ? none : found->second;
+}
+
+void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void>()> act) {
+  if (settling_in_.empty()) {
+    deeds_.push_back({actor, std::move(act)});
+    return;
+  }
+  deeds_.push_back({actor, [this, where = settling_in_, act = std::move(act)]() -> Result<void> {
+                      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where));
+                      return act();
+                    }});
 }
 
 Result<int> DescriptorTable::add(Fd fd) {
@@ -74,6 +100,7 @@ Result<int> DescriptorTable::description(uint32_t id) {
   if (!being_made_.insert(id).second) {
     return Error{"restart: make descriptors", wanted->describe(), "it needs itself", {}, ErrorCode::kDamaged};
   }
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(id)));
   STASIS_TRY(Fd fd, kind->make(*wanted, *this));
   STASIS_TRY(int number, add(std::move(fd)));
   made_[id] = number;
@@ -88,6 +115,7 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
   STASIS_CHECK(std::move(pending_error_));
   pending_error_ = {};
   for (const auto& record : records_) {
+    STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(record.id)));
     STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
   }
   shared_objects_.clear();
@@ -104,13 +132,15 @@ std::string DescriptorTable::place_of(const std::string& path) const {
 
 Result<void> DescriptorTable::settle() {
   using Round = resource::DescriptorKind::Round;
-  for (Round round : {Round::kListen, Round::kConnect, Round::kWait}) {
+  for (Round round : {Round::kListen, Round::kConnect, Round::kWait, Round::kSend, Round::kEnd}) {
     for (const auto& record : records_) {
       const auto* kind = resource::find_descriptor_kind(record.kind);
+      settling_in_ = namespaces_of(record.id);
+      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, settling_in_));
       STASIS_CHECK(kind->settle(record, made_.at(record.id), *this, round));
     }
-    // Who waits in a queue has a place in it; the rest is in no order.
-    if (round != Round::kWait) {
+    // Who waits in a queue has a place in it, and so has a message; the rest is in no order.
+    if (round == Round::kListen || round == Round::kConnect) {
       std::stable_sort(deeds_.begin(), deeds_.end(),
                        [](const Deed& a, const Deed& b) { return a.actor < b.actor; });
     }
@@ -118,12 +148,16 @@ Result<void> DescriptorTable::settle() {
     deeds_.clear();
   }
   shared_objects_.clear();
+  kept_objects_.clear();
   return {};
 }
 
-Result<int> DescriptorTable::open_for_mapping(const std::string& path, bool writable) {
+Result<int> DescriptorTable::open_for_mapping(int memory, const std::string& path, bool writable) {
+  const std::vector<uint32_t>& mounts = mounts_of_memories_[memory];
   std::string key = (writable ? "w" : "r") + path;
+  if (!mounts.empty()) key += fmt::format(" of {}", mounts.front());
   if (auto found = mapped_files_.find(key); found != mapped_files_.end()) return found->second;
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, mounts));
   STASIS_TRY(Fd fd, open_file(place_of(path), writable ? O_RDWR : O_RDONLY));
   STASIS_TRY(int number, add(std::move(fd)));
   mapped_files_[key] = number;

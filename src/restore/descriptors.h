@@ -12,6 +12,7 @@
 #include "image/reader.h"
 #include "resource/descriptor.h"
 #include "restore/actors.h"
+#include "restore/namespaces.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
 
@@ -27,12 +28,15 @@ class DescriptorTable final : public resource::Making {
   Result<int> add(Fd fd);
   // By path: files that stand in for those of the checkpoint.
   void set_copies(std::map<std::string, std::string> copies) { copies_ = std::move(copies); }
+  // Where descriptions are made, and what processes have to enter.
+  Namespaces& namespaces() { return namespaces_; }
+  const Namespaces& namespaces() const { return namespaces_; }
   // Makes all descriptions and fills them.
   Result<void> make(const std::string& terminal_path);
   // In init, before it has children: what is to be done by processes with certain numbers.
   Result<void> settle();
-  // Opens a file for mappings, or finds it open already.
-  Result<int> open_for_mapping(const std::string& path, bool writable);
+  // Opens a file for the mappings of a memory of the image, or finds it open already.
+  Result<int> open_for_mapping(int memory, const std::string& path, bool writable);
   int number_of(uint32_t description) const { return made_.at(description); }
   bool has(uint32_t description) const { return made_.contains(description); }
 
@@ -52,23 +56,32 @@ class DescriptorTable final : public resource::Making {
   // Whom the descriptions signal of which this process is the first owner.
   Result<void> set_signal_owners(Skeleton& skeleton, const schema::Process& process) const;
   // Forgets the builder's own copies.
-  void close_all() { owned_.clear(); }
+  void close_all() {
+    owned_.clear();
+    kept_objects_.clear();
+  }
 
   const std::vector<resource::Record>& records() const override { return records_; }
   Result<int> description(uint32_t id) override;
   void provide(uint32_t id, Fd fd) override;
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
-  void as(const resource::Actor& actor, std::function<Result<void>()> act) override {
-    deeds_.push_back({actor, std::move(act)});
-  }
+  std::map<std::string, Fd>& kept_objects() override { return kept_objects_; }
+  void as(const resource::Actor& actor, std::function<Result<void>()> act) override;
   Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
   std::string place_of(const std::string& path) const override;
   std::string terminal_path() const override { return terminal_path_; }
   int stdio(int which) const override { return which; }
 
  private:
+  // Of a description.
+  const std::vector<uint32_t>& namespaces_of(uint32_t id) const;
+
   const image::Image& image_;
+  Namespaces namespaces_;
+  std::map<uint32_t, std::vector<uint32_t>> namespaces_of_;
+  std::vector<uint32_t> settling_in_;
+  std::map<int, std::vector<uint32_t>> mounts_of_memories_;  // those that are not the session's
   int base_ = 256;
   std::vector<resource::Record> records_;
   std::vector<Fd> owned_;
@@ -76,7 +89,7 @@ class DescriptorTable final : public resource::Making {
   std::map<uint32_t, int> first_owners_;  // pids, by description
   std::vector<const schema::Description*> signalling_, leased_;
   std::set<uint32_t> being_made_;
-  std::map<std::string, Fd> shared_objects_;
+  std::map<std::string, Fd> shared_objects_, kept_objects_;
   std::map<std::string, int> mapped_files_;
   std::map<std::string, std::string> copies_;
   std::string terminal_path_;

@@ -70,6 +70,10 @@ Result<void> TaskBuilder::set_process() {
 
   Batch batch = skeleton_.batch();
   std::vector<size_t> optional;
+  for (uint32_t id : process_.namespaces()) {
+    batch.call(SYS_setns,
+               {static_cast<uint64_t>(table_.namespaces().descriptor(id)), table_.namespaces().type(id)});
+  }
   if (table_.has(process_.controlling_terminal())) {
     auto fd = static_cast<uint64_t>(table_.number_of(process_.controlling_terminal()));
     if (process_.without_terminal()) {
@@ -199,6 +203,11 @@ Result<void> TaskBuilder::finish() {
     limits.emplace_back(batch.call(SYS_prlimit64, {0, limit.resource(), batch.put_object(value), 0}), &limit);
   }
   lock_future();
+  // Nothing is looked for by its path any more.
+  const bool has_root = process_.directories_of() == 0 && !process_.root().empty() && process_.root() != "/";
+  const size_t rooted =
+      has_root ? batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})})
+               : 0;
   // All that is executable is there, too.
   constexpr uint64_t kSetDenyWriteExecute = 65;  // PR_SET_MDWE, which headers of 2022 do not have
   size_t denied = 0;
@@ -217,6 +226,10 @@ Result<void> TaskBuilder::finish() {
     return errno_error("forbid memory that is writable and executable",
                        fmt::format("task {}", process_.pid()), static_cast<int>(-batch.result(denied)),
                        "it needs Linux 6.3");
+  }
+  if (has_root && batch.result(rooted) < 0) {
+    return errno_error(fmt::format("restart: enter the root directory of {}", name()), process_.root(),
+                       static_cast<int>(-batch.result(rooted)), "the program needs it; make it again");
   }
   Batch again = leader.skeleton.batch();
   for (const auto& [index, limit] : limits) {

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/prefault.h"
+#include "kernel/mounts.h"
 #include "session/descriptor_passing.h"
 #include "session/display.h"
 #include "session/init.h"
@@ -81,6 +82,10 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
     STASIS_TRY(const std::string directory, session_directory(plan.record.name));
     STASIS_CHECK(mount_display(directory, plan.record.display.has_value()));
   }
+  // What the program mounts is told apart from it.
+  STASIS_TRY(std::string mounts, read_file("/proc/self/mountinfo"));
+  STASIS_TRY(Fd first, open_file(parts.directory.get(), kernel::kFirstMounts, O_WRONLY | O_CREAT | O_TRUNC));
+  STASIS_CHECK(write_all(first.get(), mounts));
   if (plan.prepare) STASIS_CHECK(plan.prepare());
 
   InitPlan init_plan;
@@ -143,7 +148,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
 
 void remove_session_files(const std::string& directory) {
   for (const char* name : {"session.json", "exit", "stopping", kTerminalSocket, kTrackingSocket,
-                           kDeadlinesFile, kOpenGlLog, "lock"})
+                           kDeadlinesFile, kOpenGlLog, kernel::kFirstMounts, "lock"})
     ::unlink((directory + "/" + name).c_str());
   remove_display_directory(directory);
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it

@@ -4,6 +4,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <initializer_list>
+
 #include "subject.h"
 
 namespace {
@@ -380,37 +382,284 @@ CASE(bound_datagram) {
   CHECK_EQ(recvfrom(server, back, 16, MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&from), &length), 5);
   CHECK_EQ(strcmp(from.sun_path, named("client").sun_path), 0);
 }
-CASE_WITH(descriptor_in_flight, subject::kMayRefuse) {
-  Pair p = make_pair(SOCK_STREAM);
-  int file = open(subject::path("file"), O_RDWR | O_CREAT, 0600);
-  MUST(file >= 0 && write(file, "passed on", 9) == 9);
-  char byte = 'f', control[CMSG_SPACE(sizeof(int))] = {};
-  iovec part = {&byte, 1};
+namespace {
+
+// One message with descriptors, and, as sent by the caller, credentials where the receiver wants them.
+bool pass(int to, const char* text, std::initializer_list<int> fds, const sockaddr_un* address = nullptr) {
+  char control[256] = {};
+  iovec part = {const_cast<char*>(text), strlen(text)};
   msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  if (address) {
+    message.msg_name = const_cast<sockaddr_un*>(address);
+    message.msg_namelen = sizeof *address;
+  }
+  if (fds.size() > 0) {
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+    memcpy(CMSG_DATA(header), fds.begin(), fds.size() * sizeof(int));
+  }
+  return sendmsg(to, &message, MSG_NOSIGNAL) == static_cast<ssize_t>(strlen(text));
+}
+
+struct Received {
+  char text[64];
+  int fds[8];
+  int count;
+  ucred who;
+  sockaddr_un from;
+};
+Received receive(int fd, size_t size = 63) {
+  Received got = {};
+  char control[256] = {};
+  iovec part = {got.text, size};
+  msghdr message = {};
+  message.msg_name = &got.from;
+  message.msg_namelen = sizeof got.from;
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(header), &file, sizeof file);
-  MUST(sendmsg(p.a, &message, 0) == 1);
+  CHECK(recvmsg(fd, &message, MSG_DONTWAIT) > 0);
+  for (cmsghdr* header = CMSG_FIRSTHDR(&message); header != nullptr; header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_type == SCM_CREDENTIALS) memcpy(&got.who, CMSG_DATA(header), sizeof got.who);
+    if (header->cmsg_type != SCM_RIGHTS) continue;
+    got.count = static_cast<int>((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    memcpy(got.fds, CMSG_DATA(header), got.count * sizeof(int));
+  }
+  return got;
+}
+void expect_text(const Received& got, const char* text) {
+  if (strcmp(got.text, text) != 0) subject::say("got \"%s\", expected \"%s\"", got.text, text);
+  CHECK_EQ(strcmp(got.text, text), 0);
+}
+
+}  // namespace
+
+CASE(descriptor_in_flight) {
+  Pair p = make_pair(SOCK_STREAM);
+  int file = open(subject::path("file"), O_RDWR | O_CREAT, 0600);
+  MUST(file >= 0 && write(file, "passed on", 9) == 9);
+  MUST(pass(p.a, "f", {file}));
   close(file);
   subject::hold();
-  memset(control, 0, sizeof control);
-  message.msg_controllen = sizeof control;
-  CHECK_EQ(recvmsg(p.b, &message, MSG_DONTWAIT), 1);
-  header = CMSG_FIRSTHDR(&message);
-  CHECK(header != nullptr);
-  if (header == nullptr) return;
-  int got = -1;
-  memcpy(&got, CMSG_DATA(header), sizeof got);
+  Received got = receive(p.b);
+  CHECK_EQ(got.count, 1);
   char back[16] = {};
-  CHECK_EQ(lseek(got, 0, SEEK_CUR), 9);
-  CHECK_EQ(pread(got, back, 16, 0), 9);
+  CHECK_EQ(lseek(got.fds[0], 0, SEEK_CUR), 9);
+  CHECK_EQ(pread(got.fds[0], back, 16, 0), 9);
   CHECK_EQ(strcmp(back, "passed on"), 0);
+}
+// The descriptors come with the very byte with which they were sent, and what is still open is the same one.
+CASE(descriptors_between_bytes) {
+  Pair p = make_pair(SOCK_STREAM);
+  int ends[2];
+  MUST(pipe(ends) == 0 && write(ends[1], "in the pipe", 11) == 11);
+  MUST(pass(p.a, "before", {}) && pass(p.a, "with", {ends[0], ends[1]}) && pass(p.a, "after", {}) &&
+       pass(p.a, "again", {ends[0]}));
+  close(ends[0]);
+  subject::hold();
+  Received got = receive(p.b, 6);
+  expect_text(got, "before");
+  CHECK_EQ(got.count, 0);
+  got = receive(p.b, 4);
+  expect_text(got, "with");
+  CHECK_EQ(got.count, 2);
+  char back[16] = {};
+  CHECK_EQ(write(ends[1], "!", 1), 1);
+  CHECK_EQ(read(got.fds[0], back, 16), 12);
+  CHECK_EQ(strcmp(back, "in the pipe!"), 0);
+  CHECK_EQ(write(got.fds[1], "x", 1), 1);
+  got = receive(p.b, 5);
+  expect_text(got, "after");
+  CHECK_EQ(got.count, 0);
+  got = receive(p.b);
+  expect_text(got, "again");
+  CHECK_EQ(got.count, 1);
+  CHECK_EQ(read(got.fds[0], back, 16), 1);
+}
+CASE(descriptors_in_datagrams) {
+  Pair datagrams = make_pair(SOCK_DGRAM), packets = make_pair(SOCK_SEQPACKET);
+  int file = open(subject::path("file"), O_RDWR | O_CREAT, 0600);
+  for (Pair p : {datagrams, packets}) {
+    MUST(pass(p.a, "one", {file}) && pass(p.a, "two", {}) && pass(p.a, "three", {file, file}));
+    close(p.a);
+  }
+  subject::hold();
+  for (Pair p : {datagrams, packets}) {
+    Received got = receive(p.b);
+    expect_text(got, "one");
+    CHECK_EQ(got.count, 1);
+    CHECK_EQ(write(got.fds[0], "x", 1), 1);
+    got = receive(p.b);
+    expect_text(got, "two");
+    CHECK_EQ(got.count, 0);
+    got = receive(p.b);
+    expect_text(got, "three");
+    CHECK_EQ(got.count, 2);
+  }
+  CHECK_EQ(lseek(file, 0, SEEK_CUR), 2);
+}
+// Sockets on their way, with something on its way in them; one of them to itself.
+CASE(sockets_in_flight) {
+  Pair outer = make_pair(SOCK_STREAM), inner = make_pair(SOCK_STREAM), own = make_pair(SOCK_STREAM);
+  int ends[2];
+  MUST(pipe(ends) == 0);
+  MUST(pass(inner.a, "inner", {ends[1]}) && pass(outer.a, "outer", {inner.b}));
+  MUST(pass(own.a, "itself", {own.b}));
+  close(inner.b);
+  close(ends[1]);
+  subject::hold();
+  Received got = receive(outer.b);
+  expect_text(got, "outer");
+  CHECK_EQ(got.count, 1);
+  CHECK_EQ(write(inner.a, "more", 4), 4);
+  Received second = receive(got.fds[0], 5);
+  expect_text(second, "inner");
+  CHECK_EQ(second.count, 1);
+  CHECK_EQ(write(second.fds[0], "z", 1), 1);
+  char byte = 0;
+  CHECK_EQ(read(ends[0], &byte, 1), 1);
+  expect(got.fds[0], "more");
+  got = receive(own.b);
+  CHECK_EQ(got.count, 1);
+  CHECK_EQ(write(own.a, "loop", 4), 4);
+  expect(got.fds[0], "loop");
+}
+CASE(credentials_in_flight) {
+  Pair stream = make_pair(SOCK_STREAM), datagrams = make_pair(SOCK_DGRAM);
+  int on = 1;
+  for (int fd : {stream.b, datagrams.b}) MUST(setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
+  MUST(pass(stream.a, "mine", {}) && pass(datagrams.a, "mine", {}));
+  pid_t pid = subject::child([=] {
+    const bool root = geteuid() == 0;
+    if (root) MUST(setresgid(4321, -1, -1) == 0 && setresuid(1234, -1, -1) == 0);
+    MUST(pass(stream.a, "child", {0}) && pass(datagrams.a, "child", {}));
+    if (root) MUST(setresuid(0, -1, -1) == 0);
+    subject::mark("sent");
+    subject::await("go");
+  });
+  subject::await("sent");
+  subject::hold();
+  for (int fd : {stream.b, datagrams.b}) {
+    Received got = receive(fd);
+    expect_text(got, "mine");
+    CHECK_EQ(got.who.pid, getpid());
+    CHECK_EQ(got.who.uid, getuid());
+    got = receive(fd);
+    expect_text(got, "child");
+    CHECK_EQ(got.who.pid, pid);
+    CHECK_EQ(got.who.uid, getuid() == 0 ? 1234 : getuid());
+    CHECK_EQ(got.who.gid, getuid() == 0 ? 4321 : getgid());
+  }
+  JOIN(pid);
+}
+// Datagrams of several senders, one of which has gone and one of which has no name.
+CASE(datagrams_with_senders) {
+  int server = bound(SOCK_DGRAM, "server"), there = bound(SOCK_DGRAM, "there"),
+      gone = bound(SOCK_DGRAM, "gone"), nameless = socket(AF_UNIX, SOCK_DGRAM, 0);
+  sockaddr_un to = named("server");
+  for (int fd : {there, gone, nameless})
+    MUST(pass(fd, fd == there ? "there" : fd == gone ? "gone" : "nameless", {}, &to));
+  close(gone);
+  subject::hold();
+  Received got = receive(server);
+  expect_text(got, "there");
+  CHECK_EQ(strcmp(got.from.sun_path, named("there").sun_path), 0);
+  got = receive(server);
+  expect_text(got, "gone");
+  CHECK_EQ(strcmp(got.from.sun_path, named("gone").sun_path), 0);
+  got = receive(server);
+  expect_text(got, "nameless");
+  CHECK_EQ(got.from.sun_family, 0);
+  CHECK(pass(there, "later", {}, &to));
+  expect(server, "later");
+}
+// A server whose file was removed: it still has its name, and who knows it still reaches it.
+CASE(names_that_were_removed) {
+  int server = bound(SOCK_DGRAM, "ghost"), client = socket(AF_UNIX, SOCK_DGRAM, 0),
+      listener = bound(SOCK_STREAM, "listener");
+  sockaddr_un address = named("ghost"), listens = named("listener");
+  MUST(connect(client, plain(address), sizeof address) == 0 && pass(client, "early", {}));
+  MUST(listen(listener, 4) == 0);
+  int waiting = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(connect(waiting, plain(listens), sizeof listens) == 0);
+  MUST(unlink(address.sun_path) == 0 && unlink(listens.sun_path) == 0);
+  int second = bound(SOCK_DGRAM, "ghost");
+  MUST(mkdir(subject::path("directory"), 0700) == 0);
+  int deep = bound(SOCK_DGRAM, "directory/deep");
+  MUST(unlink(named("directory/deep").sun_path) == 0 && rmdir(subject::path("directory")) == 0);
+  subject::hold();
+  expect(server, "early");
+  CHECK(pass(client, "late", {}));
+  expect(server, "late");
+  CHECK(pass(client, "to the new one", {}, &address));
+  expect(second, "to the new one");
+  sockaddr_un now = {};
+  socklen_t length = sizeof now;
+  CHECK_EQ(getsockname(server, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
+  length = sizeof now;
+  CHECK_EQ(getsockname(deep, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, named("directory/deep").sun_path), 0);
+  CHECK_EQ(access(subject::path("directory"), F_OK), -1);
+  CHECK_EQ(access(listens.sun_path, F_OK), -1);
+  fcntl(listener, F_SETFL, O_NONBLOCK);
+  int accepted = accept(listener, nullptr, nullptr);
+  CHECK(accepted >= 0);
+  both_ways(accepted, waiting);
+}
+CASE(relative_name) {
+  MUST(mkdir(subject::path("place"), 0700) == 0 && chdir(subject::path("place")) == 0);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  strcpy(address.sun_path, "here");
+  int listener = socket(AF_UNIX, SOCK_STREAM, 0), ghost = socket(AF_UNIX, SOCK_STREAM, 0);
+  MUST(bind(listener, plain(address), sizeof address) == 0 && listen(listener, 4) == 0);
+  strcpy(address.sun_path, "removed");
+  MUST(bind(ghost, plain(address), sizeof address) == 0 && unlink("removed") == 0);
+  subject::hold();
+  sockaddr_un now = {};
+  socklen_t length = sizeof now;
+  CHECK_EQ(getsockname(ghost, reinterpret_cast<sockaddr*>(&now), &length), 0);
+  CHECK_EQ(strcmp(now.sun_path, "removed"), 0);
+  strcpy(address.sun_path, "here");
+  int client = socket(AF_UNIX, SOCK_STREAM, 0);
+  CHECK_EQ(connect(client, plain(address), sizeof address), 0);
+  both_ways(client, accept(listener, nullptr, nullptr));
+}
+// Both ends of a connection have names, and its listener and its file are gone or not.
+CASE(names_of_both_ends) {
+  sockaddr_un address = named("sock");
+  int listener = bound(SOCK_STREAM, "sock"), clients[2], servers[2];
+  MUST(listen(listener, 4) == 0);
+  for (int i = 0; i < 2; ++i) {
+    clients[i] = bound(SOCK_STREAM, i == 0 ? "first" : "second");
+    MUST(connect(clients[i], plain(address), sizeof address) == 0);
+    servers[i] = accept(listener, nullptr, nullptr);
+    MUST(servers[i] >= 0 && pass(clients[i], "x", {}));
+  }
+  pid_t server_pid = peer_of(clients[0]).pid;
+  close(listener);
+  subject::hold();
+  for (int i = 0; i < 2; ++i) {
+    sockaddr_un now = {};
+    socklen_t length = sizeof now;
+    CHECK_EQ(getpeername(servers[i], reinterpret_cast<sockaddr*>(&now), &length), 0);
+    CHECK_EQ(strcmp(now.sun_path, named(i == 0 ? "first" : "second").sun_path), 0);
+    length = sizeof now;
+    CHECK_EQ(getpeername(clients[i], reinterpret_cast<sockaddr*>(&now), &length), 0);
+    CHECK_EQ(strcmp(now.sun_path, address.sun_path), 0);
+    CHECK_EQ(peer_of(clients[i]).pid, server_pid);
+    expect(servers[i], "x");
+    both_ways(clients[i], servers[i]);
+  }
+  CHECK_EQ(access(address.sun_path, F_OK), 0);
 }
 CASE(unconnected) {
   int stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),

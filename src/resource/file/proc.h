@@ -5,7 +5,7 @@
 
 namespace stasis::resource {
 
-class ProcKind final : public DescriptorKind {
+class ProcKind : public DescriptorKind {
  public:
   KindInfo info() const override;
   bool recognises(const OpenFile& file, const Observation& tree) const override;

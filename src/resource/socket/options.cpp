@@ -1,9 +1,13 @@
 #include "resource/socket/options.h"
 
 #include <linux/filter.h>
+#include <linux/icmp.h>
+#include <linux/if_packet.h>
 #include <linux/netlink.h>
+#include <netinet/icmp6.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <netinet/udp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -11,6 +15,7 @@
 #include <vector>
 
 #include "resource/refusal.h"
+#include "resource/socket/socket.h"
 
 // Newer than the C library's headers.
 #ifndef SO_BUF_LOCK
@@ -33,8 +38,37 @@ constexpr auto kBeforeBind = OptionStage::kBeforeBind;
 constexpr auto kMade = OptionStage::kMade;
 constexpr auto kFilled = OptionStage::kFilled;
 
+// Newer than the C library's headers, or only in the kernel's.
+constexpr int kUdpLite = 136, kSendCoverage = 10, kReceiveCoverage = 11;  // net/udplite.h of the kernel
+constexpr int kLocalPortRange = 51, kIgnoreOutgoing = 23, kMulticastAllOfIpv6 = 29;
+constexpr int kPreferBusyPoll = 69, kTransmitRehash = 74;
+
 // In the order in which they are set. Buffer sizes are not here: see below.
 constexpr Option kOptions[] = {
+    {IPPROTO_IPV6, IPV6_TRANSPARENT, kBeforeBind},
+    {IPPROTO_IPV6, IPV6_FREEBIND, kBeforeBind},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, kBeforeBind},
+    {IPPROTO_IP, kLocalPortRange, kBeforeBind},
+    {IPPROTO_TCP, TCP_MAXSEG, kBeforeBind},
+    {IPPROTO_UDP, UDP_NO_CHECK6_TX, kMade},
+    {IPPROTO_UDP, UDP_NO_CHECK6_RX, kMade},
+    {IPPROTO_UDP, UDP_SEGMENT, kMade},
+    {IPPROTO_UDP, UDP_GRO, kMade},
+    {kUdpLite, kSendCoverage, kMade},
+    {kUdpLite, kReceiveCoverage, kMade},
+    {IPPROTO_RAW, ICMP_FILTER, kMade},
+    {IPPROTO_ICMPV6, ICMP6_FILTER, kMade},
+    {IPPROTO_IP, IP_HDRINCL, kMade},
+    {IPPROTO_IP, IP_NODEFRAG, kMade},
+    {SOL_PACKET, PACKET_VERSION, kMade},
+    {SOL_PACKET, PACKET_AUXDATA, kMade},
+    {SOL_PACKET, PACKET_ORIGDEV, kMade},
+    {SOL_PACKET, PACKET_VNET_HDR, kMade},
+    {SOL_PACKET, PACKET_RESERVE, kMade},
+    {SOL_PACKET, PACKET_LOSS, kMade},
+    {SOL_PACKET, PACKET_TIMESTAMP, kMade},
+    {SOL_PACKET, PACKET_QDISC_BYPASS, kMade},
+    {SOL_PACKET, kIgnoreOutgoing, kMade},
     // While sockets of one port are made one after the other, all of them have SO_REUSEADDR; see tcp.cpp.
     {SOL_SOCKET, SO_REUSEADDR, kFilled},
     {SOL_SOCKET, SO_REUSEPORT, kBeforeBind},
@@ -46,6 +80,8 @@ constexpr Option kOptions[] = {
     {SOL_SOCKET, SO_BROADCAST, kMade},
     {SOL_SOCKET, SO_OOBINLINE, kMade},
     {SOL_SOCKET, SO_DONTROUTE, kMade},
+    {IPPROTO_IP, IP_TOS, kMade},  // also sets the priority
+    {IPPROTO_IPV6, IPV6_TCLASS, kMade},
     {SOL_SOCKET, SO_PRIORITY, kMade},
     {SOL_SOCKET, SO_MARK, kMade},
     {SOL_SOCKET, SO_LINGER, kMade},
@@ -61,9 +97,15 @@ constexpr Option kOptions[] = {
     {SOL_SOCKET, SO_PASSCRED, kMade},
     {SOL_SOCKET, SO_PASSSEC, kMade},
     {SOL_SOCKET, SO_PASSPIDFD, kMade},
+    {SOL_SOCKET, SO_BUSY_POLL, kMade},
+    {SOL_SOCKET, kPreferBusyPoll, kMade},
+    {SOL_SOCKET, SO_MAX_PACING_RATE, kMade},
+    {SOL_SOCKET, kTransmitRehash, kMade},
+    {SOL_SOCKET, SO_SELECT_ERR_QUEUE, kMade},
+    {SOL_SOCKET, SO_WIFI_STATUS, kMade},
+    {SOL_SOCKET, SO_NOFCS, kMade},
     {SOL_SOCKET, SO_PEEK_OFF, kFilled},
     {SOL_SOCKET, SO_LOCK_FILTER, kFilled},
-    {IPPROTO_IP, IP_TOS, kMade},
     {IPPROTO_IP, IP_TTL, kMade},
     {IPPROTO_IP, IP_PKTINFO, kMade},
     {IPPROTO_IP, IP_RECVTTL, kMade},
@@ -72,8 +114,25 @@ constexpr Option kOptions[] = {
     {IPPROTO_IP, IP_MTU_DISCOVER, kMade},
     {IPPROTO_IP, IP_MULTICAST_TTL, kMade},
     {IPPROTO_IP, IP_MULTICAST_LOOP, kMade},
+    {IPPROTO_IP, IP_MULTICAST_ALL, kMade},
+    {IPPROTO_IP, IP_RECVOPTS, kMade},
+    {IPPROTO_IP, IP_RETOPTS, kMade},
+    {IPPROTO_IP, IP_PASSSEC, kMade},
+    {IPPROTO_IP, IP_ORIGDSTADDR, kMade},
+    {IPPROTO_IP, IP_MINTTL, kMade},
+    {IPPROTO_IP, IP_CHECKSUM, kMade},
+    {IPPROTO_IP, IP_RECVFRAGSIZE, kMade},
+    {IPPROTO_IPV6, kMulticastAllOfIpv6, kMade},
+    {IPPROTO_IPV6, IPV6_RECVHOPOPTS, kMade},
+    {IPPROTO_IPV6, IPV6_RECVDSTOPTS, kMade},
+    {IPPROTO_IPV6, IPV6_RECVRTHDR, kMade},
+    {IPPROTO_IPV6, IPV6_RECVPATHMTU, kMade},
+    {IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, kMade},
+    {IPPROTO_IPV6, IPV6_RECVFRAGSIZE, kMade},
+    {IPPROTO_IPV6, IPV6_DONTFRAG, kMade},
+    {IPPROTO_IPV6, IPV6_MINHOPCOUNT, kMade},
+    {IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, kMade},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS, kMade},
-    {IPPROTO_IPV6, IPV6_TCLASS, kMade},
     {IPPROTO_IPV6, IPV6_RECVPKTINFO, kMade},
     {IPPROTO_IPV6, IPV6_RECVHOPLIMIT, kMade},
     {IPPROTO_IPV6, IPV6_RECVTCLASS, kMade},
@@ -98,6 +157,11 @@ constexpr Option kOptions[] = {
     {IPPROTO_TCP, TCP_USER_TIMEOUT, kMade},
     {IPPROTO_TCP, TCP_FASTOPEN, kMade},
     {IPPROTO_TCP, TCP_NOTSENT_LOWAT, kMade},
+    {IPPROTO_TCP, TCP_FASTOPEN_CONNECT, kMade},
+    {IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, kMade},
+    {IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, kMade},
+    {IPPROTO_TCP, TCP_SAVE_SYN, kMade},
+    {IPPROTO_TCP, TCP_INQ, kMade},
     {IPPROTO_TCP, TCP_DEFER_ACCEPT, kFilled},  // the listener would not give us a connection without data
     {IPPROTO_TCP, TCP_CORK, kFilled},
 };
@@ -117,11 +181,17 @@ bool is_for_datagrams(int level, int name) {
          (level == IPPROTO_IPV6 && (name == IPV6_MULTICAST_HOPS || name == IPV6_MULTICAST_LOOP));
 }
 
-bool is_level_of(int level, int domain, int type) {
+bool is_level_of(int level, int domain, int type, int protocol) {
   if (level == SOL_SOCKET) return true;
   if (level == SOL_NETLINK || domain == AF_NETLINK) return level == SOL_NETLINK && domain == AF_NETLINK;
-  if (level == IPPROTO_TCP) return domain != AF_UNIX && type == SOCK_STREAM;
-  return level == IPPROTO_IP ? domain == AF_INET : domain == AF_INET6;
+  if (level == SOL_PACKET || domain == AF_PACKET) return level == SOL_PACKET && domain == AF_PACKET;
+  if (domain == AF_UNIX) return false;
+  if (level == IPPROTO_TCP) return type == SOCK_STREAM;
+  if (level == IPPROTO_UDP || level == kUdpLite) return type == SOCK_DGRAM && protocol == level;
+  if (level == IPPROTO_RAW) return type == SOCK_RAW && protocol == IPPROTO_ICMP;
+  if (level == IPPROTO_ICMPV6) return type == SOCK_RAW && protocol == IPPROTO_ICMPV6;
+  // IPv6 sockets speak IPv4, too.
+  return level == IPPROTO_IP ? domain == AF_INET || domain == AF_INET6 : domain == AF_INET6;
 }
 
 int option_int(int fd, int name) {
@@ -153,19 +223,15 @@ Result<void> set_buffer(const Record& record, int fd, const schema::SocketOption
   return {};
 }
 
-// The socket's filter as the program gave it. It may be restored only where nothing that waits in the queue
-// would have to pass it once more.
-Result<void> observe_filter(const OpenFile& file, int domain, SocketOptions& options) {
+// The socket's filter as the program gave it. It is restored when the queue is filled: what waits in it would
+// have to pass it once more.
+Result<void> observe_filter(const OpenFile& file, SocketOptions& options) {
   int fd = file.duplicate.get();
   socklen_t count = 0;  // of instructions
   if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &count) < 0) {
     if (errno != EACCES) return {};
     return refusal(file,
                    "a BPF program is attached to it (SO_ATTACH_BPF), which the kernel does not give back",
-                   "detach it by SO_DETACH_FILTER for the time of the checkpoint");
-  }
-  if (count > 0 && domain != AF_NETLINK) {
-    return refusal(file, "a packet filter is attached to it (SO_ATTACH_FILTER)",
                    "detach it by SO_DETACH_FILTER for the time of the checkpoint");
   }
   std::string filter(count * sizeof(sock_filter), '\0');
@@ -190,9 +256,12 @@ Result<void> set_filter(const Record& record, int fd, const std::string& filter)
 Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   int fd = file.duplicate.get();
   int domain = option_int(fd, SO_DOMAIN), type = option_int(fd, SO_TYPE);
-  STASIS_CHECK(observe_filter(file, domain, options));
+  const int protocol = option_int(fd, SO_PROTOCOL);
+  STASIS_CHECK(observe_filter(file, options));
   for (const Option& option : kOptions) {
-    if (!is_level_of(option.level, domain, type)) continue;
+    if (!is_level_of(option.level, domain, type, protocol)) continue;
+    // Of a connection it is what both ends agreed upon.
+    if (option.level == IPPROTO_TCP && option.name == TCP_MAXSEG && !peer_address(fd).empty()) continue;
     if (type == SOCK_STREAM && is_for_datagrams(option.level, option.name)) continue;
     std::string value = value_of(fd, option.level, option.name);
     if (!value.empty()) save(options, option.level, option.name, std::move(value));
@@ -204,6 +273,16 @@ Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   return {};
 }
 
+Result<void> apply_option(const Record& record, int fd, const SocketOptions& options, int level, int name) {
+  for (const auto& option : options) {
+    if (option.level() != level || option.name() != name || value_of(fd, level, name) == option.value())
+      continue;
+    if (setsockopt(fd, level, name, option.value().data(), static_cast<socklen_t>(option.value().size())) < 0)
+      return cannot_make(record, fmt::format("socket option {} of level {}", name, level));
+  }
+  return {};
+}
+
 Result<void> apply_options(const Record& record, int fd, const SocketOptions& options, OptionStage stage) {
   for (const auto& option : options) {
     if (option.level() == SOL_SOCKET && (option.name() == SO_SNDBUF || option.name() == SO_RCVBUF)) {
@@ -211,7 +290,7 @@ Result<void> apply_options(const Record& record, int fd, const SocketOptions& op
       continue;
     }
     if (option.level() == SOL_SOCKET && option.name() == SO_ATTACH_FILTER) {
-      if (stage == OptionStage::kBeforeBind) STASIS_CHECK(set_filter(record, fd, option.value()));
+      if (stage == OptionStage::kFilled) STASIS_CHECK(set_filter(record, fd, option.value()));
       continue;
     }
     auto row = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const Option& candidate) {

@@ -1,19 +1,27 @@
 #include "resource/socket/tcp.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <optional>
+
+#include "base/clock.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 #include "resource/socket/inet.h"
+#include "resource/socket/inet_diag.h"
 #include "resource/socket/options.h"
 #include "resource/socket/queue.h"
+#include "resource/socket/room.h"
 #include "resource/socket/socket.h"
 #include "resource/socket/tcp_connect.h"
 #include "schema/kinds/socket.pb.h"
@@ -79,17 +87,100 @@ bool is_hung_up(int fd) {
   return poll(&state, 1, 0) > 0 && state.revents & POLLRDHUP;
 }
 
-// Over loopback the kernel moves sent data into the receiver's queue at once, where it can be looked at. What
-// the receiver had no room for stays with the sender and cannot be looked at without CAP_NET_ADMIN.
-Result<void> check_nothing_under_way(const OpenFile& file, const OpenFile& other) {
+Result<bool> is_something_under_way(const OpenFile& file, const OpenFile& other) {
   int unsent = 0;
   if (ioctl(file.duplicate.get(), SIOCOUTQNSD, &unsent) < 0) return cannot_observe(file, "SIOCOUTQNSD");
   STASIS_TRY(tcp_info mine, info_of(file));
   STASIS_TRY(tcp_info theirs, info_of(other));
-  bool arrived = theirs.tcpi_bytes_received + mine.tcpi_bytes_retrans >= mine.tcpi_bytes_sent;
-  if (unsent == 0 && arrived) return {};
-  return refusal(file, fmt::format("data is on its way to {}, which has no room for it", other.describe()),
-                 "try again when the reader has caught up");
+  return unsent != 0 || theirs.tcpi_bytes_received + mine.tcpi_bytes_retrans < mine.tcpi_bytes_sent;
+}
+
+// Over loopback the kernel moves sent data into the receiver's queue at once, where it can be looked at. What
+// the receiver had no room for stays with the sender and cannot be looked at without CAP_NET_ADMIN: the
+// receiver is given room for it.
+Result<void> let_arrive(const OpenFile& file, const OpenFile& other) {
+  STASIS_TRY(bool under_way, is_something_under_way(file, other));
+  if (!under_way) return {};
+  RoomToReceive room(other.duplicate.get());
+  constexpr int kLooks = 500;
+  for (int look = 0; look < kLooks; ++look) {
+    room.announce();
+    STASIS_TRY(under_way, is_something_under_way(file, other));
+    if (!under_way) return {};
+    timespec moment{0, 1'000'000};
+    nanosleep(&moment, nullptr);
+  }
+  return refusal_for_now(file,
+                         fmt::format("data is on its way to {}, which has no room for it", other.describe()),
+                         "try again when the reader has caught up");
+}
+
+// The listener that has the far end in its queue, which nobody has a descriptor of yet.
+const OpenFile* find_waiting_for(const InetSocket& client, const Observation& tree) {
+  const auto& listeners = tree.index("tcp: listeners", [](const OpenFile& other) {
+    int fd = other.duplicate.get();
+    bool listens = is_socket(other) && is_tcp(fd) && socket_option(fd, SOL_SOCKET, SO_ACCEPTCONN) == 1;
+    return listens ? std::to_string(port_of(local_address(fd))) : std::string();
+  });
+  auto [first, last] = listeners.equal_range(std::to_string(port_of(client.peer_address())));
+  for (auto entry = first; entry != last; ++entry) {
+    std::string address = local_address(entry->second->duplicate.get());
+    if (is_any(address) || endpoint(address) == endpoint(client.peer_address())) return entry->second;
+  }
+  return nullptr;
+}
+
+// The far end while it is in a queue.
+std::optional<InetDiag> not_accepted(const InetSocket& client) {
+  for (InetDiag& diag : inet_diag(IPPROTO_TCP)) {
+    if (diag.inode == 0 && diag.address == endpoint(client.peer_address()) &&
+        diag.peer == endpoint(client.address()) && (diag.state == kEstablished || diag.state == kCloseWait))
+      return std::move(diag);
+  }
+  return std::nullopt;
+}
+
+// True when the socket waits to be accepted by a listener of the tree.
+Result<bool> observe_waiting(const OpenFile& file, const Observation& tree, InetSocket& message) {
+  const OpenFile* listener = find_waiting_for(message, tree);
+  if (!listener) return false;
+  auto far_end = not_accepted(message);
+  if (!far_end) return false;
+  // The kernel counts the end as well.
+  if (far_end->unread > (far_end->state == kCloseWait ? 1u : 0u)) {
+    return refusal_for_now(file,
+                           fmt::format("it has sent something by a connection that {} has not accepted yet",
+                                       listener->describe()),
+                           "try again when the connection has been accepted");
+  }
+  message.set_state(InetSocket::WAITING);
+  message.set_peer(listener->id);
+  return true;
+}
+
+// Who waits at a listener. None of them has sent anything, so the kernel counts from when it was connected.
+Result<void> observe_queue(const OpenFile& file, uint32_t waiting, Observation& tree, InetSocket& message) {
+  if (waiting == 0) return {};
+  std::vector<std::pair<int64_t, uint32_t>> clients;
+  for (const auto& other : tree.all()) {
+    int fd = other->duplicate.get();
+    if (!is_socket(*other) || !is_tcp(fd)) continue;
+    InetSocket client;
+    client.set_address(local_address(fd));
+    client.set_peer_address(peer_address(fd));
+    if (client.peer_address().empty() || find_waiting_for(client, tree) != &file ||
+        find_other_end(*other, client, tree) || !not_accepted(client))
+      continue;
+    STASIS_TRY(tcp_info info, info_of(*other));
+    clients.emplace_back(monotonic_ns() / 1'000'000 - info.tcpi_last_data_sent, other->id);
+  }
+  std::stable_sort(clients.begin(), clients.end(), [](auto& a, auto& b) { return a.first < b.first; });
+  for (const auto& [since, id] : clients) message.add_waiting(id);
+  if (waiting > clients.size()) {
+    tree.warn(fmt::format("{}: {} connections to {} that were not accepted yet are closed by a restart",
+                          file.describe(), waiting - clients.size(), shown(message.address())));
+  }
+  return {};
 }
 
 Result<void> observe_connection(const OpenFile& file, const tcp_info& info, Observation& tree,
@@ -103,8 +194,20 @@ Result<void> observe_connection(const OpenFile& file, const tcp_info& info, Obse
   if (const OpenFile* other = find_other_end(file, message, tree)) {
     message.set_state(InetSocket::CONNECTED);
     message.set_peer(other->id);
-    STASIS_CHECK(check_nothing_under_way(file, *other));
+    STASIS_CHECK(let_arrive(file, *other));
+    // What it is to find in the queue may have come just now.
+    STASIS_CHECK(let_arrive(*other, file));
+  } else if (info.tcpi_state == kSynSent) {
+    // getpeername() tells of connections only.
+    for (const InetDiag& diag : inet_diag(message.protocol())) {
+      if (diag.inode == static_cast<uint32_t>(file.status.st_ino))
+        message.set_peer_address(diag.peer_address);
+    }
+    message.set_state(InetSocket::CONNECTING);
+    return {};
   } else {
+    STASIS_TRY(bool waits, observe_waiting(file, tree, message));
+    if (waits) return {};
     message.set_state(InetSocket::CLOSED_BY_PEER);
     if (info.tcpi_state != kClose && !hung_up) {
       tree.warn(fmt::format("{}: the connection from {} to {} leaves the session; a restart closes it",
@@ -147,10 +250,68 @@ Result<Fd> make_connected(const Record& record, const InetSocket& message, Makin
   if (!pair.ok()) return std::move(pair).error();
   Fd mine = std::move(is_server ? pair->server : pair->client);
   Fd theirs = std::move(is_server ? pair->client : pair->server);
+  // Of the one that was accepted nothing was set before.
+  STASIS_CHECK(apply_options(record, mine.get(), message.options(), OptionStage::kBeforeBind));
+  STASIS_CHECK(apply_options(*peer, theirs.get(), peer_message.options(), OptionStage::kBeforeBind));
   STASIS_CHECK(complete(record, mine.get(), message));
   STASIS_CHECK(complete(*peer, theirs.get(), peer_message));
   context.provide(peer->id, std::move(theirs));
   return mine;
+}
+
+// Begins to connect, as the program did.
+Result<void> connect_anew(const Record& record, int fd, const InetSocket& message) {
+  const int flags = fcntl(fd, F_GETFL);
+  fcntl(fd, F_SETFL, flags | O_NONBLOCK);
+  const int connected = connect_to(fd, message.peer_address());
+  const int error = errno;
+  fcntl(fd, F_SETFL, flags);
+  if (connected < 0 && error != EINPROGRESS)
+    return cannot_make(record, "connect to " + shown(message.peer_address()), error);
+  return {};
+}
+
+// The clients of a listener, when all that it had accepted are connected.
+Result<void> fill_queue(const InetSocket& listener, Making& context) {
+  for (uint32_t id : listener.waiting()) {
+    const Record* client = context.record(id);
+    if (!client) continue;
+    STASIS_TRY(auto message, unpack<InetSocket>(*client));
+    STASIS_TRY(int number, context.description(id));
+    STASIS_TRY(Fd fd, connect_client(*client, message));
+    // The next checkpoint tells them apart by the time, which the kernel counts in ticks.
+    timespec tick{0, 12'000'000};
+    if (listener.waiting_size() > 1) nanosleep(&tick, nullptr);
+    STASIS_CHECK(complete(*client, fd.get(), message));
+    if (dup3(fd.get(), number, O_CLOEXEC) < 0) return cannot_make(*client, "dup3");
+    if (message.shut_write() && shutdown(number, SHUT_WR) < 0) return cannot_make(*client, "shutdown");
+  }
+  return {};
+}
+
+// As peek_stream() found it; the receiver may have had more than it takes by itself.
+Result<void> send_to(const Record& record, int from, int to, const std::string& data) {
+  if (data.empty()) return {};
+  RoomToReceive room(to);
+  LargeSendBuffer buffer(from, data.size());
+  int idle = 0;
+  for (std::string_view rest = data; !rest.empty();) {
+    ssize_t count = send(from, rest.data(), rest.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (count < 0 && errno == EINTR) continue;
+    constexpr int kLooks = 100;
+    if (count < 0 && (errno != EAGAIN || ++idle > kLooks)) {
+      return cannot_make(record, fmt::format("send {} bytes that had not been read", data.size()), errno,
+                         "they do not fit: raise net.ipv4.tcp_rmem");
+    }
+    if (count > 0) {
+      rest.remove_prefix(static_cast<size_t>(count));
+      continue;
+    }
+    room.announce();
+    pollfd state = {from, POLLOUT, 0};
+    poll(&state, 1, 10);
+  }
+  return {};
 }
 
 std::string other_end_key(const Record& record) { return fmt::format("tcp: other end of {}", record.id); }
@@ -158,11 +319,11 @@ std::string other_end_key(const Record& record) { return fmt::format("tcp: other
 }  // namespace
 
 KindInfo TcpKind::info() const {
-  return {"tcp", "Sockets", "TCP: listeners, connections inside the session with content, options",
-          Support::kPartial,
-          "a connection that leaves the session is closed as by its peer; connections that were not accepted "
-          "yet are "
-          "closed; a checkpoint is refused while a sender inside the session waits for its reader"};
+  return {
+      "tcp", "Sockets", "TCP: listeners, connections inside the session with content, options",
+      Support::kPartial,
+      "a connection that leaves the session is closed as by its peer, also one that was not accepted yet; "
+      "data that came from inside the session by a connection that was not accepted yet is refused"};
 }
 
 bool TcpKind::recognises(const OpenFile& file, const Observation&) const {
@@ -180,10 +341,7 @@ Result<std::string> TcpKind::observe(const OpenFile& file, Observation& tree) co
   if (info.tcpi_state == kListen) {
     message.set_state(InetSocket::LISTENING);
     message.set_backlog(info.tcpi_sacked);  // of a listener: the limit; tcpi_unacked is how many wait
-    if (info.tcpi_unacked > 0) {
-      tree.warn(fmt::format("{}: {} connections to {} that were not accepted yet are closed by a restart",
-                            file.describe(), info.tcpi_unacked, shown(message.address())));
-    }
+    STASIS_CHECK(observe_queue(file, info.tcpi_unacked, tree, message));
     return pack(message);
   }
   // A connection that has ended altogether is in the same state as a socket that was never connected; only
@@ -208,6 +366,14 @@ Result<Fd> TcpKind::make(const Record& record, Making& context) const {
       fd = std::move(pair.client);
       break;
     }
+    case InetSocket::CONNECTING: {
+      STASIS_TRY(fd, new_socket(record, message.family(), SOCK_STREAM, message.protocol()));
+      STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kBeforeBind));
+      break;
+    }
+    case InetSocket::WAITING:
+      // Only keeps the place: it would be let go when those that were accepted are connected.
+      return new_socket(record, message.family(), SOCK_STREAM, message.protocol());
     default: {
       STASIS_TRY(fd, make_unconnected(record, message));
       break;
@@ -222,15 +388,20 @@ Result<void> TcpKind::fill(const Record& record, int fd, Making& context) const 
   STASIS_TRY(auto message, unpack<InetSocket>(record));
   if (message.state() == InetSocket::CONNECTED) {
     STASIS_TRY(int other, context.description(message.peer()));
-    STASIS_CHECK(send_stream(record, other, message.queue()));
+    STASIS_CHECK(send_to(record, other, fd, message.queue()));
     const Record* peer = context.record(message.peer());
     if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
     STASIS_TRY(auto theirs, unpack<InetSocket>(*peer));
     if (theirs.shut_write() && shutdown(other, SHUT_WR) < 0) return cannot_make(record, "shutdown");
   } else if (message.state() == InetSocket::CLOSED_BY_PEER) {
     Fd other = std::move(context.shared_objects()[other_end_key(record)]);
-    STASIS_CHECK(send_stream(record, other.get(), message.queue()));
+    STASIS_CHECK(send_to(record, other.get(), fd, message.queue()));
     if (message.shut_write()) shutdown(fd, SHUT_WR);
+  } else if (message.state() == InetSocket::CONNECTING) {
+    // Now, so that it takes nobody's place in a queue.
+    STASIS_CHECK(connect_anew(record, fd, message));
+  } else if (message.state() == InetSocket::LISTENING) {
+    STASIS_CHECK(fill_queue(message, context));
   }
   if (message.shut_read() && shutdown(fd, SHUT_RD) < 0 && errno != ENOTCONN)
     return cannot_make(record, "shutdown");
@@ -248,6 +419,10 @@ std::string TcpKind::summary(const Record& record) const {
                          shown(message->peer_address()), message->peer(), message->queue().size());
     case InetSocket::CLOSED_BY_PEER:
       return "a connection that its peer has closed";
+    case InetSocket::WAITING:
+      return fmt::format("waits to be accepted by description {}", message->peer());
+    case InetSocket::CONNECTING:
+      return "connecting to " + shown(message->peer_address());
     default:
       return port_of(message->address()) ? "bound to " + shown(message->address()) : "unconnected";
   }

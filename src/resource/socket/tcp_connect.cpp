@@ -41,7 +41,19 @@ std::string bind_hint(int error, const std::string& address) {
 constexpr int kRetries = 60;
 constexpr timespec kRetryAfter = {0, 25'000'000};
 
-// Bound to the old address and connected; with another port when the old one stays blocked.
+// The listener is known to the world, so others may get in between: they are let go.
+Result<Fd> accept_from(const Record& record, int listener, const std::string& client_address) {
+  for (;;) {
+    pollfd state = {listener, POLLIN, 0};
+    if (poll(&state, 1, 2000) <= 0) return cannot_make(record, "accept", ETIMEDOUT);
+    Fd accepted(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+    if (!accepted && errno != EAGAIN && errno != ECONNABORTED) return cannot_make(record, "accept");
+    if (accepted && endpoint(peer_address(accepted.get())) == endpoint(client_address)) return accepted;
+  }
+}
+
+}  // namespace
+
 Result<Fd> connect_client(const Record& record, const schema::InetSocket& client) {
   for (int attempt = 0;; ++attempt) {
     bool last = attempt == kRetries;
@@ -55,19 +67,6 @@ Result<Fd> connect_client(const Record& record, const schema::InetSocket& client
     nanosleep(&kRetryAfter, nullptr);
   }
 }
-
-// The listener is known to the world, so others may get in between: they are let go.
-Result<Fd> accept_from(const Record& record, int listener, const std::string& client_address) {
-  for (;;) {
-    pollfd state = {listener, POLLIN, 0};
-    if (poll(&state, 1, 2000) <= 0) return cannot_make(record, "accept", ETIMEDOUT);
-    Fd accepted(accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
-    if (!accepted && errno != EAGAIN && errno != ECONNABORTED) return cannot_make(record, "accept");
-    if (accepted && endpoint(peer_address(accepted.get())) == endpoint(client_address)) return accepted;
-  }
-}
-
-}  // namespace
 
 Result<Fd> listen_again(const Record& record, const schema::InetSocket& message) {
   STASIS_TRY(Fd fd, reusing_socket(record, message));

@@ -26,4 +26,7 @@ Result<TcpPair> connect_to_ourselves(const Record& record, int family);
 // The listener among the records that could have accepted `server`, or nullptr.
 const Record* find_tcp_listener(const schema::InetSocket& server, const Making& context);
 
+// A client that is bound to its old address and connected; with another port when the old one stays blocked.
+Result<Fd> connect_client(const Record& record, const schema::InetSocket& client);
+
 }  // namespace stasis::resource

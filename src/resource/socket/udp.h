@@ -11,6 +11,7 @@ class UdpKind final : public DescriptorKind {
   bool recognises(const OpenFile& file, const Observation& tree) const override;
   Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
   Result<Fd> make(const Record& record, Making& context) const override;
+  Result<void> fill(const Record& record, int fd, Making& context) const override;
   std::string summary(const Record& record) const override;
 };
 

@@ -1,11 +1,13 @@
 #include "resource/socket/unix_name.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <array>
+#include <vector>
 
 #include "resource/refusal.h"
 #include "resource/socket/socket.h"
@@ -21,24 +23,29 @@ std::string path_of(const std::string& address) {
   return std::string(address.c_str() + kPathStart);
 }
 
-// A relative path in an address counts from the current directory, and the very text must come back: so go
-// there for the time of the call.
+// A relative path in an address counts from the current directory, an absolute one from the root directory,
+// and the very text must come back: so go there for the time of the call.
 class InDirectory {
  public:
-  explicit InDirectory(const std::string& directory) {
-    if (directory.empty()) return;
+  explicit InDirectory(const std::string& directory, const std::string& root = {}) {
+    if (directory.empty() && root.empty()) return;
     before_.reset(open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    ok_ = before_ && chdir(directory.c_str()) == 0;
+    ok_ = before_ && (directory.empty() || chdir(directory.c_str()) == 0);
+    if (!ok_ || root.empty()) return;
+    root_before_.reset(open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+    ok_ = root_before_ && chroot(root.c_str()) == 0;
+    if (!ok_) root_before_.reset();
   }
   InDirectory(const InDirectory&) = delete;
   InDirectory& operator=(const InDirectory&) = delete;
   ~InDirectory() {
-    if (before_ && ok_) ok_ = fchdir(before_.get()) == 0;
+    if (root_before_) ok_ = fchdir(root_before_.get()) == 0 && chroot(".") == 0;
+    if (before_) ok_ = fchdir(before_.get()) == 0 && ok_;
   }
   bool ok() const { return ok_; }
 
  private:
-  Fd before_;
+  Fd before_, root_before_;
   bool ok_ = true;
 };
 
@@ -83,10 +90,95 @@ Result<void> remove_stale(const Record& record, const std::string& path, const s
 
 // A socket whose file is gone cannot be reached by its name any more, and the name may belong to another
 // socket now. The kernel chooses an abstract name instead: a listener must have some.
-Result<void> bind_anywhere(const Record& record, int fd) {
+Result<Fd> bind_anywhere(const Record& record, int fd) {
   sa_family_t family = AF_UNIX;
   if (bind_to(fd, {reinterpret_cast<char*>(&family), sizeof family}) < 0) return cannot_make(record, "bind");
-  return {};
+  return Fd();
+}
+
+// Directories that are there only for a moment.
+class MissingDirectories {
+ public:
+  // Makes what is missing above a path.
+  explicit MissingDirectories(const std::string& path) {
+    for (size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
+      std::string directory = path.substr(0, slash);
+      if (mkdir(directory.c_str(), 0700) == 0) made_.push_back(directory);
+    }
+  }
+  MissingDirectories(const MissingDirectories&) = delete;
+  MissingDirectories& operator=(const MissingDirectories&) = delete;
+  ~MissingDirectories() {
+    for (auto directory = made_.rbegin(); directory != made_.rend(); ++directory) rmdir(directory->c_str());
+  }
+
+ private:
+  std::vector<std::string> made_;
+};
+
+// Puts a file aside for as long as it lives.
+class PutAside {
+ public:
+  explicit PutAside(std::string path) : path_(std::move(path)), aside_(path_ + ".stasis-aside") {
+    struct stat status = {};
+    moved_ = lstat(path_.c_str(), &status) == 0 && rename(path_.c_str(), aside_.c_str()) == 0;
+  }
+  PutAside(const PutAside&) = delete;
+  PutAside& operator=(const PutAside&) = delete;
+  ~PutAside() {
+    if (moved_) rename(aside_.c_str(), path_.c_str());
+  }
+  bool moved() const { return moved_; }
+
+ private:
+  std::string path_, aside_;
+  bool moved_ = false;
+};
+
+// A relative path is bound from any directory as well as from the one that is gone.
+class AnyDirectory {
+ public:
+  AnyDirectory() { made_ = mkdtemp(name_.data()) != nullptr; }
+  AnyDirectory(const AnyDirectory&) = delete;
+  AnyDirectory& operator=(const AnyDirectory&) = delete;
+  ~AnyDirectory() {
+    if (made_) rmdir(name_.data());
+  }
+  std::string path() const { return made_ ? std::string(name_.data()) : std::string(); }
+
+ private:
+  std::array<char, 32> name_ = {"/tmp/stasis-socket-XXXXXX"};
+  bool made_ = false;
+};
+
+enum class Afterwards { kRemove, kKeepIfAlone };
+
+Result<Fd> bind_for_a_moment(const Record& record, int fd, const std::string& address,
+                             Afterwards afterwards) {
+  const std::string path = path_of(address);
+  MissingDirectories above(path);
+  PutAside other(path);
+  if (bind_to(fd, address) < 0) return bind_anywhere(record, fd);
+  Fd handle(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (afterwards == Afterwards::kRemove || other.moved()) unlink(path.c_str());
+  if (!handle) return cannot_make(record, path);
+  return handle;
+}
+
+Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& message,
+                        Afterwards afterwards) {
+  const bool relative = path_of(message.address())[0] != '/';
+  if (!relative) {
+    InDirectory there({}, message.directory());
+    if (!there.ok()) return bind_anywhere(record, fd);
+    return bind_for_a_moment(record, fd, message.address(), afterwards);
+  }
+  if (InDirectory there(message.directory()); there.ok())
+    return bind_for_a_moment(record, fd, message.address(), afterwards);
+  AnyDirectory any;
+  InDirectory there(any.path());
+  if (!there.ok() || any.path().empty()) return bind_anywhere(record, fd);
+  return bind_for_a_moment(record, fd, message.address(), Afterwards::kRemove);
 }
 
 }  // namespace
@@ -104,9 +196,15 @@ void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixS
   std::string path = path_of(address);
   if (path.empty()) return;
   std::string root = fmt::format("/proc/{}/root", file.task);
+  std::array<char, 4096> directory;
+  ssize_t length = readlink(root.c_str(), directory.data(), directory.size());
+  if (length > 1) message.set_directory(directory.data(), static_cast<size_t>(length));
   if (path[0] != '/') {
     message.set_directory(working_directory(file.task));
     path = message.directory() + "/" + path;
+    // The kernel shows it from the root of everything.
+    root = fmt::format("/proc/{}/cwd/", file.task);
+    path = path_of(address);
   }
   struct stat status = {};
   bool found = stat((root + path).c_str(), &status) == 0 && S_ISSOCK(status.st_mode) && diag.file &&
@@ -115,8 +213,8 @@ void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixS
   message.set_file_mode(found ? status.st_mode & 07777 : 0);
 }
 
-Result<void> bind_unix(const Record& record, int fd, const schema::UnixSocket& message) {
-  if (message.address().empty()) return {};
+Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& message) {
+  if (message.address().empty()) return Fd();
   std::string path = path_of(message.address());
   if (path.empty()) {
     if (bind_to(fd, message.address()) < 0) {
@@ -124,20 +222,57 @@ Result<void> bind_unix(const Record& record, int fd, const schema::UnixSocket& m
           record, unix_name(message.address()), errno,
           errno == EADDRINUSE ? "another program has this name; is the session itself still running?" : "");
     }
-    return {};
+    return Fd();
   }
-  if (message.name_removed()) return bind_anywhere(record, fd);
-  InDirectory there(message.directory());
+  if (message.name_removed()) return bind_removed(record, fd, message, Afterwards::kRemove);
+  const bool relative = path[0] != '/';
+  InDirectory there(relative ? message.directory() : "", relative ? "" : message.directory());
   if (!there.ok()) return cannot_make(record, message.directory());
   STASIS_CHECK(remove_stale(record, path, message));
   if (bind_to(fd, message.address()) < 0) return cannot_make(record, path);
   if (chmod(path.c_str(), message.file_mode()) < 0) return cannot_make(record, path);
-  return {};
+  return Fd();
 }
 
-int connect_unix(int fd, const schema::UnixSocket& listener) {
-  InDirectory there(listener.directory());
-  return there.ok() ? connect_to(fd, listener.address()) : -1;
+Result<Fd> bind_unix_again(const Record& record, int fd, const schema::UnixSocket& message) {
+  if (message.address().empty()) return Fd();
+  if (path_of(message.address()).empty()) {
+    // Of an abstract name there is one socket only, and a name that is taken is not worth failing for.
+    if (bind_to(fd, message.address()) < 0 && errno != EADDRINUSE)
+      return cannot_make(record, unix_name(message.address()));
+    return Fd();
+  }
+  return bind_removed(record, fd, message,
+                      message.name_removed() ? Afterwards::kRemove : Afterwards::kKeepIfAlone);
+}
+
+namespace {
+
+std::string address_of_handle(int handle) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  auto end = fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1, "/proc/self/fd/{}", handle);
+  return {reinterpret_cast<char*>(&address), kPathStart + end.size + 1};
+}
+
+}  // namespace
+
+Reach::Reach(const schema::UnixSocket& target, int handle)
+    : address_(handle < 0 ? target.address() : address_of_handle(handle)) {
+  if (handle >= 0) return;
+  (path_of(address_).starts_with('/') ? root_ : directory_) = target.directory();
+}
+
+int Reach::connect(int fd) const {
+  InDirectory there(directory_, root_);
+  return there.ok() ? connect_to(fd, address_) : -1;
+}
+
+Result<void> Reach::with_address(const Record& record,
+                                 const std::function<Result<void>(const std::string& address)>& use) const {
+  InDirectory there(directory_, root_);
+  if (!there.ok()) return cannot_make(record, directory_ + root_);
+  return use(address_);
 }
 
 }  // namespace stasis::resource

@@ -1,8 +1,10 @@
 // Names of unix sockets: paths, relative or not, and abstract ones.
 #pragma once
 
+#include <functional>
 #include <string>
 
+#include "base/fd.h"
 #include "base/result.h"
 #include "resource/descriptor.h"
 #include "resource/socket/unix_diag.h"
@@ -14,11 +16,24 @@ namespace stasis::resource {
 void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixSocket& message);
 
 // Gives the socket its name again. A file that a dead socket left behind is replaced, never one that is in
-// use.
-Result<void> bind_unix(const Record& record, int fd, const schema::UnixSocket& message);
+// use. When the name was removed, so is it now; the handle (O_PATH) then leads to the socket.
+Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& message);
+// The same with a name that another socket has, too, or had: that one's file stays as it is.
+Result<Fd> bind_unix_again(const Record& record, int fd, const schema::UnixSocket& message);
 
-// connect() to the name that `listener` was bound to, from where its path counts. 0 or -1 with errno.
-int connect_unix(int fd, const schema::UnixSocket& listener);
+// The address by which a socket can be reached, from where its path counts, or by its handle (-1: none).
+class Reach {
+ public:
+  Reach(const schema::UnixSocket& target, int handle);
+  // 0 or -1 with errno.
+  int connect(int fd) const;
+  // Lets `use` send to this address.
+  Result<void> with_address(const Record& record,
+                            const std::function<Result<void>(const std::string& address)>& use) const;
+
+ private:
+  std::string directory_, root_, address_;
+};
 
 // For people: "/run/x.sock", "@abstract".
 std::string unix_name(const std::string& address);

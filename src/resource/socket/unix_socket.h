@@ -11,7 +11,6 @@ class UnixSocketKind final : public DescriptorKind {
   bool recognises(const OpenFile& file, const Observation& tree) const override;
   Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
   Result<Fd> make(const Record& record, Making& context) const override;
-  Result<void> fill(const Record& record, int fd, Making& context) const override;
   Result<void> settle(const Record& record, int fd, Making& context, Round round) const override;
   std::string summary(const Record& record) const override;
 };

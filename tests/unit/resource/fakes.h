@@ -117,7 +117,7 @@ class FakeMaking final : public Making {
       STASIS_CHECK(find_descriptor_kind(record.kind)->fill(record, made_[record.id].get(), *this));
     }
     using Round = DescriptorKind::Round;
-    for (Round round : {Round::kListen, Round::kConnect, Round::kWait}) {
+    for (Round round : {Round::kListen, Round::kConnect, Round::kWait, Round::kSend, Round::kEnd}) {
       for (const Record& record : records_) {
         STASIS_CHECK(find_descriptor_kind(record.kind)->settle(record, made_[record.id].get(), *this, round));
       }
@@ -125,6 +125,7 @@ class FakeMaking final : public Making {
       deeds_.clear();
     }
     shared_.clear();
+    kept_.clear();
     return {};
   }
 
@@ -149,6 +150,7 @@ class FakeMaking final : public Making {
   }
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_; }
+  std::map<std::string, Fd>& kept_objects() override { return kept_; }
   // By the test itself, whoever it is to be.
   void as(const Actor&, std::function<Result<void>()> act) override { deeds_.push_back(std::move(act)); }
   Result<Fd> open_image_file(const std::string& name) override { return open_file(image_ / name, O_RDONLY); }
@@ -162,7 +164,7 @@ class FakeMaking final : public Making {
   const TemporaryDirectory& image_;
   std::vector<Record> records_;
   std::map<uint32_t, Fd> made_;
-  std::map<std::string, Fd> shared_;
+  std::map<std::string, Fd> shared_, kept_;
   std::vector<std::function<Result<void>()>> deeds_;
 };
 

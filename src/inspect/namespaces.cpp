@@ -1,0 +1,274 @@
+#include "inspect/namespaces.h"
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+
+#include "inspect/mounts.h"
+#include "kernel/mounts.h"
+#include "kernel/proc.h"
+#include "resource/socket/socket.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
+namespace stasis::inspect {
+namespace {
+
+struct Type {
+  uint64_t flag;
+  const char* name;  // in /proc/PID/ns
+  bool supported;
+};
+constexpr Type kTypes[] = {
+    {CLONE_NEWUTS, "uts", true},       {CLONE_NEWIPC, "ipc", true},
+    {CLONE_NEWNET, "net", true},       {CLONE_NEWNS, "mnt", true},
+    {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", false},
+    {CLONE_NEWTIME, "time", false},    {CLONE_NEWTIME, "time_for_children", false},
+};
+
+std::string shown(const freeze::FrozenProcess& process) {
+  return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
+}
+
+// 0: the kernel does not have this type.
+uint64_t identity_of(HostTid task, const char* name) {
+  auto link = kernel::read_proc_link(task, fmt::format("ns/{}", name));
+  const size_t bracket = link.ok() ? link->find('[') : std::string::npos;
+  return bracket == std::string::npos ? 0 : std::strtoull(link->c_str() + bracket + 1, nullptr, 10);
+}
+
+// In a process that has entered the namespace and ends.
+Result<std::string> ask_inside(HostTid task, const Type& type, const std::function<std::string()>& ask) {
+  STASIS_TRY(Fd place, kernel::open_proc(task, fmt::format("ns/{}", type.name), O_RDONLY));
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error("look into a namespace", type.name);
+  Fd from(ends[0]), to(ends[1]);
+  pid_t child = ::fork();
+  if (child == 0) {
+    if (::setns(place.get(), static_cast<int>(type.flag)) != 0) ::_exit(1);
+    ::_exit(write_all(to.get(), ask()).ok() ? 0 : 1);
+  }
+  to.reset();
+  if (child < 0) return errno_error("look into a namespace", type.name);
+  auto answer = read_all(from.get());
+  int status = 0;
+  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  if (status != 0 || !answer.ok())
+    return Error{"look into a namespace", fmt::format("task {}", task), "it cannot be entered",
+                 "take the checkpoint as root", ErrorCode::kRefused};
+  return answer;
+}
+
+std::string host_and_domain() {
+  utsname names = {};
+  ::uname(&names);
+  return std::string(names.nodename) + '\n' + names.domainname;
+}
+
+// "1" or "0" for the loopback interface, and the names of all others.
+std::string interfaces() {
+  Fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = {};
+  std::strcpy(request.ifr_name, "lo");
+  const bool up = fd && ::ioctl(fd.get(), SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) != 0;
+  std::string text = up ? "1" : "0";
+  struct if_nameindex* all = ::if_nameindex();
+  for (auto* one = all; one != nullptr && one->if_index != 0; ++one) {
+    // Those that every namespace has, since a module is loaded.
+    constexpr std::string_view kAlways[] = {"lo",      "sit0",    "tunl0",   "gre0",    "gretap0",
+                                            "erspan0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0"};
+    if (std::find(std::begin(kAlways), std::end(kAlways), one->if_name) == std::end(kAlways))
+      text += fmt::format(" {}", one->if_name);
+  }
+  if (all != nullptr) ::if_freenameindex(all);
+  return text;
+}
+
+Result<void> observe_network(HostTid task, schema::Namespace& out) {
+  auto answer = ask_inside(task, kTypes[2], interfaces);
+  if (!answer.ok()) return std::move(answer).error();
+  const std::string& text = *answer;
+  out.set_loopback_up(!text.empty() && text[0] == '1');
+  if (text.size() <= 1) return {};
+  return Error{"save", "a network namespace of the session",
+               fmt::format("it has network interfaces ({}) besides loopback", text.substr(2)),
+               "only loopback is supported inside a session; remove them before a checkpoint",
+               ErrorCode::kRefused};
+}
+
+}  // namespace
+
+const Namespaces::Found* Namespaces::find(uint64_t type, uint64_t identity) const {
+  for (const auto& found : found_) {
+    if (found->message.type() == type && found->identity == identity) return found.get();
+  }
+  return nullptr;
+}
+
+Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::string& first_mounts) {
+  init_ = tree.init();
+  of_processes_.resize(tree.processes().size());
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    by_number_[process.status.ns_tgid.value] = i;
+    if (!process.zombie) STASIS_CHECK(collect_process(i, process));
+  }
+  MountsBefore before;
+  STASIS_TRY(before.outside, kernel::read_mounts(HostTid{::getpid()}));
+  auto first = read_file(first_mounts);
+  before.first = first.ok() ? kernel::parse_mounts(*first) : before.outside;
+  STASIS_TRY(auto session, kernel::read_mounts(init_));
+  STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
+  for (auto& found : found_) STASIS_CHECK(observe(*found));
+  return {};
+}
+
+Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
+  for (const Type& type : kTypes) {
+    auto [of_session, is_new] = of_session_.try_emplace(type.name);
+    if (is_new) of_session->second = identity_of(init_, type.name);
+    const uint64_t session = of_session->second, own = identity_of(process.pid, type.name);
+    for (const auto& thread : process.threads) {
+      // A thread cannot leave the user and time namespaces of its process.
+      if (type.supported && thread.tid != process.pid && identity_of(thread.tid, type.name) != own)
+        return Error{"save", shown(process),
+                     fmt::format("its threads are in different namespaces ({})", type.name),
+                     "this is not supported", ErrorCode::kRefused};
+    }
+    if (own == session || own == 0) continue;
+    if (!type.supported)
+      return Error{"save", shown(process), fmt::format("it has a {} namespace of its own", type.name),
+                   "nested namespaces of this type are not supported yet", ErrorCode::kRefused};
+    const Found* known = find(type.flag, own);
+    if (known == nullptr) {
+      auto found = std::make_unique<Found>();
+      found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
+      found->message.set_type(type.flag);
+      found->identity = own;
+      found->task = process.pid;
+      found_.push_back(std::move(found));
+      known = found_.back().get();
+    }
+    of_processes_[index].push_back(known->message.id());
+  }
+  return {};
+}
+
+Result<void> Namespaces::observe(Found& found) {
+  schema::Namespace& out = found.message;
+  switch (out.type()) {
+    case CLONE_NEWUTS: {
+      STASIS_TRY(std::string names, ask_inside(found.task, kTypes[0], host_and_domain));
+      const size_t end = names.find('\n');
+      out.set_host_name(names.substr(0, end));
+      out.set_domain_name(end == std::string::npos ? "" : names.substr(end + 1));
+      return {};
+    }
+    case CLONE_NEWNET:
+      return observe_network(found.task, out);
+    case CLONE_NEWNS: {
+      STASIS_TRY(std::string root, kernel::read_proc_link(found.task, "root"));
+      if (root != "/") {
+        return Error{"save", "a mount namespace of the session",
+                     "no process sees all of it: they are in a chroot", "this is not supported yet",
+                     ErrorCode::kRefused};
+      }
+      STASIS_TRY(auto session, kernel::read_mounts(init_));
+      STASIS_TRY(auto own, kernel::read_mounts(found.task));
+      // Those show the processes of the session, and are made when it has some.
+      MountsBefore before;
+      STASIS_TRY(auto ours, kernel::read_mounts(HostTid{::getpid()}));
+      for (const auto& mount : session) {
+        const bool of_host = std::any_of(ours.begin(), ours.end(), [&](const auto& other) {
+          return other.device == mount.device && other.point == mount.point;
+        });
+        if (mount.type != "proc" || of_host) before.first.push_back(mount);
+      }
+      before.outside = before.first;
+      return compare_mounts(before, own, OwnProc::kNone, out);
+    }
+    default:
+      return {};
+  }
+}
+
+Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
+  for (uint32_t id : of_processes_[process]) {
+    out.add_namespaces(id);
+    // setns() is only for those who have their directories for themselves.
+    if (found_[id - 1]->message.type() == CLONE_NEWNS && out.directories_of() != 0) {
+      return Error{"save", fmt::format("task {}", out.pid()),
+                   "it is in a mount namespace of its own, and shares its directories with its parent",
+                   "this is not supported", ErrorCode::kRefused};
+    }
+  }
+  return {};
+}
+
+bool Namespaces::has_own_ipc(const schema::Process& process) const {
+  return std::any_of(process.namespaces().begin(), process.namespaces().end(),
+                     [&](uint32_t id) { return found_[id - 1]->message.type() == CLONE_NEWIPC; });
+}
+
+std::vector<uint32_t> Namespaces::of(const resource::OpenFile& file) const {
+  std::vector<uint32_t> ids;
+  if (found_.empty() || file.owners.empty()) return ids;
+  if (resource::is_socket(file)) {
+    Fd network(::ioctl(file.duplicate.get(), SIOCGSKNS));
+    struct stat status = {};
+    if (network && ::fstat(network.get(), &status) == 0) {
+      if (const Found* found = find(CLONE_NEWNET, status.st_ino)) ids.push_back(found->message.id());
+    }
+  }
+  // Every owner sees the name of a file that it has opened; the first as well as any.
+  auto owner = by_number_.find(file.pid.value);
+  if (owner == by_number_.end()) return ids;
+  for (uint32_t id : of_processes_[owner->second]) {
+    if (found_[id - 1]->message.type() == CLONE_NEWNS) ids.push_back(id);
+  }
+  return ids;
+}
+
+Namespaces::InNetwork::~InNetwork() {
+  if (before_) ::setns(before_.get(), CLONE_NEWNET);
+}
+
+Result<Namespaces::InNetwork> Namespaces::enter_network(const resource::OpenFile& file) const {
+  InNetwork inside;
+  if (found_.empty() || !resource::is_socket(file)) return inside;
+  Fd network(::ioctl(file.duplicate.get(), SIOCGSKNS));
+  struct stat status = {};
+  if (!network || ::fstat(network.get(), &status) != 0 || find(CLONE_NEWNET, status.st_ino) == nullptr)
+    return inside;
+  STASIS_TRY(inside.before_, kernel::open_proc(HostTid{::getpid()}, "ns/net", O_RDONLY));
+  if (::setns(network.get(), CLONE_NEWNET) != 0)
+    return errno_error("look at", file.describe(), errno, "take the checkpoint as root");
+  return inside;
+}
+
+Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest) {
+  STASIS_CHECK(save_contents(init_, writer, session_));
+  *manifest.mutable_session_mounts() = session_;
+  for (auto& found : found_) {
+    if (found->message.type() == CLONE_NEWNS)
+      STASIS_CHECK(save_contents(found->task, writer, found->message));
+    *manifest.add_namespaces() = found->message;
+  }
+  return {};
+}
+
+}  // namespace stasis::inspect

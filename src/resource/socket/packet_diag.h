@@ -1,0 +1,19 @@
+// What the kernel tells about a packet socket from outside, by the sock_diag(7) netlink interface.
+#pragma once
+
+#include <sys/types.h>
+
+#include "base/result.h"
+#include "schema/kinds/socket.pb.h"
+
+namespace stasis::resource {
+
+struct PacketDiag {
+  bool has_ring = false;
+  std::vector<schema::PacketMembership> memberships;
+};
+
+// The socket with this inode in our network namespace.
+Result<PacketDiag> packet_diag(ino_t inode);
+
+}  // namespace stasis::resource

@@ -1,0 +1,160 @@
+#include "restore/namespaces.h"
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "restore/mounts.h"
+
+namespace stasis::restore {
+namespace {
+
+constexpr const char* kStep = "restart: make a namespace";
+
+const char* name_of(uint64_t type) {
+  switch (type) {
+    case CLONE_NEWUTS:
+      return "uts";
+    case CLONE_NEWIPC:
+      return "ipc";
+    case CLONE_NEWNET:
+      return "net";
+    case CLONE_NEWNS:
+      return "mnt";
+    case CLONE_NEWCGROUP:
+      return "cgroup";
+    default:
+      return nullptr;
+  }
+}
+
+Result<Fd> open_own(uint64_t type) {
+  return open_file(fmt::format("/proc/self/ns/{}", name_of(type)), O_RDONLY);
+}
+
+Result<void> raise_loopback() {
+  Fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request = {};
+  std::strcpy(request.ifr_name, "lo");
+  if (!fd || ::ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return errno_error(kStep, "loopback");
+  request.ifr_flags |= IFF_UP;
+  if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) return errno_error(kStep, "loopback");
+  return {};
+}
+
+Result<void> furnish(const schema::Namespace& wanted, const image::Image& image) {
+  switch (wanted.type()) {
+    case CLONE_NEWUTS:
+      if (::sethostname(wanted.host_name().data(), wanted.host_name().size()) != 0 ||
+          ::setdomainname(wanted.domain_name().data(), wanted.domain_name().size()) != 0)
+        return errno_error(kStep, wanted.host_name());
+      return {};
+    case CLONE_NEWNET:
+      return wanted.loopback_up() ? raise_loopback() : Result<void>();
+    case CLONE_NEWNS:
+      return mount_again(wanted, image);
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+Result<void> Namespaces::make(const image::Image& image, int base) {
+  const auto& manifest = image.manifest();
+  STASIS_CHECK(mount_again(manifest.session_mounts(), image));
+  if (manifest.namespaces_size() == 0) return {};
+  STASIS_TRY(Fd network, open_own(CLONE_NEWNET));
+  STASIS_TRY(network_, duplicate(network.get(), base));
+  STASIS_TRY(Fd mounts, open_own(CLONE_NEWNS));
+  STASIS_TRY(mounts_, duplicate(mounts.get(), base));
+  STASIS_TRY(Fd directory, open_file(".", O_PATH | O_DIRECTORY));
+  STASIS_TRY(directory_, duplicate(directory.get(), base));
+  for (const auto& wanted : manifest.namespaces()) STASIS_CHECK(make_one(wanted, image, base));
+  return {};
+}
+
+Result<void> Namespaces::make_one(const schema::Namespace& wanted, const image::Image& image, int base) {
+  const int type = static_cast<int>(wanted.type());
+  if (name_of(wanted.type()) == nullptr) return errno_error(kStep, fmt::format("type {:#x}", type), EINVAL);
+  STASIS_TRY(Fd before, open_own(wanted.type()));
+  if (::unshare(type) != 0) return errno_error(kStep, name_of(wanted.type()), errno, "restart as root");
+  auto furnished = furnish(wanted, image);
+  auto made = open_own(wanted.type());
+  if (::setns(before.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
+  if (type == CLONE_NEWNS && ::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
+  STASIS_CHECK(furnished);
+  STASIS_TRY(Fd fd, std::move(made));
+  Made& entry = made_[wanted.id()];
+  entry.type = wanted.type();
+  STASIS_TRY(entry.fd, duplicate(fd.get(), base));
+  return {};
+}
+
+Result<void> Namespaces::complete(const schema::Manifest& manifest) {
+  STASIS_CHECK(mount_later(manifest.session_mounts()));
+  for (const auto& wanted : manifest.namespaces()) {
+    if (wanted.type() != CLONE_NEWNS) continue;
+    STASIS_TRY(Inside inside, Inside::enter(*this, {wanted.id()}));
+    STASIS_CHECK(mount_later(wanted));
+  }
+  return {};
+}
+
+int Namespaces::descriptor(uint32_t id) const {
+  auto found = made_.find(id);
+  return found == made_.end() ? -1 : found->second.fd.get();
+}
+
+uint64_t Namespaces::type(uint32_t id) const {
+  auto found = made_.find(id);
+  return found == made_.end() ? 0 : found->second.type;
+}
+
+Result<void> Namespaces::go(const std::vector<uint32_t>& ids) {
+  if (ids == now_) return {};
+  struct {
+    int flag, session;
+  } const all[] = {{CLONE_NEWNET, network_.get()}, {CLONE_NEWNS, mounts_.get()}};
+  for (const auto& one : all) {
+    auto of_type = [&](const std::vector<uint32_t>& list) {
+      auto found = std::find_if(list.begin(), list.end(),
+                                [&](uint32_t id) { return type(id) == static_cast<uint64_t>(one.flag); });
+      return found == list.end() ? one.session : descriptor(*found);
+    };
+    const int wanted = of_type(ids);
+    if (wanted == of_type(now_)) continue;
+    if (::setns(wanted, one.flag) != 0)
+      return errno_error("restart: enter a namespace", name_of(static_cast<uint64_t>(one.flag)));
+    // It leads to the root of the namespace.
+    if (one.flag == CLONE_NEWNS && wanted == one.session && ::fchdir(directory_.get()) != 0)
+      return errno_error("restart: enter a namespace", ".");
+  }
+  now_ = ids;
+  return {};
+}
+
+Result<Namespaces::Inside> Namespaces::Inside::enter(Namespaces& all, const std::vector<uint32_t>& ids) {
+  Inside inside;
+  inside.before_ = all.now_;
+  STASIS_CHECK(all.go(ids));
+  inside.all_ = &all;
+  return inside;
+}
+
+Namespaces::Inside::Inside(Inside&& other) noexcept
+    : all_(std::exchange(other.all_, nullptr)), before_(std::move(other.before_)) {}
+
+Namespaces::Inside::~Inside() {
+  if (all_ != nullptr) (void)all_->go(before_).ok();
+}
+
+}  // namespace stasis::restore
