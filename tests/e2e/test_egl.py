@@ -25,8 +25,8 @@ def kill_renderer(server):
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
 class Egl(unittest.TestCase):
     scene = SCENE
-    setUp, end_server, start, end, ask, renderer, kill_renderer, pictures, check_pictures, check_move = (
-        vars(gl.OpenGl)[name] for name in ("setUp", "end_server", "start", "end", "ask", "renderer", "kill_renderer", "pictures",
+    setUp, end_server, start, end, ask, part, renderer, kill_part, kill_renderer, pictures, check_pictures, check_move = (
+        vars(gl.OpenGl)[name] for name in ("setUp", "end_server", "start", "end", "ask", "part", "renderer", "kill_part", "kill_renderer", "pictures",
                                            "check_pictures", "check_move"))
 
     def test_after_the_death_of_the_renderer(self):
