@@ -28,11 +28,6 @@ bool is_misc_device(const OpenFile& file, unsigned number_minor) {
   return is_character_device(file, 10) && minor(file.status.st_rdev) == number_minor;
 }
 
-bool is_on(const OpenFile& file, long magic) {
-  struct statfs fs = {};
-  return fstatfs(file.duplicate.get(), &fs) == 0 && fs.f_type == magic;
-}
-
 // Columns: name, group, title, cause, remedy, how to tell. Device numbers:
 // Documentation/admin-guide/devices.txt.
 constexpr RefusedRow kRows[] = {

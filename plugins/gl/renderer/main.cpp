@@ -4,7 +4,7 @@
 //   display NAME      the X server
 //   (a ring's file)   do what is recorded there; "ok" when its thread has begun
 //   load FILE         replay this log first
-//   park POSITIONS    stand still between two packets; "later" when that is not possible at once
+//   park POSITIONS    stand still between two packets; "later" when that is not possible for long
 //   read              with a file of questions for contents, in whose place the answers are put
 //   go on
 //

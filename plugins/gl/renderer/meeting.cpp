@@ -29,8 +29,9 @@ void Meeting::wait(Renderer& renderer, uint64_t position) {
 }
 
 std::string Meeting::call(const std::string& positions) {
-  // The driver may be at work on something long; the program waits for us meanwhile.
-  constexpr auto kPatience = std::chrono::milliseconds(500);
+  // The driver may be at work on something long (softpipe draws for seconds), or a primitive be half said.
+  // The program runs meanwhile.
+  constexpr auto kPatience = std::chrono::seconds(15);
   std::unique_lock lock(mutex_);
   wanted_.clear();
   there_.clear();

@@ -22,7 +22,7 @@ class Meeting {
   }
 
   // Every thread gets at least as far as `positions` (RING:POSITION ...) say and stands still there, without
-  // its context. "ok RING:POSITION ...", or "later" when one does not come in time.
+  // its context. "ok RING:POSITION ...", or "later" when one does not come.
   std::string call(const std::string& positions);
   void end();
 

@@ -208,13 +208,7 @@ class Program {
   // Empty, or "later" when that is not possible just now.
   std::string prepare() {
     std::lock_guard lock(mutex_);
-    constexpr int kTries = 50;
-    constexpr useconds_t kPause_us = 5000;
-    std::string said = read_back();
-    for (int i = 1; i < kTries && said == "later"; ++i) {
-      usleep(kPause_us);
-      said = read_back();
-    }
+    const std::string said = read_back();
     prepared_by_ = keeper_->pid();
     return said;
   }
@@ -304,7 +298,13 @@ class Program {
     if (there == "ok") return "";
     if (!there.starts_with("ok ")) return there;
     const std::string parked = renderer_->ask("park" + there.substr(2));
-    std::string problem = parked.starts_with("ok") ? pass_contents(parked.substr(2)) : "later";
+    std::string problem;
+    if (parked.starts_with("ok")) {
+      problem = pass_contents(parked.substr(2));
+    } else {
+      problem =
+          parked == kEnded ? "later" : "the driver does not come to the end of a call, or of a primitive";
+    }
     if (parked.starts_with("ok")) renderer_->ask("go on");
     if (!problem.empty()) ask_keeper_now("release");
     return problem;

@@ -80,7 +80,7 @@ TEST_F(Topologies, BrothersWithOneTable) {
   add({6, 1, 2, 2});
   manifest.mutable_processes(4)->set_directories_of(5);
   expect_order();
-  const auto topology = Topology::plan(manifest);
+  auto topology = Topology::plan(manifest);
   ASSERT_TRUE(topology.ok());
   EXPECT_EQ(topology->births()[topology->births()[1].children.at(0)].pid.value, 4);
 }
