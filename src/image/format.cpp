@@ -124,7 +124,7 @@ Result<schema::Manifest> parse_manifest(std::span<const std::byte> bytes) {
   if (!manifest.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
     return damaged("its contents cannot be parsed");
   }
-  if (version == kVersion && has_layers(manifest)) return damaged("its version knows no layers, it has some");
+  if (version != version_of(manifest)) return damaged("its version is not that of what is in it");
   STASIS_CHECK(validate(manifest));
   return manifest;
 }
