@@ -9,6 +9,7 @@
 #include <string>
 
 #include "generated/commands.h"
+#include "keeper/log.h"
 #include "keeper/rules.h"
 #include "reader/ring_reader.h"
 #include "wire/packet.h"
@@ -48,6 +49,13 @@ inline uint64_t field_of(const Packet& packet, Field field) {
   if (size_t{field.offset} + field.size > packet.size) throw BadStream{"a packet is too short"};
   std::memcpy(&value, reinterpret_cast<const char*>(&packet) + field.offset, field.size);
   return value;
+}
+
+inline Key key_of(const Packet& packet, const EffectRule& rule) {
+  Key key;
+  key.slot = rule.slot;
+  for (int i = 0; i < rule.keys; ++i) key.part[i] = field_of(packet, rule.key[i]);
+  return key;
 }
 
 inline std::string bytes_of(const Packet& packet) {
