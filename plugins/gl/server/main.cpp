@@ -229,10 +229,13 @@ class Program {
         problem = replace_renderer();
       }
       if (ended_) return;
-      if (!problem.empty()) {
-        fprintf(stderr, "stasis: OpenGL: there is no new renderer: %s\n", problem.c_str());
-        return;
+      if (problem.empty()) continue;
+      if (problem == kEnded) {
+        waitpid(renderer_pid(), &status, 0);
+        return end_program("while it replayed the log", status);
       }
+      fprintf(stderr, "stasis: OpenGL: there is no new renderer: %s\n", problem.c_str());
+      return;
     }
   }
   void move(const std::vector<std::string>& settings) {
@@ -342,13 +345,15 @@ class Program {
     const int deaths = deaths_;
     lock.unlock();
     if (deaths < kMost || take_back_move()) return false;
+    end_program("at the same calls", status);
+    return true;
+  }
+  void end_program(const char* where, int status) const {
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : SIGABRT;
     fprintf(stderr,
-            "stasis: OpenGL: the driver has ended %d times at the same calls, now by signal %d; the program "
-            "ends\n",
-            deaths, signal);
+            "stasis: OpenGL: the driver has ended again and again %s, now by signal %d; the program ends\n",
+            where, signal);
     syscall(SYS_pidfd_send_signal, process_, signal, nullptr, 0);
-    return true;
   }
 
   void start_renderer() {
