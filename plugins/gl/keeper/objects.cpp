@@ -229,6 +229,9 @@ void Log::create(KeptContext& c, const Packet& packet, const EffectRule& rule) {
       GLuint first;
     };
     const auto& p = view<Request>(packet);
+    constexpr size_t kMost = 1 << 20;
+    if (p.range < 0 || static_cast<size_t>(p.range) + c.share->lists.size() > kMost)
+      throw BadStream{"too many lists"};
     for (GLsizei i = 0; i < p.range; ++i) (void)c.share->lists[p.first + static_cast<GLuint>(i)];
     return;
   }
