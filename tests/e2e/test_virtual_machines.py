@@ -275,6 +275,9 @@ class Disks(MachineTest):
     def test_raw_in_threads(self):
         self.through("raw", "aio=threads", machine="pc")
 
+    def test_raw_with_native_requests(self):
+        self.through("raw", "cache.direct=on", "aio=native", machine="pc")
+
     def test_snapshot(self):
         self.through("raw", "snapshot=on")
         self.assertEqual((self.box.dir / "disk.raw").read_bytes().strip(b"\0"), b"")
@@ -320,9 +323,6 @@ class Disks(MachineTest):
         self.assertFalse((self.store / "vm" / "1").exists())
         self.go_on()
         self.whole()
-
-    def test_native_aio_is_refused_by_name(self):
-        self.refused("aio=native", word="io_setup")
 
     def test_io_uring_is_refused_by_name(self):
         self.refused("aio=io_uring", word="io_uring")
