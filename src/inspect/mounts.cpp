@@ -200,7 +200,8 @@ class Walk {
     while (const dirent* entry = ::readdir(stream.get())) {
       const std::string name = entry->d_name;
       if (name == "." || name == "..") continue;
-      STASIS_CHECK(visit(directory, name, path.empty() ? name : path + "/" + name, depth));
+      const std::string below = path.empty() ? name : fmt::format("{}/{}", path, name);
+      STASIS_CHECK(visit(directory, name, below, depth));
     }
     return {};
   }
