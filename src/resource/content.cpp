@@ -81,7 +81,9 @@ Result<void> save_content(const OpenFile& file, const std::string& name, Observa
   }
   // A description of our own can be read at any place, also when the program's is for writing only, and does
   // not share its position with the program.
-  auto source = reopen(file.duplicate.get(), O_RDONLY);
+  // An access that the program has not made is not to be seen; but only the owner may do without.
+  auto source = reopen(file.duplicate.get(), O_RDONLY | O_NOATIME);
+  if (!source.ok()) source = reopen(file.duplicate.get(), O_RDONLY);
   if (!source.ok()) {
     return refusal(file, fmt::format("its content cannot be read: {}", source.error().cause),
                    "the file has no name any more and does not let its owner read it");

@@ -33,9 +33,10 @@ Error impossible(const Skeleton& skeleton, const schema::Mapping& mapping, std::
 Result<void> advance(Skeleton& skeleton, const schema::Mapping& mapping, uint32_t collected,
                      uint32_t waiting) {
   constexpr uint32_t kAtOnce = 64;
+  static constexpr char kNull[] = "/dev/null";
   Batch opening = skeleton.batch();
-  const size_t opened = opening.call(
-      SYS_openat, {static_cast<uint64_t>(AT_FDCWD), opening.put({"/dev/null", 10}), O_WRONLY | O_CLOEXEC});
+  const size_t opened = opening.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD),
+                                                  opening.put({kNull, sizeof kNull}), O_WRONLY | O_CLOEXEC});
   STASIS_CHECK(skeleton.run_checked(opening, "open /dev/null"));
   const auto null = static_cast<uint64_t>(opening.result(opened));
   for (bool stays : {false, true}) {

@@ -128,7 +128,7 @@ Result<void> TaskBuilder::set_process() {
 
 // A task can only write its own. What the audit system does not allow is not worth failing for.
 void TaskBuilder::add_login_uid(Batch& batch, Optional& optional) const {
-  constexpr std::string_view kFile("/proc/self/loginuid", 20);
+  static constexpr char kFile[] = "/proc/self/loginuid";
   static const uint32_t ours = [] {
     auto text = read_file(kernel::host_proc(), "self/loginuid", 16);
     return text.ok() ? static_cast<uint32_t>(std::strtoul(text->c_str(), nullptr, 10)) + 1 : 0;
@@ -136,7 +136,7 @@ void TaskBuilder::add_login_uid(Batch& batch, Optional& optional) const {
   if (process_.login_uid() == 0 || process_.login_uid() == ours) return;
   const std::string text = std::to_string(process_.login_uid() - 1);
   const auto file = static_cast<uint64_t>(table_.base() - 1);
-  const uint64_t path = batch.put(kFile), value = batch.put(text);
+  const uint64_t path = batch.put({kFile, sizeof kFile}), value = batch.put(text);
   optional.push_back(batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), path, O_WRONLY}));
   optional.push_back(batch.call_with_last(SYS_dup3, {file, O_CLOEXEC}));
   optional.push_back(batch.call(SYS_write, {file, value, text.size()}));
