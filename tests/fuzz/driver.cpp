@@ -40,9 +40,12 @@ void leave_input(int signal) {
 }
 
 bool run(const std::string& input) {
+  constexpr unsigned kTooLong_s = 30;
   g_input = input;
   g_new = 0;
+  ::alarm(kTooLong_s);  // is a finding, too
   LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(g_input.data()), g_input.size());
+  ::alarm(0);
   return g_new > 0;
 }
 
@@ -139,7 +142,7 @@ int main(int argc, char** argv) {
       seconds = 0;
     }
   }
-  for (int signal : {SIGABRT, SIGSEGV, SIGILL, SIGTRAP, SIGBUS}) ::signal(signal, leave_input);
+  for (int signal : {SIGABRT, SIGSEGV, SIGILL, SIGTRAP, SIGBUS, SIGALRM}) ::signal(signal, leave_input);
   if (corpus.empty()) {
     corpus = fuzz_seeds();
     corpus.emplace_back();

@@ -48,6 +48,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       std::memcpy(room.data() + 1, data + at + 4, bytes);
       auto& packet = *reinterpret_cast<Packet*>(room.data());
       packet = {static_cast<uint32_t>(sizeof(Packet) + bytes), static_cast<uint16_t>(op % kOpGlEnd), 0};
+      // A million lists, in each of many contexts, are right but take long.
+      if (packet.op == kOpGenLists && bytes != 0) room[1] &= 0xffffffff0000003fU;
       log.add(ring, packet);
       at += 4 + bytes;
     }

@@ -11,11 +11,37 @@
 
 namespace stasis::gl {
 
+namespace {
+
+size_t size_of_name(GLenum type) {
+  switch (type) {
+    case GL_BYTE:
+    case GL_UNSIGNED_BYTE:
+      return 1;
+    case GL_SHORT:
+    case GL_UNSIGNED_SHORT:
+    case GL_2_BYTES:
+      return 2;
+    case GL_3_BYTES:
+      return 3;
+    case GL_INT:
+    case GL_UNSIGNED_INT:
+    case GL_FLOAT:
+    case GL_4_BYTES:
+      return 4;
+    default:
+      return 0;
+  }
+}
+
+}  // namespace
+
 void Log::call_list(KeptContext& c, uint32_t list) {
   constexpr int kDeepest = 64;
   auto found = c.share->lists.find(list);
   if (found == c.share->lists.end() || list_depth_ > kDeepest) return;
   if (list_depth_ == 0) list_calls_left_ = kMostListCalls;
+  if (--list_calls_left_ < 0) return;
   struct Deeper {
     explicit Deeper(int& depth) : depth_(depth) { ++depth_; }
     ~Deeper() { --depth_; }
@@ -26,7 +52,6 @@ void Log::call_list(KeptContext& c, uint32_t list) {
   // What makes or removes lists is never part of one.
   for (const Kept& one : found->second) {
     const Packet& packet = packet_of(one.packet);
-    if (--list_calls_left_ < 0) break;
     if (packet.op < kOpFirstGl || packet.op == kOpNewList || packet.op == kOpEndList) continue;
     const EffectRule& rule = rule_of(packet.op);
     switch (rule.effect) {
@@ -52,7 +77,9 @@ void Log::call_lists(KeptContext& c, const Packet& packet) {
     if (packet_of(call.packet).op == kOpListBase) base = view<PListBase>(packet_of(call.packet)).base;
   }
   const auto* at = reinterpret_cast<const unsigned char*>(payload_of(packet, sizeof p, p.lists_bytes));
-  const size_t size = p.lists_bytes / static_cast<size_t>(p.n);
+  const size_t size = size_of_name(p.type);
+  if (size == 0) return;  // an error of the program's
+  if (static_cast<size_t>(p.n) > p.lists_bytes / size) throw BadStream{"more lists than there are names of"};
   for (GLsizei i = 0; i < p.n; ++i, at += size) {
     uint32_t offset = 0;
     switch (p.type) {

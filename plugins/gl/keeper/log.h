@@ -177,7 +177,7 @@ class Log {
 
   uint64_t order_ = 0;
   // Lists that call themselves call more than anybody could wait for.
-  static constexpr int kMostListCalls = 1 << 20;
+  static constexpr int kMostListCalls = 1 << 16;
   int list_calls_left_ = 0, list_depth_ = 0;
   bool has_deleted_ = false;
   bool incomplete_ = false;

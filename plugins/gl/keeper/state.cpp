@@ -79,6 +79,10 @@ uint32_t group_of(uint32_t capability) {
   return 0;
 }
 
+// What is pushed beyond these is an error, and nothing is pushed. These are the limits of all of Mesa's
+// drivers.
+constexpr size_t kMostAttributes = 16, kMostMatrices = 32;
+
 }  // namespace
 
 void Log::set_state(KeptContext& c, const Packet& packet, const EffectRule& rule) {
@@ -122,6 +126,7 @@ void Log::change_matrix(KeptContext& c, const Packet& packet, const EffectRule& 
       stack.levels.back()->clear();
       break;
     case Effect::k_pushmatrix:
+      if (stack.levels.size() >= kMostMatrices) return;
       stack.levels.push_back(std::make_shared<KeptList>(*stack.levels.back()));
       return;
     case Effect::k_popmatrix:
@@ -134,6 +139,7 @@ void Log::change_matrix(KeptContext& c, const Packet& packet, const EffectRule& 
 }
 
 void Log::push_attributes(KeptContext& c, const Packet& packet) {
+  if (c.attributes.size() >= kMostAttributes) return;
   c.attributes.push_back(
       {view<PPushAttrib>(packet).mask, keep(packet), c.state, c.active_unit, c.matrix_mode});
 }

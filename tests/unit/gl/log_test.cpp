@@ -350,6 +350,33 @@ TEST_F(LogTest, MipmapsKeepTheImageThatTheyWereMadeOf) {
   EXPECT_FALSE(log_.has_written());
 }
 
+TEST_F(LogTest, WhatIsPushedBeyondTheLimitIsNotPushed) {
+  for (int i = 0; i < 100; ++i) {
+    call(kOpPushAttrib, PPushAttrib{{}, GL_CURRENT_BIT});
+    call(kOpPushMatrix, PPushMatrix{});
+  }
+  EXPECT_EQ(count(kOpPushAttrib), 16U);
+  EXPECT_EQ(count(kOpPushMatrix), 31U);
+}
+
+TEST_F(LogTest, AListThatCallsItselfComesToAnEnd) {
+  call(kOpNewList, PNewList{{}, 1, GL_COMPILE});
+  for (int i = 0; i < 3; ++i) call(kOpCallList, PCallList{{}, 1});
+  enable(GL_FOG);
+  call(kOpEndList, PEndList{});
+  call(kOpCallList, PCallList{{}, 1});
+  EXPECT_EQ(count(kOpEnable), 2U);  // in the list, and what it did
+}
+
+TEST_F(LogTest, AllOfALongListCounts) {
+  call(kOpNewList, PNewList{{}, 1, GL_COMPILE});
+  for (int i = 0; i < 200'000; ++i) call(kOpVertex3f, PVertex3f{{}, 1, 2, 3});
+  enable(GL_FOG);
+  call(kOpEndList, PEndList{});
+  call(kOpCallList, PCallList{{}, 1});
+  EXPECT_EQ(count(kOpEnable), 2U);
+}
+
 TEST_F(LogTest, AQueryThatHasEndedHasAResultAgain) {
   call(kOpBeginQuery, PBeginQuery{{}, GL_SAMPLES_PASSED, 4});
   EXPECT_EQ(count(kOpBeginQuery), 1U);  // goes on
