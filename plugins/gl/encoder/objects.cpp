@@ -3,6 +3,7 @@
 
 #include "encoder/program.h"
 #include "generated/packets.h"
+#include "wire/names.h"
 
 namespace stasis::gl {
 
@@ -414,21 +415,7 @@ void stub_CallList(GLuint list) {
 void stub_CallLists(GLsizei count, GLenum type, const void* lists) {
   STREAM_OR_RETURN();
   if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = false;
-  size_t size = 0;
-  switch (type) {
-    case GL_2_BYTES:
-      size = 2;
-      break;
-    case GL_3_BYTES:
-      size = 3;
-      break;
-    case GL_4_BYTES:
-      size = 4;
-      break;
-    default:
-      size = type_size(type);
-  }
-  const size_t bytes = bytes_of(static_cast<size_t>(count), size);
+  const size_t bytes = bytes_of(static_cast<size_t>(count), size_of_list_name(type));
   auto* packet = begin_CallLists(*s, count, type, bytes);
   put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), lists, bytes);
   s->commit();

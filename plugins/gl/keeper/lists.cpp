@@ -8,33 +8,9 @@
 #include "generated/commands.h"
 #include "keeper/log.h"
 #include "keeper/packets.h"
+#include "wire/names.h"
 
 namespace stasis::gl {
-
-namespace {
-
-size_t size_of_name(GLenum type) {
-  switch (type) {
-    case GL_BYTE:
-    case GL_UNSIGNED_BYTE:
-      return 1;
-    case GL_SHORT:
-    case GL_UNSIGNED_SHORT:
-    case GL_2_BYTES:
-      return 2;
-    case GL_3_BYTES:
-      return 3;
-    case GL_INT:
-    case GL_UNSIGNED_INT:
-    case GL_FLOAT:
-    case GL_4_BYTES:
-      return 4;
-    default:
-      return 0;
-  }
-}
-
-}  // namespace
 
 void Log::call_list(KeptContext& c, uint32_t list) {
   constexpr int kDeepest = 64;
@@ -77,7 +53,7 @@ void Log::call_lists(KeptContext& c, const Packet& packet) {
     if (packet_of(call.packet).op == kOpListBase) base = view<PListBase>(packet_of(call.packet)).base;
   }
   const auto* at = reinterpret_cast<const unsigned char*>(payload_of(packet, sizeof p, p.lists_bytes));
-  const size_t size = size_of_name(p.type);
+  const size_t size = size_of_list_name(p.type);
   if (size == 0) return;  // an error of the program's
   if (static_cast<size_t>(p.n) > p.lists_bytes / size) throw BadStream{"more lists than there are names of"};
   for (GLsizei i = 0; i < p.n; ++i, at += size) {

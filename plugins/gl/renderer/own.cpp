@@ -38,6 +38,16 @@ void own_GenLists(Renderer& r, const Packet& header) {
   }
 }
 
+void own_CallLists(Renderer& r, const Packet& header) {
+  const auto& p = view<PCallLists>(header);
+  Payload payload(header, sizeof p);
+  const void* lists = payload.bytes(p.lists_bytes);
+  const size_t size = size_of_list_name(p.type);
+  if (p.n > 0 && size != 0)
+    Payload::require(lists != nullptr && static_cast<size_t>(p.n) <= p.lists_bytes / size);
+  r.gl.CallLists(p.n, p.type, lists);
+}
+
 void own_DeleteShader(Renderer& r, const Packet& header) {
   r.gl.DeleteShader(r.names(kProgram).find(view<PDeleteShader>(header).shader, false));
 }
