@@ -118,7 +118,9 @@ class FrozenTree::Freezer {
       process.status = std::move(status).value();
       process.stat = std::move(stat).value();
       process.zombie = process.stat.state == 'Z' || process.stat.state == 'X';
-      STASIS_TRY(std::vector<int> tids, kernel::list_numbers(fmt::format("{}/task", pid)));
+      auto listed = kernel::list_numbers(fmt::format("{}/task", pid));
+      if (!listed.ok()) continue;  // a zombie that init, which runs, has reaped meanwhile
+      const std::vector<int>& tids = *listed;
       if (process.zombie && tids.size() > 1) {
         if (is_being_killed(pid, tids)) {
           return Error{"freeze", describe(process), "it is being killed", "try again", ErrorCode::kBusy};
