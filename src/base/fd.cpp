@@ -1,4 +1,4 @@
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 #include <fcntl.h>
 #include <unistd.h>

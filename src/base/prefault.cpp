@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 // From the linker.
 extern "C" const char __executable_start, etext, __data_start, end;

@@ -1,4 +1,4 @@
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis {
 

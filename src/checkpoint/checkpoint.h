@@ -8,13 +8,13 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "checkpoint/file_capture.h"
 #include "checkpoint/tracking.h"
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::checkpoint {
 

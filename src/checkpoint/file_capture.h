@@ -8,11 +8,11 @@
 #include <string_view>
 #include <vector>
 
-#include "base/result.h"
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "inspect/memory.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::checkpoint {
 

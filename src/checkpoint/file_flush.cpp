@@ -7,8 +7,8 @@
 
 #include <set>
 
-#include "base/fd.h"
 #include "kernel/proc.h"
+#include "stasis/fd.h"
 
 namespace stasis::checkpoint {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 namespace stasis::checkpoint {
 

@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "checkpoint/page_layout.h"
 #include "kernel/pagemap.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::checkpoint {
 

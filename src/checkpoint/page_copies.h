@@ -8,9 +8,9 @@
 #include <memory>
 #include <span>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "checkpoint/tracking.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::checkpoint {
 

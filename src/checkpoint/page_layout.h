@@ -4,10 +4,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/result.h"
 #include "checkpoint/snapshot.h"
 #include "inspect/memory.h"
 #include "kernel/pagemap.h"
+#include "stasis/result.h"
 
 namespace stasis::checkpoint {
 

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "remote/foothold.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::checkpoint {
 

@@ -14,13 +14,13 @@
 #include <string_view>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "freeze/frozen_tree.h"
 #include "inspect/memory.h"
 #include "kernel/pagemap.h"
 #include "kernel/write_tracker.h"
 #include "remote/foothold.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::checkpoint {
 

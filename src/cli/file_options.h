@@ -5,8 +5,8 @@
 #include <optional>
 #include <string>
 
-#include "base/result.h"
 #include "checkpoint/file_capture.h"
+#include "stasis/result.h"
 
 namespace stasis::cli {
 

@@ -5,9 +5,9 @@
 
 #include <cstdio>
 
-#include "base/fd.h"
 #include "cli/output.h"
 #include "image/reader.h"
+#include "stasis/fd.h"
 
 namespace stasis::cli {
 namespace {

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "image/store.h"
+#include "stasis/result.h"
 
 namespace stasis::cli {
 

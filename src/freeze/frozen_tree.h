@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "remote/tracee.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::freeze {
 

@@ -3,8 +3,8 @@
 
 #include <map>
 
-#include "base/types.h"
 #include "kernel/proc.h"
+#include "stasis/types.h"
 
 namespace stasis::freeze {
 

@@ -10,9 +10,9 @@
 #include <thread>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/blocks.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

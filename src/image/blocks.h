@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

@@ -8,8 +8,8 @@
 #include <string>
 #include <string_view>
 
-#include "base/result.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

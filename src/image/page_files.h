@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/reader.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

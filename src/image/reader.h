@@ -5,9 +5,9 @@
 #include <functional>
 #include <string>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

@@ -2,8 +2,8 @@
 // exists.
 #pragma once
 
-#include "base/result.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

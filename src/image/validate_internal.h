@@ -8,9 +8,9 @@
 #include <unordered_set>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::image::validation {
 

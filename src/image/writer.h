@@ -7,10 +7,10 @@
 #include <optional>
 #include <string>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/reader.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::image {
 

@@ -4,10 +4,10 @@
 
 #include <span>
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "inspect/descriptors.h"
 #include "inspect/memory.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -8,12 +8,12 @@
 #include <unordered_map>
 #include <vector>
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "remote/foothold.h"
-#include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -1,9 +1,9 @@
 // Seccomp: what a thread has forbidden itself, and letting us in all the same.
 #pragma once
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "inspect/descriptors.h"
 #include "kernel/proc.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -1,11 +1,11 @@
 // POSIX message queues of a session that no process has open.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::inspect {
 

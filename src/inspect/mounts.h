@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "base/result.h"
 #include "image/writer.h"
 #include "kernel/mounts.h"
 #include "schema/namespaces.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -6,12 +6,12 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
-#include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::inspect {
 

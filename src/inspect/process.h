@@ -4,12 +4,12 @@
 #include <memory>
 #include <vector>
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "inspect/system_v.h"
 #include "kernel/proc.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

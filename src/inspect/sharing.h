@@ -1,10 +1,10 @@
 // Which processes have one descriptor table, or one working directory, together without being threads.
 #pragma once
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "freeze/frozen_tree.h"
-#include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::inspect {
 

@@ -17,9 +17,9 @@
 #include <functional>
 #include <map>
 
-#include "base/fd.h"
 #include "kernel/proc.h"
 #include "remote/semaphore_operations.h"
+#include "stasis/fd.h"
 
 namespace stasis::inspect {
 

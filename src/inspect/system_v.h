@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/memory.h"
 #include "remote/foothold.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -1,11 +1,11 @@
 // What the kernel keeps for one thread.
 #pragma once
 
-#include "base/result.h"
 #include "freeze/frozen_tree.h"
 #include "remote/batch.h"
 #include "remote/executor.h"
 #include "schema/task.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::inspect {
 

@@ -5,7 +5,7 @@
 #include <sstream>
 #include <string>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::kernel {
 

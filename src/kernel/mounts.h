@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel {
 

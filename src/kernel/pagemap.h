@@ -5,9 +5,9 @@
 #include <functional>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel {
 

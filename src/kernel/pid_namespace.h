@@ -1,9 +1,9 @@
 // Task numbers of a session's pid namespace, as this process has them.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel {
 

@@ -11,8 +11,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "base/fd.h"
 #include "kernel/probe_internal.h"
+#include "stasis/fd.h"
 
 namespace stasis::kernel {
 namespace probing {

@@ -5,8 +5,8 @@
 
 #include <cstdlib>
 
-#include "base/fd.h"
 #include "kernel/probe_internal.h"
+#include "stasis/fd.h"
 
 namespace stasis::kernel {
 

@@ -19,9 +19,9 @@
 #include <cstddef>
 #include <cstring>
 
-#include "base/fd.h"
-#include "base/types.h"
 #include "kernel/probe_internal.h"
+#include "stasis/fd.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel::probing {
 namespace {

@@ -13,9 +13,9 @@
 #include <cerrno>
 #include <cstring>
 
-#include "base/fd.h"
 #include "kernel/probe_internal.h"
 #include "kernel/proc.h"
+#include "stasis/fd.h"
 
 // glibc 2.36 has them only in linux/ptrace.h, which cannot be included beside sys/ptrace.h.
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel {
 

@@ -4,7 +4,7 @@
 #include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 namespace stasis::kernel {
 

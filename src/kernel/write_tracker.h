@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::kernel {
 

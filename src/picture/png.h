@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "base/result.h"
 #include "picture/xwd.h"
+#include "stasis/result.h"
 
 namespace stasis::picture {
 

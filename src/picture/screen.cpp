@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "base/types.h"
 #include "picture/png.h"
+#include "stasis/types.h"
 
 namespace stasis::picture {
 namespace {

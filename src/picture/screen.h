@@ -3,9 +3,9 @@
 
 #include <string>
 
-#include "base/result.h"
 #include "image/writer.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::picture {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis::picture {
 

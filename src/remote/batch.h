@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 namespace stasis::remote {
 

@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <memory>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
 #include "remote/batch.h"
 #include "remote/tracee.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::remote {
 

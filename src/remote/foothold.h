@@ -9,10 +9,10 @@
 #include <span>
 #include <vector>
 
-#include "base/result.h"
 #include "kernel/proc.h"
 #include "remote/executor.h"
 #include "remote/stations.h"
+#include "stasis/result.h"
 
 namespace stasis::remote {
 

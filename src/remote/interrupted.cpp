@@ -13,7 +13,7 @@
 #include <sstream>
 
 #include "base/clock.h"
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::remote {
 

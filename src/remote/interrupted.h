@@ -10,9 +10,9 @@
 #include <optional>
 #include <string>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "remote/tracee.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::remote {
 

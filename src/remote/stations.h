@@ -4,8 +4,8 @@
 #include <functional>
 #include <vector>
 
-#include "base/result.h"
 #include "remote/executor.h"
+#include "stasis/result.h"
 
 namespace stasis::remote {
 

@@ -11,8 +11,8 @@
 #include <csignal>
 
 #include "base/clock.h"
-#include "base/fd.h"
 #include "kernel/proc.h"
+#include "stasis/fd.h"
 
 namespace stasis::remote {
 

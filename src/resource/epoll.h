@@ -1,7 +1,7 @@
 // epoll(7).
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

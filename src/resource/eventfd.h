@@ -1,7 +1,7 @@
 // eventfd(2).
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

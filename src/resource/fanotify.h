@@ -1,7 +1,7 @@
 // fanotify groups that are told of events; not those that decide about them.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -3,7 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <string>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // inotify(7).
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

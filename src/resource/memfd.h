@@ -1,7 +1,7 @@
 // memfd_create(2): memory with a descriptor, its content and seals.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,8 +1,8 @@
 // POSIX message queues.
 #pragma once
 
-#include "resource/descriptor.h"
 #include "schema/kinds/mqueue.pb.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "base/result.h"
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

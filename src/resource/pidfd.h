@@ -1,7 +1,7 @@
 // Handles of processes (pidfd_open, CLONE_PIDFD).
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

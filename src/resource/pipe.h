@@ -1,7 +1,7 @@
 // pipe(2): both ends of a pipe without a name, with what is in it.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

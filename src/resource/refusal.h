@@ -5,8 +5,8 @@
 #include <cerrno>
 #include <string>
 
-#include "base/result.h"
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

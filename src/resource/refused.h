@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

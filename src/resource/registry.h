@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

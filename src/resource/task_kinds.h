@@ -4,7 +4,7 @@
 
 #include <span>
 
-#include "resource/kind.h"
+#include "stasis/kind.h"
 
 namespace stasis::resource {
 

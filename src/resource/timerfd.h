@@ -1,7 +1,7 @@
 // timerfd_create(2).
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -11,8 +11,8 @@
 #include <csignal>
 #include <set>
 
-#include "base/fd.h"
 #include "restore/clone.h"
+#include "stasis/fd.h"
 
 namespace stasis::restore {
 

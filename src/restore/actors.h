@@ -5,9 +5,9 @@
 #include <functional>
 #include <vector>
 
-#include "base/result.h"
-#include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

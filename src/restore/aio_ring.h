@@ -1,9 +1,9 @@
 // Contexts of Linux's asynchronous I/O, at the address that is their name.
 #pragma once
 
-#include "base/result.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

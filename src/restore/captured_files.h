@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "image/reader.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

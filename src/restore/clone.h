@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
-#include "base/types.h"
 #include "remote/batch.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

@@ -9,8 +9,8 @@
 #include <sstream>
 #include <vector>
 
-#include "base/fd.h"
 #include "kernel/proc.h"
+#include "stasis/fd.h"
 
 namespace stasis::restore {
 

@@ -1,9 +1,9 @@
 // Puts processes into the control groups in which they were.
 #pragma once
 
-#include "base/result.h"
-#include "base/types.h"
 #include "schema/task.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

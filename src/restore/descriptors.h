@@ -7,14 +7,14 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/reader.h"
-#include "resource/descriptor.h"
 #include "restore/actors.h"
 #include "restore/namespaces.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

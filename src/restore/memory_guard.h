@@ -15,11 +15,11 @@
 #include <span>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "kernel/proc.h"
 #include "remote/executor.h"
 #include "restore/guard_filter.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

@@ -10,7 +10,7 @@
 #include <map>
 
 #include "base/clock.h"
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::restore {
 namespace {

@@ -1,9 +1,9 @@
 // Mounts again what the program had mounted.
 #pragma once
 
-#include "base/result.h"
 #include "image/reader.h"
 #include "schema/namespaces.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

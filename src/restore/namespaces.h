@@ -4,10 +4,10 @@
 #include <map>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/reader.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

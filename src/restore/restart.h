@@ -6,11 +6,11 @@
 #include <memory>
 #include <string>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "image/reader.h"
 #include "restore/memory_guard.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

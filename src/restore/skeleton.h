@@ -6,13 +6,13 @@
 #include <map>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "kernel/pid_namespace.h"
 #include "remote/batch.h"
 #include "remote/executor.h"
 #include "restore/topology.h"
 #include "restore/work_area.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

@@ -12,9 +12,9 @@
 #include <cstring>
 #include <functional>
 
-#include "base/fd.h"
 #include "image/page_files.h"
 #include "remote/semaphore_operations.h"
+#include "stasis/fd.h"
 
 namespace stasis::restore {
 

@@ -4,12 +4,12 @@
 #include <map>
 #include <vector>
 
-#include "base/result.h"
 #include "remote/interrupted.h"
 #include "restore/descriptors.h"
 #include "restore/skeleton.h"
 #include "restore/work_area.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::restore {
 

@@ -5,9 +5,9 @@
 #include <map>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

@@ -4,12 +4,12 @@
 
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "kernel/proc.h"
 #include "remote/executor.h"
 #include "remote/stations.h"
 #include "schema/manifest.pb.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 

@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "base/result.h"
 #include "session/terminal_server.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

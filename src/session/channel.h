@@ -4,8 +4,8 @@
 #include <functional>
 #include <string>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

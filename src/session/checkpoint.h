@@ -5,9 +5,9 @@
 #include <optional>
 #include <string>
 
-#include "base/result.h"
 #include "checkpoint/checkpoint.h"
 #include "session/record.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

@@ -4,8 +4,8 @@
 #include <string>
 #include <string_view>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

@@ -6,9 +6,9 @@
 #include <memory>
 #include <optional>
 
-#include "base/types.h"
 #include "restore/memory_guard.h"
 #include "session/channel.h"
+#include "stasis/types.h"
 
 namespace stasis::session {
 

@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
 #include "session/display.h"
 #include "session/opengl.h"
 #include "session/start.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

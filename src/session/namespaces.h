@@ -3,8 +3,8 @@
 
 #include <optional>
 
-#include "base/result.h"
 #include "kernel/proc.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

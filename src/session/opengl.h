@@ -6,10 +6,10 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "image/writer.h"
 #include "session/record.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

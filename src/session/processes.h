@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
-#include "base/types.h"
 #include "session/record.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::session {
 

@@ -19,11 +19,11 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
 #include "checkpoint/file_capture.h"
 #include "schema/manifest.pb.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::session {
 

@@ -4,10 +4,10 @@
 #include <optional>
 #include <string>
 
-#include "base/result.h"
 #include "restore/captured_files.h"
 #include "restore/restart.h"
 #include "session/start.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

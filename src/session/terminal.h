@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

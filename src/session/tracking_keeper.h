@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
 #include "checkpoint/tracking.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::session {
 

@@ -1,7 +1,7 @@
 // Devices whose state is nothing but the open file: null, zero, full, random, urandom, block devices.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

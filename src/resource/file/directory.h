@@ -1,7 +1,7 @@
 // Open directories.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

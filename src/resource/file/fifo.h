@@ -1,7 +1,7 @@
 // FIFOs: pipes with a name in a file system.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

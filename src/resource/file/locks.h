@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "resource/descriptor.h"
 #include "schema/manifest.pb.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,10 +1,10 @@
 // Opening what a name led to at the checkpoint, and saying clearly what has changed since.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
 #include "schema/kinds/file.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

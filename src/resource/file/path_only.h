@@ -1,7 +1,7 @@
 // Descriptors opened with O_PATH: a place in the tree of files, not an open file.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // Files and directories in /proc.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

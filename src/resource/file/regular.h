@@ -1,7 +1,7 @@
 // Regular files that have a name.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,10 +1,10 @@
 // Directories, devices, symbolic links and the like that were removed while somebody had them open.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
 #include "schema/kinds/file.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

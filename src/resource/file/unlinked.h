@@ -1,7 +1,7 @@
 // Regular files without a name: O_TMPFILE, or removed while open. Their content is part of the checkpoint.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

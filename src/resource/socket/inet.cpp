@@ -12,7 +12,7 @@
 #include <memory>
 #include <sstream>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

@@ -10,8 +10,8 @@
 #include <array>
 #include <cstring>
 
-#include "base/fd.h"
 #include "resource/socket/inet.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

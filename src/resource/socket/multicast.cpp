@@ -9,9 +9,9 @@
 #include <sstream>
 #include <vector>
 
-#include "base/fd.h"
 #include "resource/refusal.h"
 #include "resource/socket/socket.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

@@ -1,7 +1,7 @@
 // Netlink sockets: the kernel's messages about interfaces, devices and the like.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

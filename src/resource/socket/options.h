@@ -3,8 +3,8 @@
 
 #include <google/protobuf/repeated_ptr_field.h>
 
-#include "resource/descriptor.h"
 #include "schema/kinds/socket.pb.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

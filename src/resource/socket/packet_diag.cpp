@@ -12,7 +12,7 @@
 #include <cstring>
 #include <vector>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <sys/types.h>
 
-#include "base/result.h"
 #include "schema/kinds/socket.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

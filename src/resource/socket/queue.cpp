@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <array>
 
-#include "base/types.h"
 #include "resource/refusal.h"
 #include "resource/socket/room.h"
 #include "resource/socket/socket.h"
+#include "stasis/types.h"
 
 namespace stasis::resource {
 namespace {

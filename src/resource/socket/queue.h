@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // Sockets below UDP and TCP: raw, ping (ICMP datagrams) and packet sockets.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // TCP sockets over IPv4 and IPv6.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

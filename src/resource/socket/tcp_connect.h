@@ -1,10 +1,10 @@
 // TCP connections made again over loopback, without privilege.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
 #include "schema/kinds/socket.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

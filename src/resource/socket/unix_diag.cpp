@@ -8,7 +8,7 @@
 
 #include <array>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

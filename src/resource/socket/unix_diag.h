@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

@@ -4,11 +4,11 @@
 #include <functional>
 #include <string>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
 #include "resource/socket/unix_diag.h"
 #include "schema/kinds/socket.pb.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

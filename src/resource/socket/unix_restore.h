@@ -1,9 +1,9 @@
 // Unix sockets are made again in rounds, since the kernel notes who did what, and in what order.
 #pragma once
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
+#include "stasis/fd.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // Unix domain sockets.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -13,7 +13,7 @@
 #include <ctime>
 #include <vector>
 
-#include "base/fd.h"
+#include "stasis/fd.h"
 
 namespace stasis::resource {
 namespace {

@@ -6,8 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "base/result.h"
 #include "schema/kinds/terminal.pb.h"
+#include "stasis/result.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // Pseudo-terminals of the session's own: both sides.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

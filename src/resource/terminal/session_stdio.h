@@ -1,7 +1,7 @@
 // What launch was given as its own 0, 1 and 2 from outside, which a restart replaces by its own.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

@@ -1,7 +1,7 @@
 // The terminal of the session itself, which a restart replaces by its own.
 #pragma once
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

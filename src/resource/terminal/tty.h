@@ -5,7 +5,7 @@
 
 #include <cstddef>
 
-#include "resource/descriptor.h"
+#include "stasis/descriptor.h"
 
 namespace stasis::resource {
 

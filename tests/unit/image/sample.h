@@ -12,11 +12,11 @@
 #include <filesystem>
 #include <string>
 
-#include "base/fd.h"
 #include "image/format.h"
 #include "image/reader.h"
 #include "image/store.h"
 #include "image/writer.h"
+#include "stasis/fd.h"
 
 namespace stasis::image {
 

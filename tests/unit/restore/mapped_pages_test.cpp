@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "base/types.h"
+#include "stasis/types.h"
 
 namespace stasis::restore {
 namespace {

@@ -26,10 +26,10 @@
 #include <utility>
 #include <vector>
 
-#include "base/fd.h"
-#include "base/result.h"
-#include "base/types.h"
-#include "resource/kind.h"
+#include "stasis/fd.h"
+#include "stasis/kind.h"
+#include "stasis/result.h"
+#include "stasis/types.h"
 
 namespace stasis::resource {
 

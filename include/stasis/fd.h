@@ -9,7 +9,7 @@
 #include <string_view>
 #include <utility>
 
-#include "base/result.h"
+#include "stasis/result.h"
 
 namespace stasis {
 
