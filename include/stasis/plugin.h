@@ -2,8 +2,9 @@
 //
 // A plugin brings kinds of descriptors, which are saved and restored as the engine's own are (descriptor.h),
 // and takes part in each checkpoint of a session that has it: a driver or a monitor may have to be brought to
-// a state that can be saved. It is linked into the command, which is static: one list, src/plugin/plugins.cpp.
-// It may have a part in the program as well: a library that is loaded before others. That links libc alone.
+// a state that can be saved. It is linked into the command, which is static: one list,
+// src/plugin/plugins.cpp. It may have a part in the program as well: a library that is loaded before others.
+// That links libc alone.
 #pragma once
 
 #include <memory>

@@ -26,9 +26,9 @@ struct MappedRange {
 class Process {
  public:
   struct Call {
-    long number = 0;                       // SYS_*
-    std::array<uint64_t, 6> arguments{};   // pointers are addresses in the process
-    int64_t result = 0;                    // after run(): as the kernel gives it, a negative errno on failure
+    long number = 0;                      // SYS_*
+    std::array<uint64_t, 6> arguments{};  // pointers are addresses in the process
+    int64_t result = 0;                   // after run(): as the kernel gives it, a negative errno on failure
   };
 
   virtual ~Process() = default;
@@ -51,8 +51,7 @@ class Process {
 };
 
 template <typename T>
-  requires std::is_trivially_copyable_v<T>
-std::span<const std::byte> bytes_of(const T& object) {
+requires std::is_trivially_copyable_v<T> std::span<const std::byte> bytes_of(const T& object) {
   return std::as_bytes(std::span(&object, 1));
 }
 inline std::span<const std::byte> bytes_of(std::string_view text) { return std::as_bytes(std::span(text)); }

@@ -5,8 +5,8 @@
 
 #include <array>
 
-#include "processor.h"
 #include "machine.h"
+#include "processor.h"
 
 namespace stasis::kvm {
 namespace {
@@ -27,7 +27,8 @@ class DeviceKind final : public DescriptorKind {
  public:
   KindInfo info() const override { return {"kvm", "Virtual machines", "/dev/kvm"}; }
   bool recognises(const resource::OpenFile& file, const resource::Observation&) const override {
-    return S_ISCHR(file.status.st_mode) && major(file.status.st_rdev) == 10 && minor(file.status.st_rdev) == 232;
+    return S_ISCHR(file.status.st_mode) && major(file.status.st_rdev) == 10 &&
+           minor(file.status.st_rdev) == 232;
   }
   Result<std::string> observe(const resource::OpenFile&, resource::Observation&) const override {
     return std::string();
@@ -40,9 +41,11 @@ class DeviceKind final : public DescriptorKind {
 class MachineKind final : public DescriptorKind {
  public:
   KindInfo info() const override {
-    return {"kvm-vm", "Virtual machines", "KVM: machines with their vCPUs and interrupt controllers", Support::kPartial,
-            "with `stasis launch`; refused: devices of the host in them (VFIO), encrypted memory, guest_memfd, "
-            "Xen's interface, dirty rings"};
+    return {
+        "kvm-vm", "Virtual machines", "KVM: machines with their vCPUs and interrupt controllers",
+        Support::kPartial,
+        "with `stasis launch`; refused: devices of the host in them (VFIO), encrypted memory, guest_memfd, "
+        "Xen's interface, dirty rings"};
   }
   bool recognises(const resource::OpenFile& file, const resource::Observation&) const override {
     return file.link == kMachinePrefix;
@@ -75,7 +78,8 @@ class MachineKind final : public DescriptorKind {
     bool sane = machine.ParseFromString(record.payload);
     for (const auto& request : machine.requests()) sane = sane && request.events_size() == 2;
     if (!sane)
-      return Error{"read the image", record.describe(), "the machine does not parse", {}, ErrorCode::kDamaged};
+      return Error{
+          "read the image", record.describe(), "the machine does not parse", {}, ErrorCode::kDamaged};
     return machine;
   }
 };
@@ -108,8 +112,8 @@ class PartKind final : public DescriptorKind {
 class OtherKind final : public DescriptorKind {
  public:
   KindInfo info() const override {
-    return {"kvm-other", "Virtual machines", "KVM: devices of the host (VFIO), guest_memfd", Support::kRefused,
-            "their state is in the hardware, or hidden from the monitor"};
+    return {"kvm-other", "Virtual machines", "KVM: devices of the host (VFIO), guest_memfd",
+            Support::kRefused, "their state is in the hardware, or hidden from the monitor"};
   }
   bool recognises(const resource::OpenFile& file, const resource::Observation&) const override {
     return file.link.starts_with("anon_inode:kvm") || file.link.starts_with("anon_inode:[kvm");

@@ -1,5 +1,5 @@
-// <linux/kvm.h>, as C sees it: in C++ the headers of 2022 make structures with a flexible array a byte larger,
-// and with them the numbers of the requests that take them.
+// <linux/kvm.h>, as C sees it: in C++ the headers of 2022 make structures with a flexible array a byte
+// larger, and with them the numbers of the requests that take them.
 #pragma once
 
 #include <linux/stddef.h>

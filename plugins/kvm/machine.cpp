@@ -1,7 +1,6 @@
 #include "machine.h"
 
 #include <fcntl.h>
-#include "kvm_api.h"
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -10,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "kvm_api.h"
 #include "record_reader.h"
 #include "requests.h"
 #include "rules.h"
@@ -50,16 +50,18 @@ class Saver {
   Result<schema::Machine> save() {
     auto address = find_record(file_.task);
     if (!address) {
-      return refuse("its monitor was started without the part of stasis that remembers what KVM was asked for",
-                    "launch it by stasis, without --kvm=off; a statically linked monitor cannot be saved");
+      return refuse(
+          "its monitor was started without the part of stasis that remembers what KVM was asked for",
+          "launch it by stasis, without --kvm=off; a statically linked monitor cannot be saved");
     }
     STASIS_TRY(auto record, RecordReader::read(file_.task, *address));
     const Record& head = record.head();
     if (head.owner != monitor_.pid().value) return refuse("it was made by another process", {});
     if (head.lost != 0) return refuse("more was asked of KVM than can be remembered", "please report it");
     if (head.unknown != 0) {
-      return refuse(fmt::format("it was asked for something that is not known here: {}", request_name(head.unknown)),
-                    "please report it");
+      return refuse(
+          fmt::format("it was asked for something that is not known here: {}", request_name(head.unknown)),
+          "please report it");
     }
     STASIS_TRY(log_, record.log());
     machine_.set_record(address->value);
@@ -90,7 +92,8 @@ class Saver {
       machine_.set_number(one.entry.made);
       machine_.set_type(object_of<uint64_t>(one.data));
     }
-    if (machine_.number() == 0) return refuse("it was made before its monitor was watched, or by another one", {});
+    if (machine_.number() == 0)
+      return refuse("it was made before its monitor was watched, or by another one", {});
     if (machine_.type() != 0)
       return refuse(fmt::format("it is of type {}", machine_.type()), "only ordinary machines can be saved");
     numbers_.insert(machine_.number());
@@ -104,7 +107,8 @@ class Saver {
     if (!numbers_.contains(entry.number) || entry.request == KVM_CREATE_VM) return {};
     if (rule == nullptr) return refuse("what was remembered makes no sense", {});
     if (entry.request == KVM_CREATE_DEVICE)
-      return refuse("it has a device of the host's in it (VFIO)", "the state of such a device is in the hardware");
+      return refuse("it has a device of the host's in it (VFIO)",
+                    "the state of such a device is in the hardware");
     if (entry.request == KVM_ENABLE_CAP) {
       const auto capability = object_of<kvm_enable_cap>(one.data).cap;
       for (const auto& [number, name] : kRefusedCapabilities) {
@@ -140,7 +144,8 @@ class Saver {
       request->add_events(number);
     }
     // An interrupt whose event descriptor is closed was taken away by the kernel.
-    if (entry.request == KVM_IRQFD && request->events(0) == kNobody) machine_.mutable_requests()->RemoveLast();
+    if (entry.request == KVM_IRQFD && request->events(0) == kNobody)
+      machine_.mutable_requests()->RemoveLast();
     return {};
   }
 
@@ -172,7 +177,8 @@ class Saver {
       mapping->set_protection(static_cast<uint32_t>(range.protection));
     }
     if (!ids_.insert(vcpu.id()).second || count_machines() > 1)
-      return refuse("its process has several machines, whose vCPUs have the same numbers", "run each by itself");
+      return refuse("its process has several machines, whose vCPUs have the same numbers",
+                    "run each by itself");
     return {};
   }
 
@@ -232,9 +238,9 @@ class Saver {
   Process& monitor_;
   std::vector<RecordReader::Remembered> log_;
   std::vector<MappedRange> mappings_;
-  std::set<int> numbers_;             // of the descriptors of the machine and its vCPUs
-  std::set<uint32_t> ids_;            // of vCPUs
-  std::map<int, uint32_t> banks_;     // of machine checks, by the number of a vCPU
+  std::set<int> numbers_;          // of the descriptors of the machine and its vCPUs
+  std::set<uint32_t> ids_;         // of vCPUs
+  std::map<int, uint32_t> banks_;  // of machine checks, by the number of a vCPU
   schema::Machine machine_;
 };
 
@@ -283,8 +289,7 @@ class Restorer {
     STASIS_TRY(RemotePtr path, monitor_.put(bytes_of(std::string_view("/dev/kvm", sizeof "/dev/kvm"))));
     STASIS_TRY(int64_t kvm, call("/dev/kvm", SYS_openat,
                                  {static_cast<uint64_t>(AT_FDCWD), path.value, O_RDWR | O_CLOEXEC}));
-    STASIS_TRY(int64_t made,
-               Requests::make(monitor_, static_cast<int>(kvm), KVM_CREATE_VM, machine_.type()));
+    STASIS_TRY(int64_t made, Requests::make(monitor_, static_cast<int>(kvm), KVM_CREATE_VM, machine_.type()));
     STASIS_CHECK(place(made, machine_.number()));
     STASIS_TRY([[maybe_unused]] int64_t closed, call("close", SYS_close, {static_cast<uint64_t>(kvm)}));
     return {};
@@ -307,8 +312,8 @@ class Restorer {
     switch (rule.effect) {
       case Effect::kValue:
       case Effect::kCreate: {
-        STASIS_TRY(int64_t made, Requests::make(monitor_, number, request.request(),
-                                                object_of<uint64_t>(request.data())));
+        STASIS_TRY(int64_t made,
+                   Requests::make(monitor_, number, request.request(), object_of<uint64_t>(request.data())));
         if (rule.effect == Effect::kCreate) STASIS_CHECK(place(made, request.made()));
         return {};
       }
@@ -323,7 +328,8 @@ class Restorer {
         event.fd = static_cast<int32_t>(nobody >= 0 ? nobody : request.events(0));
         STASIS_CHECK(give(request, data_of(event)));
         if (nobody >= 0) {
-          STASIS_TRY([[maybe_unused]] int64_t closed, call("close", SYS_close, {static_cast<uint64_t>(nobody)}));
+          STASIS_TRY([[maybe_unused]] int64_t closed,
+                     call("close", SYS_close, {static_cast<uint64_t>(nobody)}));
         }
         return {};
       }
@@ -354,7 +360,8 @@ class Restorer {
     for (auto& range : filter.ranges) {
       const size_t size = (range.nmsrs + 63) / 64 * 8;
       if (size > request.data().size() - std::min(at, request.data().size()))
-        return Error{kStep, request_name(request.request()), "its bitmaps are missing", {}, ErrorCode::kDamaged};
+        return Error{
+            kStep, request_name(request.request()), "its bitmaps are missing", {}, ErrorCode::kDamaged};
       STASIS_TRY(RemotePtr bits, monitor_.put(bytes_of(std::string_view(request.data()).substr(at, size))));
       range.bitmap = reinterpret_cast<uint8_t*>(bits.value);
       at += size;
@@ -377,7 +384,8 @@ class Restorer {
     return Error{kStep, fmt::format("vCPU {} of task {}", vcpu.id(), monitor_.pid()),
                  fmt::format("its clock (TSC) ran at {} kHz, this host's runs at {} kHz and cannot be scaled",
                              vcpu.tsc_khz(), here),
-                 "restart it on a host with the same frequency, or with TSC scaling", ErrorCode::kUnsupported};
+                 "restart it on a host with the same frequency, or with TSC scaling",
+                 ErrorCode::kUnsupported};
   }
 
   Result<void> map_shared(const schema::Vcpu& vcpu) {
@@ -388,7 +396,8 @@ class Restorer {
                        static_cast<uint64_t>(vcpu.number()), mapping.offset()}));
       if (mapping.offset() != 0 || (mapping.protection() & PROT_WRITE) == 0) continue;
       const size_t size = std::min<size_t>(mapping.size(), vcpu.shared().size());
-      STASIS_CHECK(monitor_.write(RemotePtr{mapping.start()}, bytes_of(std::string_view(vcpu.shared()).substr(0, size))));
+      STASIS_CHECK(monitor_.write(RemotePtr{mapping.start()},
+                                  bytes_of(std::string_view(vcpu.shared()).substr(0, size))));
     }
     return {};
   }
@@ -397,13 +406,17 @@ class Restorer {
   // was written before.
   Result<void> mend_record() {
     const uint32_t none = 0;
-    STASIS_CHECK(poke(monitor_.task(), RemotePtr{machine_.record()} + offsetof(Record, hold), bytes_of(none)));
+    STASIS_CHECK(
+        poke(monitor_.task(), RemotePtr{machine_.record()} + offsetof(Record, hold), bytes_of(none)));
     for (const auto& request : machine_.requests()) {
       const RemotePtr address = RemotePtr{machine_.record()} + offsetof(Record, log) + request.entry();
       Entry entry;
       STASIS_CHECK(peek(monitor_.task(), address, std::as_writable_bytes(std::span(&entry, 1))));
       if (entry.request != request.request())
-        return Error{kStep, request_name(request.request()), "what was remembered has changed", {},
+        return Error{kStep,
+                     request_name(request.request()),
+                     "what was remembered has changed",
+                     {},
                      ErrorCode::kDamaged};
       if (find_rule(entry.request)->effect == Effect::kSlot &&
           (object_of<kvm_userspace_memory_region>(request.data()).flags & KVM_MEM_LOG_DIRTY_PAGES) != 0)

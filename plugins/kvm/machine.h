@@ -12,7 +12,8 @@ Result<schema::Machine> save_machine(const resource::OpenFile& file, resource::O
                                      Process& monitor);
 
 // In this order:
-// 1. the machine, and what has to be settled before it has vCPUs: capabilities, addresses of its own, interrupt
+// 1. the machine, and what has to be settled before it has vCPUs: capabilities, addresses of its own,
+// interrupt
 //    controllers, memory, as the monitor asked for them; vCPUs among them;
 // 2. the state of each vCPU (vcpu_state.cpp);
 // 3. the state of the interrupt controllers and timers: whatever they have for vCPUs finds them as they were;

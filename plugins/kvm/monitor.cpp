@@ -1,11 +1,10 @@
 // Loaded into a monitor: wraps ioctl(), and sleeps until somebody makes a virtual machine. Then it remembers
 // what the kernel does not tell (record.h), and lets vCPUs stand where a checkpoint can be taken.
 //
-// It may be in any program, so it needs libc and nothing else, allocates nothing, and costs a comparison for a
-// request that is not KVM's.
+// It may be in any program, so it needs libc and nothing else, allocates nothing, and costs a comparison for
+// a request that is not KVM's.
 #include <errno.h>
 #include <fcntl.h>
-#include "kvm_api.h"
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,14 +15,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "kvm_api.h"
 #include "record.h"
 #include "rules.h"
 
 namespace stasis::kvm {
 namespace {
 
-Record* record;      // nullptr: there is no machine yet, or this is the child of a process that has one
-size_t run_size;     // of what a vCPU shares with its monitor
+Record* record;   // nullptr: there is no machine yet, or this is the child of a process that has one
+size_t run_size;  // of what a vCPU shares with its monitor
 __thread int own_tid;
 
 template <typename T>
@@ -148,7 +148,8 @@ int32_t identify(int number) {
   char path[64] = "/proc/self/fdinfo/";
   char digits[16];
   size_t length = 0;
-  for (int rest = number; rest > 0 || length == 0; rest /= 10) digits[length++] = static_cast<char>('0' + rest % 10);
+  for (int rest = number; rest > 0 || length == 0; rest /= 10)
+    digits[length++] = static_cast<char>('0' + rest % 10);
   char* end = path + strlen(path);
   while (length > 0) *end++ = digits[--length];
   const int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -207,7 +208,8 @@ void note_no_zone(int number, const kvm_coalesced_mmio_zone& gone) {
   remove_entries([&](Entry* entry) {
     if (entry->number != number || entry->request != KVM_REGISTER_COALESCED_MMIO) return false;
     const auto* zone = as<kvm_coalesced_mmio_zone>(entry);
-    return zone->pio == gone.pio && zone->addr <= gone.addr && gone.addr + gone.size <= zone->addr + zone->size;
+    return zone->pio == gone.pio && zone->addr <= gone.addr &&
+           gone.addr + gone.size <= zone->addr + zone->size;
   });
 }
 
@@ -302,7 +304,8 @@ void note(int number, const Rule& rule, void* argument, int result) {
     }
     case Effect::kMask:
       supersede(number, request, nullptr, 0);
-      if (argument != nullptr) append_data(number, request, argument, 4 + *static_cast<const uint32_t*>(argument));
+      if (argument != nullptr)
+        append_data(number, request, argument, 4 + *static_cast<const uint32_t*>(argument));
       break;
     case Effect::kFilter:
       note_filter(number, *static_cast<const kvm_msr_filter*>(argument));
@@ -312,7 +315,8 @@ void note(int number, const Rule& rule, void* argument, int result) {
   }
 }
 
-// After a restart the kernel knows nothing of what was written before: then all of the slot counts as written.
+// After a restart the kernel knows nothing of what was written before: then all of the slot counts as
+// written.
 void complete_dirty_log(int number, const kvm_dirty_log& log) {
   for (uint32_t offset = 0; offset < record->used; offset += entry_at(offset)->size) {
     Entry* entry = entry_at(offset);

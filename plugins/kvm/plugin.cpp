@@ -1,7 +1,6 @@
 // Virtual machines of KVM, whatever monitor they have. docs/virtual-machines.md.
 #include "stasis/plugin.h"
 
-#include "kvm_api.h"
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -9,8 +8,9 @@
 #include <cerrno>
 #include <cstdlib>
 
-#include "processor.h"
 #include "kinds.h"
+#include "kvm_api.h"
+#include "processor.h"
 #include "record_reader.h"
 #include "rules.h"
 
@@ -33,7 +33,8 @@ class Quiescence final : public plugin::Participant {
       if (!address) continue;
       auto record = RecordReader::read(process, *address);
       if (!record.ok()) continue;  // whoever saves the machine says why
-      const uint32_t hold = (record->head().hold == 0 ? record->head().lock : record->head().hold) + 1 + counter();
+      const uint32_t hold =
+          (record->head().hold == 0 ? record->head().lock : record->head().hold) + 1 + counter();
       monitors_.push_back({process, *address});
       if (!poke(process, *address + offsetof(Record, hold), bytes_of(hold | 1)).ok()) monitors_.pop_back();
     }
@@ -49,8 +50,9 @@ class Quiescence final : public plugin::Participant {
       if (record.head().lock != 0) return not_now(*process, "it is asking KVM for something");
       for (const Vcpu& vcpu : record.vcpus()) {
         if (stands_well(vcpu, *process)) continue;
-        return not_now(*process, fmt::format("the vCPU of its descriptor {} is in the middle of an access to a device",
-                                             vcpu.number));
+        return not_now(*process,
+                       fmt::format("the vCPU of its descriptor {} is in the middle of an access to a device",
+                                   vcpu.number));
       }
     }
     return {};
@@ -100,7 +102,8 @@ class Quiescence final : public plugin::Participant {
     const size_t line = maps->rfind('\n', found) + 1;
     uint32_t reason = 0;
     const RemotePtr shared{std::strtoull(maps->c_str() + line, nullptr, 16)};
-    if (!peek(process.task, shared + offsetof(kvm_run, exit_reason), std::as_writable_bytes(std::span(&reason, 1)))
+    if (!peek(process.task, shared + offsetof(kvm_run, exit_reason),
+              std::as_writable_bytes(std::span(&reason, 1)))
              .ok())
       return false;
     return !is_access(reason);

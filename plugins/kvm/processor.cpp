@@ -1,7 +1,6 @@
 #include "processor.h"
 
 #include <fcntl.h>
-#include "kvm_api.h"
 #include <sys/ioctl.h>
 
 #include <array>
@@ -11,6 +10,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "kvm_api.h"
 #include "stasis/fd.h"
 
 namespace stasis::kvm {
@@ -24,8 +24,8 @@ uint32_t value_of(const kvm_cpuid_entry2& entry, Register which) {
 }
 
 // Words of CPUID of which each bit is a feature. `exempt`: what the monitor or the kernel decides, whatever
-// the processor has: MONITOR, x2APIC, the deadline timer, OSXSAVE and the mark of a hypervisor; the numbers of
-// threads.
+// the processor has: MONITOR, x2APIC, the deadline timer, OSXSAVE and the mark of a hypervisor; the numbers
+// of threads.
 struct Word {
   uint32_t function, index;
   Register which;
@@ -54,22 +54,53 @@ struct Name {
   std::string_view name;
 };
 constexpr Name kNames[] = {
-    {1, kEcx, 9, "ssse3"},       {1, kEcx, 12, "fma"},         {1, kEcx, 19, "sse4_1"},
-    {1, kEcx, 20, "sse4_2"},     {1, kEcx, 22, "movbe"},       {1, kEcx, 23, "popcnt"},
-    {1, kEcx, 25, "aes"},        {1, kEcx, 26, "xsave"},       {1, kEcx, 28, "avx"},
-    {1, kEcx, 29, "f16c"},       {1, kEcx, 30, "rdrand"},      {1, kEcx, 5, "vmx"},
-    {7, kEbx, 0, "fsgsbase"},    {7, kEbx, 3, "bmi1"},         {7, kEbx, 4, "hle"},
-    {7, kEbx, 5, "avx2"},        {7, kEbx, 7, "smep"},         {7, kEbx, 8, "bmi2"},
-    {7, kEbx, 9, "erms"},        {7, kEbx, 10, "invpcid"},     {7, kEbx, 11, "rtm"},
-    {7, kEbx, 16, "avx512f"},    {7, kEbx, 17, "avx512dq"},    {7, kEbx, 18, "rdseed"},
-    {7, kEbx, 19, "adx"},        {7, kEbx, 20, "smap"},        {7, kEbx, 23, "clflushopt"},
-    {7, kEbx, 24, "clwb"},       {7, kEbx, 28, "avx512cd"},    {7, kEbx, 29, "sha_ni"},
-    {7, kEbx, 30, "avx512bw"},   {7, kEbx, 31, "avx512vl"},    {7, kEcx, 1, "avx512vbmi"},
-    {7, kEcx, 2, "umip"},        {7, kEcx, 3, "pku"},          {7, kEcx, 8, "gfni"},
-    {7, kEcx, 9, "vaes"},        {7, kEcx, 10, "vpclmulqdq"},  {7, kEcx, 11, "avx512_vnni"},
-    {7, kEcx, 16, "la57"},       {7, kEcx, 22, "rdpid"},       {7, kEdx, 26, "spec_ctrl"},
-    {0x80000001, kEcx, 2, "svm"}, {0x80000001, kEcx, 6, "sse4a"}, {0x80000001, kEcx, 16, "fma4"},
-    {0x80000001, kEdx, 26, "pdpe1gb"}, {0x80000001, kEdx, 27, "rdtscp"},
+    {1, kEcx, 9, "ssse3"},
+    {1, kEcx, 12, "fma"},
+    {1, kEcx, 19, "sse4_1"},
+    {1, kEcx, 20, "sse4_2"},
+    {1, kEcx, 22, "movbe"},
+    {1, kEcx, 23, "popcnt"},
+    {1, kEcx, 25, "aes"},
+    {1, kEcx, 26, "xsave"},
+    {1, kEcx, 28, "avx"},
+    {1, kEcx, 29, "f16c"},
+    {1, kEcx, 30, "rdrand"},
+    {1, kEcx, 5, "vmx"},
+    {7, kEbx, 0, "fsgsbase"},
+    {7, kEbx, 3, "bmi1"},
+    {7, kEbx, 4, "hle"},
+    {7, kEbx, 5, "avx2"},
+    {7, kEbx, 7, "smep"},
+    {7, kEbx, 8, "bmi2"},
+    {7, kEbx, 9, "erms"},
+    {7, kEbx, 10, "invpcid"},
+    {7, kEbx, 11, "rtm"},
+    {7, kEbx, 16, "avx512f"},
+    {7, kEbx, 17, "avx512dq"},
+    {7, kEbx, 18, "rdseed"},
+    {7, kEbx, 19, "adx"},
+    {7, kEbx, 20, "smap"},
+    {7, kEbx, 23, "clflushopt"},
+    {7, kEbx, 24, "clwb"},
+    {7, kEbx, 28, "avx512cd"},
+    {7, kEbx, 29, "sha_ni"},
+    {7, kEbx, 30, "avx512bw"},
+    {7, kEbx, 31, "avx512vl"},
+    {7, kEcx, 1, "avx512vbmi"},
+    {7, kEcx, 2, "umip"},
+    {7, kEcx, 3, "pku"},
+    {7, kEcx, 8, "gfni"},
+    {7, kEcx, 9, "vaes"},
+    {7, kEcx, 10, "vpclmulqdq"},
+    {7, kEcx, 11, "avx512_vnni"},
+    {7, kEcx, 16, "la57"},
+    {7, kEcx, 22, "rdpid"},
+    {7, kEdx, 26, "spec_ctrl"},
+    {0x80000001, kEcx, 2, "svm"},
+    {0x80000001, kEcx, 6, "sse4a"},
+    {0x80000001, kEcx, 16, "fma4"},
+    {0x80000001, kEdx, 26, "pdpe1gb"},
+    {0x80000001, kEdx, 27, "rdtscp"},
 };
 
 std::string name_of(const Word& word, uint32_t bit) {
@@ -117,7 +148,8 @@ Result<std::string> read_cpuid(int fd, uint32_t request, const char* name) {
   return data;
 }
 
-// What a vCPU sees that is given all that is supported: where guests execute CPUID without asking, that is more.
+// What a vCPU sees that is given all that is supported: where guests execute CPUID without asking, that is
+// more.
 Result<std::string> give_to_trial(int kvm, std::string supported) {
   Fd machine(ioctl(kvm, KVM_CREATE_VM, 0));
   if (!machine) return errno_error("make a virtual machine", "KVM_CREATE_VM");
@@ -131,8 +163,9 @@ Result<Fd> open_kvm() {
   auto kvm = open_file("/dev/kvm", O_RDWR);
   if (kvm.ok()) return kvm;
   Error error = std::move(kvm).error().within("make a virtual machine");
-  error.hint = error.code == ErrorCode::kDenied ? "only the group of /dev/kvm may use it: `stasis check` tells more"
-                                                : "this host has no KVM";
+  error.hint = error.code == ErrorCode::kDenied
+                   ? "only the group of /dev/kvm may use it: `stasis check` tells more"
+                   : "this host has no KVM";
   error.code = ErrorCode::kUnsupported;
   return error;
 }
@@ -141,7 +174,8 @@ Result<Fd> open_kvm() {
 
 Result<void> check_features(const schema::Machine& machine) {
   STASIS_TRY(Fd kvm, open_kvm());
-  STASIS_TRY(std::string supported, read_cpuid(kvm.get(), KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"));
+  STASIS_TRY(std::string supported,
+             read_cpuid(kvm.get(), KVM_GET_SUPPORTED_CPUID, "KVM_GET_SUPPORTED_CPUID"));
   std::optional<Cpuid> given;
   for (const auto& vcpu : machine.vcpus()) {
     for (const auto& state : vcpu.states()) {
@@ -155,11 +189,12 @@ Result<void> check_features(const schema::Machine& machine) {
       }
       missing = list_missing(guest, *given);
       if (missing.empty()) continue;
-      return Error{"make a virtual machine", fmt::format("vCPU {}", vcpu.id()),
-                   "its guest was told of features that this host does not have: " + missing,
-                   "restart it on a host with the same processor; a guest that is to move is given a processor "
-                   "model that all hosts have (QEMU: -cpu)",
-                   ErrorCode::kUnsupported};
+      return Error{
+          "make a virtual machine", fmt::format("vCPU {}", vcpu.id()),
+          "its guest was told of features that this host does not have: " + missing,
+          "restart it on a host with the same processor; a guest that is to move is given a processor "
+          "model that all hosts have (QEMU: -cpu)",
+          ErrorCode::kUnsupported};
     }
   }
   return {};
@@ -171,9 +206,10 @@ std::vector<plugin::Finding> check_host() {
   if (!kvm.ok()) {
     const bool denied = kvm.error().code == ErrorCode::kDenied;
     all.push_back({"KVM", false, kvm.error().message(),
-                   denied ? "ask to be added to the group of /dev/kvm (usermod -aG kvm USER)"
-                          : "load the module of the processor (kvm_intel, kvm_amd); in a virtual machine, allow "
-                            "nested ones. Machines without KVM (QEMU: -accel tcg) are saved all the same"});
+                   denied
+                       ? "ask to be added to the group of /dev/kvm (usermod -aG kvm USER)"
+                       : "load the module of the processor (kvm_intel, kvm_amd); in a virtual machine, allow "
+                         "nested ones. Machines without KVM (QEMU: -accel tcg) are saved all the same"});
     return all;
   }
   const auto extension = [&](int number) { return ioctl(kvm->get(), KVM_CHECK_EXTENSION, number); };
@@ -189,7 +225,8 @@ std::vector<plugin::Finding> check_host() {
   };
   for (const auto& [number, name, without] : wanted) {
     const bool works = extension(number) > 0;
-    all.push_back({name, works, works ? "offered" : "this host's KVM does not offer it", works ? "" : without});
+    all.push_back(
+        {name, works, works ? "offered" : "this host's KVM does not offer it", works ? "" : without});
   }
   return all;
 }

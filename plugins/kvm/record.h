@@ -1,5 +1,5 @@
-// What the library in the monitor remembers for the plugin in the engine: memory of the monitor with a name, a
-// memfd, by which the engine finds it. It is saved and restored with all the other memory.
+// What the library in the monitor remembers for the plugin in the engine: memory of the monitor with a name,
+// a memfd, by which the engine finds it. It is saved and restored with all the other memory.
 //
 // A log of those requests whose effect the kernel does not tell (rules.h), from which superseded ones are
 // removed; the rest in the order in which they were made. `lock` is held from before a request until it is in
@@ -55,11 +55,11 @@ struct Record {
   uint32_t version;
   int32_t owner;  // its process
   uint32_t lock;
-  uint32_t hold;      // not 0: a checkpoint wants vCPUs to stand outside of accesses to devices
-  uint32_t lost;      // something did not fit, or could not be read
-  uint32_t unknown;   // the last request of which nothing is known
-  uint32_t vcpus;     // how many
-  uint32_t used;      // bytes of the log
+  uint32_t hold;     // not 0: a checkpoint wants vCPUs to stand outside of accesses to devices
+  uint32_t lost;     // something did not fit, or could not be read
+  uint32_t unknown;  // the last request of which nothing is known
+  uint32_t vcpus;    // how many
+  uint32_t used;     // bytes of the log
   uint16_t by_number[kMostNumbers];  // index into `vcpu` plus 1
   Vcpu vcpu[kMostVcpus];
   alignas(8) unsigned char log[kLogSize];

@@ -1,7 +1,8 @@
 #include "requests.h"
 
-#include "kvm_api.h"
 #include <sys/syscall.h>
+
+#include "kvm_api.h"
 
 namespace stasis::kvm {
 namespace {
@@ -61,10 +62,10 @@ std::string request_name(uint32_t request) {
 
 Error request_failed(std::string step, const Process& monitor, int number, uint32_t request, int64_t result,
                      std::string hint) {
-  return errno_error(std::move(step),
-                     fmt::format("{} (descriptor {} of task {})", request_name(request), number,
-                                 monitor.pid()),
-                     static_cast<int>(-result), std::move(hint));
+  return errno_error(
+      std::move(step),
+      fmt::format("{} (descriptor {} of task {})", request_name(request), number, monitor.pid()),
+      static_cast<int>(-result), std::move(hint));
 }
 
 size_t Requests::add(int number, uint32_t request, uint64_t argument) {
@@ -92,7 +93,8 @@ Result<int64_t> Requests::make(Process& monitor, int number, uint32_t request, u
   Requests one(monitor);
   one.add(number, request, argument);
   STASIS_CHECK(one.run());
-  if (one.result(0) < 0) return request_failed("make a virtual machine", monitor, number, request, one.result(0));
+  if (one.result(0) < 0)
+    return request_failed("make a virtual machine", monitor, number, request, one.result(0));
   return one.result(0);
 }
 
@@ -100,7 +102,8 @@ Result<std::string> Requests::make(Process& monitor, int number, uint32_t reques
   Requests one(monitor);
   STASIS_TRY([[maybe_unused]] size_t index, one.add(number, request, std::move(data)));
   STASIS_CHECK(one.run());
-  if (one.result(0) < 0) return request_failed("make a virtual machine", monitor, number, request, one.result(0));
+  if (one.result(0) < 0)
+    return request_failed("make a virtual machine", monitor, number, request, one.result(0));
   return one.output(0);
 }
 

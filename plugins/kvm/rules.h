@@ -5,27 +5,27 @@
 // vCPUs and interrupt controllers is there, since they let interrupts in.
 #pragma once
 
-#include "kvm_api.h"
-
 #include <cstddef>
 #include <cstdint>
+
+#include "kvm_api.h"
 
 namespace stasis::kvm {
 
 enum class Effect : uint8_t {
-  kNone,      // none that lasts, or one that the kernel tells
-  kValue,     // the argument itself; the newest of a descriptor counts
-  kData,      // `size` bytes at the argument; the newest of a descriptor with the same first `key` bytes counts
-  kCreate,    // the same as kValue, but each counts: it returns a descriptor
-  kDevice,    // KVM_CREATE_DEVICE
-  kSlot,      // memory; by number, and gone when its size is 0
-  kZone,      // coalesced accesses, until
-  kNoZone,    //   this takes them away
-  kEvent,     // KVM_IOEVENTFD
-  kInterrupt, // KVM_IRQFD
-  kArray,     // `size` bytes, then elements of `key` bytes, whose number is in the first or second 32 bits
-  kMask,      // KVM_SET_SIGNAL_MASK
-  kFilter,    // KVM_X86_SET_MSR_FILTER
+  kNone,    // none that lasts, or one that the kernel tells
+  kValue,   // the argument itself; the newest of a descriptor counts
+  kData,    // `size` bytes at the argument; the newest of a descriptor with the same first `key` bytes counts
+  kCreate,  // the same as kValue, but each counts: it returns a descriptor
+  kDevice,  // KVM_CREATE_DEVICE
+  kSlot,    // memory; by number, and gone when its size is 0
+  kZone,    // coalesced accesses, until
+  kNoZone,  //   this takes them away
+  kEvent,   // KVM_IOEVENTFD
+  kInterrupt,  // KVM_IRQFD
+  kArray,      // `size` bytes, then elements of `key` bytes, whose number is in the first or second 32 bits
+  kMask,       // KVM_SET_SIGNAL_MASK
+  kFilter,     // KVM_X86_SET_MSR_FILTER
   kRun,
   kDirtyLog,
 };

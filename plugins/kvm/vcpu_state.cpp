@@ -1,12 +1,12 @@
 #include "vcpu_state.h"
 
 #include <fcntl.h>
-#include "kvm_api.h"
 #include <sys/ioctl.h>
 
 #include <algorithm>
 #include <cstring>
 
+#include "kvm_api.h"
 #include "requests.h"
 #include "stasis/fd.h"
 
@@ -237,8 +237,7 @@ Result<void> restore_vcpu(Process& monitor, const schema::Vcpu& vcpu) {
     std::vector<uint32_t> made;
     for (const auto& state : vcpu.states()) {
       if (is_last(state.request()) != last) continue;
-      STASIS_TRY([[maybe_unused]] size_t added,
-                 requests.add(vcpu.number(), state.request(), state.data()));
+      STASIS_TRY([[maybe_unused]] size_t added, requests.add(vcpu.number(), state.request(), state.data()));
       made.push_back(state.request());
     }
     STASIS_CHECK(requests.run());

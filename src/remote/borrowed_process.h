@@ -1,5 +1,5 @@
-// What kinds and plugins see of a process that makes calls for us: a Process made of batches. `Base` is Process
-// or an interface above it.
+// What kinds and plugins see of a process that makes calls for us: a Process made of batches. `Base` is
+// Process or an interface above it.
 #pragma once
 
 #include <functional>
@@ -37,8 +37,10 @@ class BorrowedProcess : public Base {
   }
   Result<RemotePtr> put(std::span<const std::byte> bytes) override {
     if (!batch_.fits(1, bytes.size())) {
-      return Error{"put data into the program", fmt::format("task {}", pid_),
-                   fmt::format("{} bytes are too many", bytes.size()), {}};
+      return Error{"put data into the program",
+                   fmt::format("task {}", pid_),
+                   fmt::format("{} bytes are too many", bytes.size()),
+                   {}};
     }
     return RemotePtr{batch_.put({reinterpret_cast<const char*>(bytes.data()), bytes.size()})};
   }
