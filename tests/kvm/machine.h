@@ -1,0 +1,68 @@
+// A virtual machine: what is made of it once, and the calls that several threads make later.
+#pragma once
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "kvm_header.h"
+
+// How a vCPU's thread is told to leave KVM_RUN, and that it was by a signal: monitors do one or the other.
+enum class Kick { kImmediateExit, kSignalMask };
+enum class Chip { kNone, kSplit, kWhole };
+
+struct Options {
+  std::string guest;
+  std::string guests;  // the directory where they are
+  std::string input;   // a file that is read as the console's input; standard input without it
+  unsigned processors = 1;
+  unsigned memory_mib = 32;
+  unsigned dirty_pages = 16;
+  unsigned seconds = 0;  // end after this time with 0
+  unsigned kick_ms = 0;  // kick all vCPUs this often
+  Kick kick = Kick::kImmediateExit;
+  Chip chip = Chip::kWhole;
+  bool memfd = false;
+  bool dirty_log = false;
+  bool pin = false;  // the irqfd is on a pin of the IOAPIC, not an MSI
+  bool wait_for_input = false;
+  bool break_sequence = false;
+};
+
+// Lines to stdout, whole ones. A line of what is wrong ends the process, whatever its other threads do.
+void say(const std::string& line);
+[[noreturn]] void bad(const std::string& what);
+[[noreturn]] void skip(const std::string& why);
+
+class Machine {
+ public:
+  explicit Machine(const Options& options);
+
+  // Makes the vCPU and its mapping; by the thread that will run it.
+  struct Vcpu {
+    unsigned number;
+    int fd;
+    kvm_run* run;
+  };
+  Vcpu make_vcpu(unsigned number);
+
+  int make_kick(uint64_t address, bool port, uint32_t size, const uint32_t* match);  // an eventfd
+  int make_interrupt();  // an eventfd that raises layout::kInterruptVector
+  void coalesce(uint64_t address, uint32_t size);
+  kvm_coalesced_mmio_ring* ring(const Vcpu& vcpu) const;
+  // Whether the page was written since this was asked for it the last time.
+  bool was_dirtied(uint64_t page);
+
+ private:
+  void load();
+  void make_chip();
+  void route();
+  int extension(int number) const;
+
+  const Options& options_;
+  int kvm_, vm_;
+  uint8_t* memory_;
+  uint64_t size_;
+  std::mutex dirty_mutex_;
+  std::vector<bool> dirty_;
+};
