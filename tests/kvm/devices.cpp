@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "layout.h"
 
@@ -168,15 +169,17 @@ void Devices::take_kicks() {
 }
 
 void Devices::count_kicks() {
-  uint64_t said = 0;
+  time_t said = 0;  // tenths of a second
   for (;;) {
     std::array<pollfd, 3> ready;
     for (size_t i = 0; i < ready.size(); ++i) ready[i] = {kicks_[i], POLLIN, 0};
     if (poll(ready.data(), ready.size(), -1) <= 0) continue;
     std::lock_guard lock(mutex_);
     take_kicks();
-    if (kicked_ < said + 50) continue;
-    said = kicked_;
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec * 10 + now.tv_nsec / 100000000 == said) continue;
+    said = now.tv_sec * 10 + now.tv_nsec / 100000000;
     say("KICKS " + std::to_string(kicked_) + " interrupts " + std::to_string(raised_));
   }
 }

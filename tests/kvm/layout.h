@@ -22,6 +22,7 @@ struct Parameters {
   uint64_t wait_for_input;  // guest "smp": start the other processors when a byte comes from the console
   uint64_t deadline_timer;  // the LAPIC can do that
   uint64_t dirty_log;       // RAM has a dirty log (kWasDirtied can be asked)
+  uint64_t jump_seconds;    // guest "clock": more than that at once is wrong
   uint64_t pin;             // the interrupts come through the pin kPin of the IOAPIC, not as messages
 };
 

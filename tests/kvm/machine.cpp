@@ -150,6 +150,7 @@ void Machine::load() {
   parameters->wait_for_input = options_.wait_for_input;
   parameters->deadline_timer = extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   parameters->dirty_log = options_.dirty_log;
+  parameters->jump_seconds = options_.jump_seconds;
   parameters->pin = options_.pin;
 }
 

@@ -19,6 +19,7 @@ struct Options {
   unsigned memory_mib = 32;
   unsigned dirty_pages = 16;
   unsigned seconds = 0;  // end after this time with 0
+  unsigned jump_seconds = 5;
   unsigned kick_ms = 0;  // kick all vCPUs this often
   Kick kick = Kick::kImmediateExit;
   Chip chip = Chip::kWhole;

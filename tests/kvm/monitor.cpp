@@ -96,6 +96,7 @@ void on_kick(int) {
       "  --dirty-log               the guest's memory has a dirty log, which is checked\n"
       "  --dirty PAGES             what the guest \"memory\" writes between two ticks\n"
       "  --pin                     interrupts of the monitor come through the IOAPIC, not as messages\n"
+      "  --jump SECONDS            what the guest \"clock\" takes for a jump of its clocks\n"
       "  --kick-ms N               kick all vCPUs out of KVM_RUN so often\n"
       "  --signal-mask             by KVM_SET_SIGNAL_MASK instead of kvm_run.immediate_exit\n"
       "  --wait                    the guest starts its other processors when it reads a byte from the "
@@ -114,23 +115,13 @@ Options parse(int argc, char** argv) {
   options.guests = std::string(self, length > 0 ? size_t(length) : 0);
   options.guests = options.guests.substr(0, options.guests.rfind('/')) + "/kvm";
 
-  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},
-                                    {"vcpus", 1, nullptr, 'c'},
-                                    {"memory", 1, nullptr, 'm'},
-                                    {"seconds", 1, nullptr, 's'},
-                                    {"split", 0, nullptr, 'S'},
-                                    {"no-irqchip", 0, nullptr, 'N'},
-                                    {"memfd", 0, nullptr, 'M'},
-                                    {"dirty-log", 0, nullptr, 'L'},
-                                    {"dirty", 1, nullptr, 'd'},
-                                    {"pin", 0, nullptr, 'p'},
-                                    {"kick-ms", 1, nullptr, 'k'},
-                                    {"signal-mask", 0, nullptr, 'K'},
-                                    {"wait", 0, nullptr, 'w'},
-                                    {"input", 1, nullptr, 'i'},
-                                    {"guests", 1, nullptr, 'G'},
-                                    {"break-sequence", 0, nullptr, 'b'},
-                                    {}};
+  static const option kOptions[] = {
+      {"guest", 1, nullptr, 'g'},       {"vcpus", 1, nullptr, 'c'},          {"memory", 1, nullptr, 'm'},
+      {"seconds", 1, nullptr, 's'},     {"split", 0, nullptr, 'S'},          {"no-irqchip", 0, nullptr, 'N'},
+      {"memfd", 0, nullptr, 'M'},       {"dirty-log", 0, nullptr, 'L'},      {"dirty", 1, nullptr, 'd'},
+      {"pin", 0, nullptr, 'p'},         {"jump", 1, nullptr, 'j'},           {"kick-ms", 1, nullptr, 'k'},
+      {"signal-mask", 0, nullptr, 'K'}, {"wait", 0, nullptr, 'w'},           {"input", 1, nullptr, 'i'},
+      {"guests", 1, nullptr, 'G'},      {"break-sequence", 0, nullptr, 'b'}, {}};
   for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     auto number = [] { return unsigned(strtoul(optarg, nullptr, 10)); };
     switch (found) {
@@ -160,6 +151,9 @@ Options parse(int argc, char** argv) {
         break;
       case 'd':
         options.dirty_pages = number();
+        break;
+      case 'j':
+        options.jump_seconds = number();
         break;
       case 'p':
         options.pin = true;
