@@ -134,7 +134,7 @@ class Line {
 
 inline void expect(const char* what, u64 seen, u64 wanted) {
   if (seen == wanted) return;
-  (Line("BAD ") << what << " is ").hex(seen) << " instead of " << wanted;
+  ((Line("BAD ") << what << " is ").hex(seen) << " instead of ").hex(wanted);
   stop();
 }
 

@@ -28,6 +28,7 @@ struct Options {
   bool pin = false;  // the irqfd is on a pin of the IOAPIC, not an MSI
   bool wait_for_input = false;
   bool break_sequence = false;
+  std::string disturb;  // what is changed after a second
 };
 
 // Lines to stdout, whole ones. A line of what is wrong ends the process, whatever its other threads do.
@@ -53,6 +54,7 @@ class Machine {
   kvm_coalesced_mmio_ring* ring(const Vcpu& vcpu) const;
   // Whether the page was written since this was asked for it the last time.
   bool was_dirtied(uint64_t page);
+  void disturb(const Vcpu& vcpu, const std::string& what);
 
  private:
   void load();

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -48,7 +49,10 @@ void on_kick(int) {
   if (t_run != nullptr) t_run->immediate_exit = 1;
 }
 
-[[noreturn]] void run_vcpu(const Machine::Vcpu& vcpu, Devices& devices, const Options& options) {
+std::atomic<bool> disturbance = false;
+
+[[noreturn]] void run_vcpu(const Machine::Vcpu& vcpu, Machine& machine, Devices& devices,
+                           const Options& options) {
   t_run = vcpu.run;
   sigset_t kick;
   sigemptyset(&kick);
@@ -66,6 +70,7 @@ void on_kick(int) {
         while (sigtimedwait(&kick, nullptr, &none) > 0) {
         }
       }
+      if (vcpu.number == 0 && disturbance.exchange(false)) machine.disturb(vcpu, options.disturb);
       continue;
     }
     if (devices.handle(vcpu)) continue;
@@ -103,7 +108,10 @@ void on_kick(int) {
       "console\n"
       "  --input FILE              what is typed at the console; standard input without it\n"
       "  --guests DIR              where NAME.bin is; kvm/ beside the program without it\n"
-      "  --break-sequence          leave a number out, which the guest must find\n";
+      "  --break-sequence          leave a number out, which the guest must find\n"
+      "  --disturb WHAT            change it after a second, which the guest must find: general, vector, "
+      "debug, lapic,\n"
+      "                            msr, timer, pic, clock, memory (disturb.cpp)\n";
   if (write(2, kText, sizeof kText - 1) < 0) _exit(2);
   _exit(2);
 }
@@ -115,13 +123,25 @@ Options parse(int argc, char** argv) {
   options.guests = std::string(self, length > 0 ? size_t(length) : 0);
   options.guests = options.guests.substr(0, options.guests.rfind('/')) + "/kvm";
 
-  static const option kOptions[] = {
-      {"guest", 1, nullptr, 'g'},       {"vcpus", 1, nullptr, 'c'},          {"memory", 1, nullptr, 'm'},
-      {"seconds", 1, nullptr, 's'},     {"split", 0, nullptr, 'S'},          {"no-irqchip", 0, nullptr, 'N'},
-      {"memfd", 0, nullptr, 'M'},       {"dirty-log", 0, nullptr, 'L'},      {"dirty", 1, nullptr, 'd'},
-      {"pin", 0, nullptr, 'p'},         {"jump", 1, nullptr, 'j'},           {"kick-ms", 1, nullptr, 'k'},
-      {"signal-mask", 0, nullptr, 'K'}, {"wait", 0, nullptr, 'w'},           {"input", 1, nullptr, 'i'},
-      {"guests", 1, nullptr, 'G'},      {"break-sequence", 0, nullptr, 'b'}, {}};
+  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},
+                                    {"vcpus", 1, nullptr, 'c'},
+                                    {"memory", 1, nullptr, 'm'},
+                                    {"seconds", 1, nullptr, 's'},
+                                    {"split", 0, nullptr, 'S'},
+                                    {"no-irqchip", 0, nullptr, 'N'},
+                                    {"memfd", 0, nullptr, 'M'},
+                                    {"dirty-log", 0, nullptr, 'L'},
+                                    {"dirty", 1, nullptr, 'd'},
+                                    {"pin", 0, nullptr, 'p'},
+                                    {"jump", 1, nullptr, 'j'},
+                                    {"kick-ms", 1, nullptr, 'k'},
+                                    {"signal-mask", 0, nullptr, 'K'},
+                                    {"wait", 0, nullptr, 'w'},
+                                    {"input", 1, nullptr, 'i'},
+                                    {"guests", 1, nullptr, 'G'},
+                                    {"break-sequence", 0, nullptr, 'b'},
+                                    {"disturb", 1, nullptr, 'D'},
+                                    {}};
   for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     auto number = [] { return unsigned(strtoul(optarg, nullptr, 10)); };
     switch (found) {
@@ -176,6 +196,9 @@ Options parse(int argc, char** argv) {
       case 'b':
         options.break_sequence = true;
         break;
+      case 'D':
+        options.disturb = optarg;
+        break;
       default:
         usage();
     }
@@ -211,7 +234,7 @@ int main(int argc, char** argv) {
   for (const Machine::Vcpu& vcpu : vcpus) {
     std::thread thread([&] {
       pthread_setname_np(pthread_self(), ("vcpu" + std::to_string(vcpu.number)).c_str());
-      run_vcpu(vcpu, devices, options);
+      run_vcpu(vcpu, machine, devices, options);
     });
     threads.push_back(thread.native_handle());
     thread.detach();
@@ -219,15 +242,23 @@ int main(int argc, char** argv) {
   std::thread([&] { devices.count_kicks(); }).detach();
   if (options.guest == "msi") std::thread([&] { devices.raise_interrupts(); }).detach();
 
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  time_t end = now.tv_sec + time_t(options.seconds);
+  auto seconds = [] {
+    timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+  };
+  time_t begin = seconds();
+  bool disturb = !options.disturb.empty();
   for (;;) {
     usleep(options.kick_ms != 0 ? options.kick_ms * 1000 : 20000);
-    if (options.kick_ms != 0) {
+    bool kick_all = options.kick_ms != 0;
+    if (disturb && seconds() > begin) {
+      disturb = false;
+      kick_all = disturbance = true;
+    }
+    if (kick_all) {
       for (pthread_t thread : threads) pthread_kill(thread, SIGUSR1);
     }
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    if (options.seconds != 0 && now.tv_sec >= end) _exit(0);
+    if (options.seconds != 0 && seconds() >= begin + time_t(options.seconds)) _exit(0);
   }
 }

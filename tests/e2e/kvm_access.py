@@ -1,0 +1,53 @@
+"""For tests with KVM: who may open /dev/kvm, and a sandbox for those who may."""
+import os
+import pathlib
+import pwd
+import stat
+import subprocess
+import unittest
+
+from harness import Sandbox
+
+DEVICE = pathlib.Path("/dev/kvm")
+
+
+def need():
+    """Skips the test where this process has no KVM. Programs that an ordinary user runs need more: lend_to()."""
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise unittest.SkipTest(f"no KVM here: {error}")
+
+
+def sandbox():
+    """As whoever runs the tests: the ordinary user of $STASIS_TEST_USER has no KVM in general."""
+    need()
+    return Sandbox(user=None)
+
+
+def sandbox_of_user(test):
+    """As the ordinary user of $STASIS_TEST_USER, to whom root lends the device for the time of the test."""
+    need()
+    user = os.environ.get("STASIS_TEST_USER") or "stasis-test"
+    if os.getuid() != 0:
+        raise unittest.SkipTest("who runs the tests is an ordinary user already")
+    try:
+        who = pwd.getpwnam(user)
+    except KeyError:
+        raise unittest.SkipTest(f"there is no user {user}")
+    mode = stat.S_IMODE(DEVICE.stat().st_mode)
+    if mode & 0o006 != 0o006:
+        # Whatever becomes of this process, its end closes the pipe, and the mode is what it was.
+        lender = subprocess.Popen(["sh", "-c", f"read line; chmod {mode:o} {DEVICE}"], stdin=subprocess.PIPE,
+                                  start_new_session=True)
+
+        def give_back():
+            lender.stdin.close()
+            lender.wait()
+        test.addCleanup(give_back)
+        os.chmod(DEVICE, mode | 0o006)
+    opened = subprocess.run(["setpriv", f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups", "--",
+                             "sh", "-c", f": <> {DEVICE}"], capture_output=True, check=False)
+    if opened.returncode != 0:
+        raise unittest.SkipTest(f"{user} cannot open {DEVICE}: {opened.stderr.decode().strip()}")
+    return Sandbox(user=user)

@@ -1,0 +1,406 @@
+"""Machines with KVM: the monitor of tests/kvm and its guests, which check themselves - every access to a device comes
+once, registers, clocks and memory are what they were - saved while they run, and brought back.
+
+$STASIS_KVM_ROUNDS: how many checkpoints are taken one after the other (60)."""
+import contextlib
+import ctypes
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import kvm_access
+import outside
+from harness import TESTS, ProgramTest, wait_for
+
+BUILD = pathlib.Path(os.environ.get("STASIS_BUILD") or TESTS.parent / "build")
+MONITOR = BUILD / "tests" / "kvm_monitor"
+ROUNDS = int(os.environ.get("STASIS_KVM_ROUNDS") or 60)
+
+
+class Output:
+    """What a monitor has said so far, in a file."""
+
+    def __init__(self, test, path):
+        self.test, self.path = test, path
+
+    def text(self):
+        text = self.path.read_text(errors="replace")
+        skipped = re.search(r"^SKIP (.*)\n", text, re.MULTILINE)
+        if skipped:
+            self.test.skipTest(f"this KVM cannot run it: {skipped[1]}")
+        self.test.assertNotIn("BAD", text)
+        return text
+
+    def lines(self):
+        """(number, what else is in the line) of each tick. The last line may be half."""
+        return [(int(found[1]), found[2]) for found in re.finditer(r"^TICK (\d+)(.*)\n", self.text(), re.MULTILINE)]
+
+    def last(self):
+        lines = self.lines()
+        return lines[-1][0] if lines else -1
+
+    def reach(self, tick, seconds=30):
+        wait_for(f"the guest's tick {tick}", lambda: self.last() >= tick, seconds)
+
+    def go_on(self, ticks=5):
+        self.reach(self.last() + ticks)
+
+    def whole(self):
+        ticks = [number for number, _ in self.lines()]
+        self.test.assertEqual(ticks, list(range(len(ticks))))
+
+
+class KvmTest(ProgramTest):
+    """Monitors under stasis."""
+
+    def sandbox(self):
+        return kvm_access.sandbox()
+
+    def setUp(self):
+        super().setUp()
+        if not MONITOR.exists():
+            self.skipTest(f"{MONITOR} is not built")
+        self.monitor = MONITOR
+        if self.box.user and not outside.open_to_all(MONITOR):
+            self.monitor = self.box.dir / "kvm_monitor"
+            shutil.copy2(MONITOR, self.monitor)
+            shutil.copytree(MONITOR.parent / "kvm", self.box.dir / "kvm")
+
+    def start(self, guest, *options):
+        self.output = Output(self, self.box.launch("vm", self.monitor, "--guest", guest, *options))
+
+    def checkpoint(self, *flags):
+        self.box.stasis("checkpoint", "vm", *flags)
+
+    def stop(self):
+        self.checkpoint("--stop")
+        self.box.assert_gone("vm")
+
+    def restart(self, what="vm"):
+        with open(self.box.dir / "restart.output", "ab") as output:
+            done = self.box.stasis("restart", what, "--background", check=False, stdout=output)
+        self.assertEqual(done.returncode, 0, (self.box.dir / "restart.output").read_text())
+
+    def kill(self):
+        os.kill(self.box.session("vm")["processes"][0]["host_pid"], signal.SIGKILL)
+        self.box.assert_gone("vm")
+
+    def through_it_all(self, guest, *options):
+        """Saved and going on; two generations of stop and restart; and back to the first checkpoint."""
+        self.start(guest, *options)
+        self.output.reach(5)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            self.restart()
+            self.output.go_on()
+        self.output.whole()
+        self.kill()
+        self.restart("vm@1")
+        self.output.go_on()
+        self.output.whole()
+
+
+class Devices(KvmTest):
+    """Every access once."""
+
+    def test_ports(self):
+        self.through_it_all("pio")
+
+    def test_ports_of_two_processors(self):
+        self.through_it_all("pio", "--vcpus", "2")
+
+    def test_ports_with_split_chip(self):
+        self.through_it_all("pio", "--vcpus", "2", "--split")
+
+    def test_ports_without_chip(self):
+        self.through_it_all("pio", "--vcpus", "2", "--no-irqchip")
+
+    def test_ports_with_kicks(self):
+        self.through_it_all("pio", "--vcpus", "2", "--kick-ms", "3")
+
+    def test_ports_with_kicks_by_signal_mask(self):
+        self.through_it_all("pio", "--vcpus", "2", "--kick-ms", "3", "--signal-mask")
+
+    def test_memory_space(self):
+        self.through_it_all("mmio")
+
+    def test_memory_space_of_two_processors(self):
+        self.through_it_all("mmio", "--vcpus", "2")
+
+    def test_memory_space_with_memfd_and_kicks(self):
+        self.through_it_all("mmio", "--vcpus", "2", "--memfd", "--kick-ms", "3")
+
+
+class ManyCheckpoints(KvmTest):
+    """One after the other, at any instant; every twentieth stops the machine, which is restarted."""
+
+    def many(self, guest, *options):
+        self.start(guest, "--vcpus", "2", *options)
+        self.output.reach(3)
+        order = random.Random(guest)
+        for number in range(1, ROUNDS + 1):
+            time.sleep(order.uniform(0, 0.03))
+            if number % 20 == 0:
+                self.stop()
+                self.restart()
+            else:
+                self.checkpoint()
+            if number > 1:
+                self.box.stasis("rm", f"vm@{number - 1}")
+            self.output.go_on(1)
+        self.output.whole()
+
+    def test_ports(self):
+        self.many("pio")
+
+    def test_memory_space(self):
+        self.many("mmio")
+
+    def test_interrupts_and_kicks(self):
+        self.many("msi")
+
+
+class Processors(KvmTest):
+    def test_two(self):
+        self.through_it_all("smp", "--vcpus", "2")
+        self.assertIn("processors 2", self.output.lines()[-1][1])
+
+    def test_two_with_split_chip_and_memfd(self):
+        self.through_it_all("smp", "--vcpus", "2", "--split", "--memfd")
+        self.assertIn("processors 2", self.output.lines()[-1][1])
+
+    def test_one_that_waits_for_its_start(self):
+        typed = self.box.write("typed", "", 0o644)
+        self.start("sipi-wait", "--input", typed)
+        self.output.reach(3)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            self.restart()
+            self.output.go_on()
+        self.assertIn("processors 1 ", self.output.lines()[-1][1])
+        typed.write_text("x")
+        wait_for("the second processor counts", lambda: re.search(r"processors 2 counts \d+ [1-9]", self.output.text()))
+        self.stop()
+        self.restart()
+        self.output.go_on()
+        self.output.whole()
+
+    def test_registers(self):
+        self.through_it_all("registers", "--vcpus", "2")
+
+    def test_registers_with_split_chip(self):
+        self.through_it_all("registers", "--split")
+
+    def test_registers_without_chip(self):
+        self.through_it_all("registers", "--no-irqchip")
+
+
+class Interrupts(KvmTest):
+    def test_local_timer(self):
+        self.through_it_all("timer", "--vcpus", "2")
+
+    def test_local_timer_with_split_chip(self):
+        self.through_it_all("timer", "--split")
+
+    def test_deadline_timer(self):
+        self.through_it_all("deadline")
+
+    def test_deadline_timer_with_split_chip(self):
+        self.through_it_all("deadline", "--split")
+
+    def test_pic_and_pit(self):
+        self.through_it_all("pit")
+
+    def of_monitor(self, *options):
+        self.through_it_all("msi", *options)
+        # Both go on in the monitor's own count as well.
+        counts = re.findall(r"^KICKS (\d+) interrupts (\d+)\n", self.output.text(), re.MULTILINE)
+        for kind in range(2):
+            self.assertGreater(int(counts[-1][kind]), int(counts[-4][kind]))
+
+    def test_messages(self):
+        self.of_monitor()
+
+    def test_messages_with_split_chip(self):
+        self.of_monitor("--split", "--memfd")
+
+    def test_pin(self):
+        self.of_monitor("--pin")
+
+
+class Time(KvmTest):
+    def clocks(self):
+        """Of the first processor, in seconds."""
+        return [int(found) / 1e9 for _, rest in self.output.lines() for found in re.findall(r"clock (\d+)", rest)[:1]]
+
+    def through(self, *options):
+        """What passes while the machine is not running does not pass in it. That its TSC goes on from where it stood
+        cannot be had everywhere (a KVM without VMX gives the guest the processor's own, whatever is set), but it
+        may never go back, which the guest checks."""
+        self.start("clock", "--jump", "3600", *options)
+        self.output.reach(5)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            time.sleep(4)
+            self.restart()
+            self.output.go_on()
+        self.output.whole()
+        clocks = self.clocks()
+        steps = [after - before for before, after in zip(clocks, clocks[1:])]
+        self.assertLess(max(steps), 3, clocks)
+
+    def test_clocks(self):
+        self.through()
+
+    def test_clocks_of_two_processors(self):
+        self.through("--vcpus", "2")
+
+    def test_clocks_with_split_chip(self):
+        self.through("--vcpus", "2", "--split")
+
+
+class Memory(KvmTest):
+    def test_private(self):
+        self.through_it_all("memory", "--memory", "96")
+
+    def test_private_and_written_all_the_time(self):
+        self.through_it_all("memory", "--memory", "96", "--dirty", "2000")
+
+    def test_shared(self):
+        self.through_it_all("memory", "--memory", "96", "--memfd", "--dirty", "500")
+
+    def test_dirty_log(self):
+        """The monitor's own log of what was written has all of it, across checkpoints and restarts."""
+        self.through_it_all("memory", "--memory", "64", "--dirty-log")
+
+
+class OrdinaryUser(KvmTest):
+    def sandbox(self):
+        return kvm_access.sandbox_of_user(self)
+
+    def test_ports(self):
+        self.through_it_all("pio", "--vcpus", "2")
+
+    def test_registers(self):
+        self.through_it_all("registers", "--vcpus", "2")
+
+    def test_messages(self):
+        self.through_it_all("msi", "--split")
+
+
+class Alone(unittest.TestCase):
+    """The monitor without stasis: its guests run, notice what is wrong, and do not notice signals and stops."""
+    PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+    GUESTS = ["pio", "mmio", "smp", "timer", "deadline", "pit", "registers", "clock", "msi", "memory"]
+
+    def setUp(self):
+        kvm_access.need()
+        if not MONITOR.exists():
+            self.skipTest(f"{MONITOR} is not built")
+
+    @contextlib.contextmanager
+    def running(self, *options):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory) / "output"
+            with open(path, "wb") as output:
+                process = subprocess.Popen([MONITOR, *options], stdin=subprocess.DEVNULL, stdout=output)
+            try:
+                yield process, Output(self, path)
+            finally:
+                process.kill()
+                process.wait()
+
+    def run_to_end(self, *options):
+        return subprocess.run([MONITOR, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
+                              check=False)
+
+    def test_every_guest(self):
+        for guest in self.GUESTS:
+            for variant in ([], ["--vcpus", "2"], ["--split", "--vcpus", "2"]):
+                with self.subTest(guest=guest, variant=variant), self.running("--guest", guest, *variant) as (_, output):
+                    output.reach(6)
+                    output.whole()
+
+    def test_seconds(self):
+        done = self.run_to_end("--guest", "pio", "--seconds", "1")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("TICK 3 ", done.stdout)
+
+    def test_what_is_wrong_is_noticed(self):
+        wrong = [(guest, "--break-sequence") for guest in ("pio", "mmio")]
+        wrong += [("registers", f"--disturb={what}") for what in ("general", "vector", "debug", "lapic", "msr")]
+        wrong += [("timer", "--disturb=timer"), ("pit", "--disturb=pic"), ("clock", "--disturb=clock"),
+                  ("memory", "--disturb=memory")]
+        for guest, how in wrong:
+            with self.subTest(guest=guest, how=how):
+                done = self.run_to_end("--guest", guest, how, "--seconds", "6")
+                if done.returncode != 77:
+                    self.assertEqual(done.returncode, 1, done.stdout[-500:])
+                    self.assertRegex(done.stdout, r"(?m)^BAD .*\n\Z")
+
+    def vcpus(self, process):
+        return [int(task.name) for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
+                if (task / "comm").read_text().startswith("vcpu")]
+
+    def survives(self, what, *options):
+        for guest in ("pio", "mmio", "timer", "registers", "msi"):
+            with self.subTest(guest=guest), self.running("--guest", guest, "--vcpus", "2", *options) as (process, output):
+                output.reach(2)
+                vcpus = self.vcpus(process)
+                self.assertEqual(len(vcpus), 2)
+                for number in range(60):
+                    what(process, vcpus[number % 2])
+                output.go_on(3)
+                output.whole()
+
+    def stop_and_continue(self, process, _):
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.005)
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+
+    def signal_thread(self, process, thread):
+        libc = ctypes.CDLL(None, use_errno=True)
+        self.assertEqual(libc.tgkill(process.pid, thread, signal.SIGUSR1), 0)
+        time.sleep(0.003)
+
+    def seize_thread(self, _, thread):
+        """As a debugger does, or a checkpoint."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        for request in (self.PTRACE_SEIZE, self.PTRACE_INTERRUPT):
+            self.assertEqual(libc.ptrace(request, thread, None, None), 0, os.strerror(ctypes.get_errno()))
+        os.waitpid(thread, self.WALL)
+        self.assertEqual(libc.ptrace(self.PTRACE_DETACH, thread, None, None), 0)
+        time.sleep(0.003)
+
+    def test_stops(self):
+        self.survives(self.stop_and_continue)
+
+    def test_signals(self):
+        self.survives(self.signal_thread)
+
+    def test_signals_with_signal_mask(self):
+        self.survives(self.signal_thread, "--signal-mask")
+
+    def test_tracer(self):
+        self.survives(self.seize_thread)
+
+    def test_tracer_with_signal_mask_and_kicks(self):
+        self.survives(self.seize_thread, "--signal-mask", "--kick-ms", "2")
+
+
+if __name__ == "__main__":
+    unittest.main()
