@@ -12,7 +12,7 @@ DEVICE = pathlib.Path("/dev/kvm")
 
 
 def need():
-    """Skips the test where this process has no KVM. Programs that an ordinary user runs need more: lend_to()."""
+    """Skips the test where this process has no KVM. Programs that an ordinary user runs need sandbox_of_user()."""
     try:
         os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

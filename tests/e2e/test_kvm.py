@@ -330,9 +330,10 @@ class Alone(unittest.TestCase):
     def test_every_guest(self):
         for guest in self.GUESTS:
             for variant in ([], ["--vcpus", "2"], ["--split", "--vcpus", "2"]):
-                with self.subTest(guest=guest, variant=variant), self.running("--guest", guest, *variant) as (_, output):
-                    output.reach(6)
-                    output.whole()
+                with self.subTest(guest=guest, variant=variant):
+                    with self.running("--guest", guest, *variant) as (_, output):
+                        output.reach(6)
+                        output.whole()
 
     def test_seconds(self):
         done = self.run_to_end("--guest", "pio", "--seconds", "1")
@@ -357,7 +358,8 @@ class Alone(unittest.TestCase):
 
     def survives(self, what, *options):
         for guest in ("pio", "mmio", "timer", "registers", "msi"):
-            with self.subTest(guest=guest), self.running("--guest", guest, "--vcpus", "2", *options) as (process, output):
+            with self.subTest(guest=guest), self.running("--guest", guest, "--vcpus", "2", *options) as running:
+                process, output = running
                 output.reach(2)
                 vcpus = self.vcpus(process)
                 self.assertEqual(len(vcpus), 2)

@@ -1,6 +1,6 @@
-/* The beginning of every guest. Each processor comes here in real mode at 1000:0000 - the first by the monitor, the
- * others by SIPI with vector 0x10 - and goes on to long mode with the page tables that the monitor has made. There
- * prepare() runs in ring 0, and then work() in ring 3 or, if the guest says so, in ring 0.
+/* The beginning of every guest. Each processor comes here in real mode at 1000:0000 - the first by the monitor,
+ * the others by SIPI with vector 0x10 - and goes on to long mode with the page tables that the monitor has made.
+ * There prepare() runs in ring 0, and then work() in ring 3 or, if the guest says so, in ring 0.
  *
  * Ring 0 is as short as possible: where KVM has no help of the processor it is interpreted. */
 .text
@@ -40,8 +40,9 @@ long_mode:
   movl %ebp, %eax
   shll $14, %eax
   leaq stacks + 0x2000(%rax), %rsp
-  /* Its task state segment, for the stack of ring 0, and for the ports that ring 3 may use. (The privilege level in
-   * the flags would be enough, but iretq, when KVM interprets it, may drop it: seen with Linux 6.18 without VMX.) */
+  /* Its task state segment, for the stack of ring 0, and for the ports that ring 3 may use. (The privilege level
+   * in the flags would be enough, but KVM may drop it when it interprets iretq: seen with Linux 6.18 without
+   * VMX, where the flags are 0x202 in ring 3 after 0x3002 was on the stack.) */
   movl %ebp, %edx
   shll $9, %edx
   leaq task_states(%rdx), %rdi
@@ -110,7 +111,7 @@ work_returned:
   pause
   jmp work_returned
 
-/* Interrupts and exceptions: a stub of 16 bytes for each vector, with the error code that some exceptions have. */
+/* Interrupts and exceptions: a stub of 16 bytes for each vector; some exceptions have an error code. */
 .balign 16
 stubs:
 vector = 0
@@ -164,7 +165,7 @@ interrupted:
   iretq
 
 .balign 16
-/* null; code and data of ring 0; code (unused), data and code of ring 3; task states of up to eight processors */
+/* null; code and data of ring 0; code (unused), data and code of ring 3; task states of eight processors */
 gdt: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0, 0x00cff3000000ffff, 0x00affb000000ffff
   .fill 16, 8, 0
 gdt_pointer: .word . - gdt - 1
