@@ -41,6 +41,12 @@ bool Devices::handle(const Machine::Vcpu& vcpu) {
   return false;
 }
 
+std::unique_lock<std::mutex> Devices::halt(const Machine::Vcpu& vcpu) {
+  std::unique_lock lock(mutex_);
+  if (kvm_coalesced_mmio_ring* ring = machine_.ring(vcpu)) drain(ring);
+  return lock;
+}
+
 uint64_t Devices::next(Sequences& sequences, unsigned processor) {
   uint64_t value = sequences.read[processor]++;
   // To see that the guests notice: one number is left out.

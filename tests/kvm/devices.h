@@ -15,6 +15,9 @@ class Devices {
 
   // What KVM_RUN has returned with. False if it is none of theirs.
   bool handle(const Machine::Vcpu& vcpu);
+  // While this is held, nothing is done with the machine. What is left in the ring of coalesced writes is
+  // taken.
+  std::unique_lock<std::mutex> halt(const Machine::Vcpu& vcpu);
   // Without end: what counts the kicks, and what raises interrupts.
   void count_kicks();
   void raise_interrupts();
@@ -44,7 +47,8 @@ class Devices {
   std::array<std::string, kProcessors> lines_;
   std::array<int, 3> kicks_;
   int interrupt_;
-  uint64_t kicked_ = 0, raised_ = 0, acknowledged_ = 0;
+  uint64_t kicked_ = 0, raised_ = 0;
+  uint64_t acknowledged_ = ~uint64_t{0};  // the guest is not ready for the first one
   int input_ = 0;
   std::deque<char> typed_;
 };

@@ -24,31 +24,11 @@ int call(int fd, unsigned long request, Argument argument, const char* name) {
 
 constexpr uint32_t kPinCount = 24;
 
-// A structure with an array of any length at its end.
-template <class Head, class Entry>
-class WithArray {
- public:
-  explicit WithArray(size_t count) : buffer_((sizeof(Head) + count * sizeof(Entry)) / 8 + 1) {}
-  Head* operator->() { return head(); }
-  Head* head() { return reinterpret_cast<Head*>(buffer_.data()); }
-  Entry* array() { return reinterpret_cast<Entry*>(head() + 1); }
-
- private:
-  std::vector<uint64_t> buffer_;
-};
-
 }  // namespace
 
 Machine::Machine(const Options& options) : options_(options), size_(uint64_t{options.memory_mib} << 20) {
   kvm_ = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   if (kvm_ < 0) skip(std::string("/dev/kvm: ") + strerror(errno));
-  vm_ = CALL(kvm_, KVM_CREATE_VM, 0);
-  // Where Intel's processors need three pages and one for themselves: below the first 4 GiB, where nothing
-  // else is.
-  CALL(vm_, KVM_SET_TSS_ADDR, 0xfffbd000UL);
-  uint64_t identity_map = 0xfffbc000;
-  CALL(vm_, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
-  make_chip();
 
   int fd = -1, sharing = MAP_PRIVATE | MAP_ANONYMOUS;
   if (options.memfd) {
@@ -61,14 +41,25 @@ Machine::Machine(const Options& options) : options_(options), size_(uint64_t{opt
   // As monitors do: a child of fork() has no use for it.
   if (!options.memfd && madvise(memory, size_, MADV_DONTFORK) < 0) bad("MADV_DONTFORK");
   memory_ = static_cast<uint8_t*>(memory);
+  make_vm();
   load();
+  dirty_.resize(size_ / 4096);
+}
+
+void Machine::make_vm() {
+  vm_ = CALL(kvm_, KVM_CREATE_VM, 0);
+  // Where Intel's processors need three pages and one for themselves: below the first 4 GiB, where nothing
+  // else is.
+  CALL(vm_, KVM_SET_TSS_ADDR, 0xfffbd000UL);
+  uint64_t identity_map = 0xfffbc000;
+  CALL(vm_, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
+  make_chip();
 
   kvm_userspace_memory_region region = {};
-  region.flags = options.dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
+  region.flags = options_.dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
   region.memory_size = size_;
   region.userspace_addr = reinterpret_cast<uint64_t>(memory_);
   CALL(vm_, KVM_SET_USER_MEMORY_REGION, &region);
-  dirty_.resize(size_ / 4096);
 }
 
 int Machine::extension(int number) const { return CALL(vm_, KVM_CHECK_EXTENSION, number); }
@@ -210,6 +201,7 @@ int Machine::make_kick(uint64_t address, bool port, uint32_t size, const uint32_
     kick.datamatch = *match;
   }
   CALL(vm_, KVM_IOEVENTFD, &kick);
+  kicks_.push_back(kick);
   return event;
 }
 
@@ -219,6 +211,7 @@ int Machine::make_interrupt() {
   interrupt.fd = uint32_t(event);
   interrupt.gsi = options_.pin ? layout::kPin : layout::kMessagePin;
   CALL(vm_, KVM_IRQFD, &interrupt);
+  interrupts_.push_back(interrupt);
   return event;
 }
 
@@ -227,6 +220,7 @@ void Machine::coalesce(uint64_t address, uint32_t size) {
   zone.addr = address;
   zone.size = size;
   CALL(vm_, KVM_REGISTER_COALESCED_MMIO, &zone);
+  zones_.push_back(zone);
 }
 
 kvm_coalesced_mmio_ring* Machine::ring(const Vcpu& vcpu) const {

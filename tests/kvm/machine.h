@@ -20,7 +20,8 @@ struct Options {
   unsigned dirty_pages = 16;
   unsigned seconds = 0;  // end after this time with 0
   unsigned jump_seconds = 5;
-  unsigned kick_ms = 0;  // kick all vCPUs this often
+  unsigned kick_ms = 0;    // kick all vCPUs this often
+  unsigned reborn_ms = 0;  // make the machine anew this often
   Kick kick = Kick::kImmediateExit;
   Chip chip = Chip::kWhole;
   bool memfd = false;
@@ -35,6 +36,19 @@ struct Options {
 void say(const std::string& line);
 [[noreturn]] void bad(const std::string& what);
 [[noreturn]] void skip(const std::string& why);
+
+// A structure with an array of any length at its end.
+template <class Head, class Entry>
+class WithArray {
+ public:
+  explicit WithArray(size_t count) : buffer_((sizeof(Head) + count * sizeof(Entry)) / 8 + 1) {}
+  Head* operator->() { return head(); }
+  Head* head() { return reinterpret_cast<Head*>(buffer_.data()); }
+  Entry* array() { return reinterpret_cast<Entry*>(head() + 1); }
+
+ private:
+  std::vector<uint64_t> buffer_;
+};
 
 class Machine {
  public:
@@ -55,17 +69,24 @@ class Machine {
   // Whether the page was written since this was asked for it the last time.
   bool was_dirtied(uint64_t page);
   void disturb(const Vcpu& vcpu, const std::string& what);
+  // Another machine in the place of this one, with the state of this one. All vCPUs stand still.
+  void bear_again(std::vector<Vcpu>& vcpus);
 
  private:
+  void make_vm();
   void load();
   void make_chip();
   void route();
   int extension(int number) const;
 
   const Options& options_;
-  int kvm_, vm_;
+  int kvm_, vm_ = -1;
   uint8_t* memory_;
   uint64_t size_;
   std::mutex dirty_mutex_;
   std::vector<bool> dirty_;
+  // What KVM was told of and does not tell.
+  std::vector<kvm_ioeventfd> kicks_;
+  std::vector<kvm_irqfd> interrupts_;
+  std::vector<kvm_coalesced_mmio_zone> zones_;
 };

@@ -11,6 +11,8 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
@@ -51,6 +53,39 @@ void on_kick(int) {
 
 std::atomic<bool> disturbance = false;
 
+// Where the threads of the vCPUs wait while the machine is made anew.
+class Rest {
+ public:
+  bool wanted() const { return wanted_; }
+  void want() { wanted_ = true; }
+
+  void take() {
+    std::unique_lock lock(mutex_);
+    ++resting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return !wanted_; });
+    --resting_;
+    changed_.notify_all();
+  }
+  // False if some need another kick.
+  bool wait_for(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, std::chrono::milliseconds(20), [&] { return resting_ == count; });
+  }
+  void end() {
+    std::unique_lock lock(mutex_);
+    wanted_ = false;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return resting_ == 0; });
+  }
+
+ private:
+  std::atomic<bool> wanted_ = false;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t resting_ = 0;
+} rest;
+
 [[noreturn]] void run_vcpu(const Machine::Vcpu& vcpu, Machine& machine, Devices& devices,
                            const Options& options) {
   t_run = vcpu.run;
@@ -59,16 +94,23 @@ std::atomic<bool> disturbance = false;
   sigaddset(&kick, SIGUSR1);
   pthread_sigmask(options.kick == Kick::kSignalMask ? SIG_BLOCK : SIG_UNBLOCK, &kick, nullptr);
   for (;;) {
+    // Until it is EINTR: what ends an access may begin the next (a string of them).
+    if (rest.wanted()) vcpu.run->immediate_exit = 1;
     if (ioctl(vcpu.fd, KVM_RUN, 0) < 0) {
       // EAGAIN: the vCPU has just been started, or is not yet.
       if (errno != EINTR && errno != EAGAIN) bad(std::string("KVM_RUN: ") + strerror(errno));
-      if (options.kick == Kick::kImmediateExit) {
-        vcpu.run->immediate_exit = 0;
-      } else {
+      bool interrupted = errno == EINTR;
+      vcpu.run->immediate_exit = 0;
+      if (options.kick == Kick::kSignalMask) {
         // It is still pending: nothing but KVM_RUN was interrupted by it.
         timespec none = {};
         while (sigtimedwait(&kick, nullptr, &none) > 0) {
         }
+      }
+      if (interrupted && rest.wanted()) {
+        t_run = nullptr;
+        rest.take();
+        t_run = vcpu.run;
       }
       if (vcpu.number == 0 && disturbance.exchange(false)) machine.disturb(vcpu, options.disturb);
       continue;
@@ -104,6 +146,7 @@ std::atomic<bool> disturbance = false;
       "  --jump SECONDS            what the guest \"clock\" takes for a jump of its clocks\n"
       "  --kick-ms N               kick all vCPUs out of KVM_RUN so often\n"
       "  --signal-mask             by KVM_SET_SIGNAL_MASK instead of kvm_run.immediate_exit\n"
+      "  --reborn MS               make the machine anew, with the state it has, so often\n"
       "  --wait                    the guest starts its other processors when it reads a byte from the "
       "console\n"
       "  --input FILE              what is typed at the console; standard input without it\n"
@@ -123,25 +166,16 @@ Options parse(int argc, char** argv) {
   options.guests = std::string(self, length > 0 ? size_t(length) : 0);
   options.guests = options.guests.substr(0, options.guests.rfind('/')) + "/kvm";
 
-  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},
-                                    {"vcpus", 1, nullptr, 'c'},
-                                    {"memory", 1, nullptr, 'm'},
-                                    {"seconds", 1, nullptr, 's'},
-                                    {"split", 0, nullptr, 'S'},
-                                    {"no-irqchip", 0, nullptr, 'N'},
-                                    {"memfd", 0, nullptr, 'M'},
-                                    {"dirty-log", 0, nullptr, 'L'},
-                                    {"dirty", 1, nullptr, 'd'},
-                                    {"pin", 0, nullptr, 'p'},
-                                    {"jump", 1, nullptr, 'j'},
-                                    {"kick-ms", 1, nullptr, 'k'},
-                                    {"signal-mask", 0, nullptr, 'K'},
-                                    {"wait", 0, nullptr, 'w'},
-                                    {"input", 1, nullptr, 'i'},
-                                    {"guests", 1, nullptr, 'G'},
-                                    {"break-sequence", 0, nullptr, 'b'},
-                                    {"disturb", 1, nullptr, 'D'},
-                                    {}};
+  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},   {"vcpus", 1, nullptr, 'c'},
+                                    {"memory", 1, nullptr, 'm'},  {"seconds", 1, nullptr, 's'},
+                                    {"split", 0, nullptr, 'S'},   {"no-irqchip", 0, nullptr, 'N'},
+                                    {"memfd", 0, nullptr, 'M'},   {"dirty-log", 0, nullptr, 'L'},
+                                    {"dirty", 1, nullptr, 'd'},   {"pin", 0, nullptr, 'p'},
+                                    {"jump", 1, nullptr, 'j'},    {"kick-ms", 1, nullptr, 'k'},
+                                    {"reborn", 1, nullptr, 'r'},  {"signal-mask", 0, nullptr, 'K'},
+                                    {"wait", 0, nullptr, 'w'},    {"input", 1, nullptr, 'i'},
+                                    {"guests", 1, nullptr, 'G'},  {"break-sequence", 0, nullptr, 'b'},
+                                    {"disturb", 1, nullptr, 'D'}, {}};
   for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     auto number = [] { return unsigned(strtoul(optarg, nullptr, 10)); };
     switch (found) {
@@ -180,6 +214,9 @@ Options parse(int argc, char** argv) {
         break;
       case 'k':
         options.kick_ms = number();
+        break;
+      case 'r':
+        options.reborn_ms = number();
         break;
       case 'K':
         options.kick = Kick::kSignalMask;
@@ -249,15 +286,29 @@ int main(int argc, char** argv) {
   };
   time_t begin = seconds();
   bool disturb = !options.disturb.empty();
+  auto kick_all = [&] {
+    for (pthread_t thread : threads) pthread_kill(thread, SIGUSR1);
+  };
   for (;;) {
-    usleep(options.kick_ms != 0 ? options.kick_ms * 1000 : 20000);
-    bool kick_all = options.kick_ms != 0;
+    unsigned pause_ms = options.reborn_ms != 0 ? options.reborn_ms : options.kick_ms;
+    usleep(pause_ms != 0 ? pause_ms * 1000 : 20000);
     if (disturb && seconds() > begin) {
       disturb = false;
-      kick_all = disturbance = true;
+      disturbance = true;
+      kick_all();
     }
-    if (kick_all) {
-      for (pthread_t thread : threads) pthread_kill(thread, SIGUSR1);
+    if (options.kick_ms != 0) kick_all();
+    if (options.reborn_ms != 0) {
+      rest.want();
+      do {
+        kick_all();
+      } while (!rest.wait_for(vcpus.size()));
+      {
+        // An interrupt that is raised while the state is read would be lost with the old machine.
+        auto halt = devices.halt(vcpus[0]);
+        machine.bear_again(vcpus);
+      }
+      rest.end();
     }
     if (options.seconds != 0 && seconds() >= begin + time_t(options.seconds)) _exit(0);
   }

@@ -40,6 +40,7 @@ void interrupt(Frame* frame) {
 void work(u64) {
   u64 begin = tsc(), acknowledged = 0, kicks = 0;
   Ticker ticker;
+  out32(layout::kInterruptTotal, 0);
   for (;;) {
     out32(layout::kKickPort, u32(kicks));
     out32(layout::kKickMatchPort, layout::kKickMatch);
