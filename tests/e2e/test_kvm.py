@@ -2,71 +2,31 @@
 once, registers, clocks and memory are what they were - saved while they run, and brought back.
 
 $STASIS_KVM_ROUNDS: how many checkpoints are taken one after the other (60)."""
-import contextlib
-import ctypes
 import os
-import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
-import tempfile
 import time
 import unittest
 
-import kvm_access
+import kvm_harness
 import outside
-from harness import TESTS, ProgramTest, wait_for
+from harness import ProgramTest, wait_for
+from kvm_harness import MONITOR, Output
 
-BUILD = pathlib.Path(os.environ.get("STASIS_BUILD") or TESTS.parent / "build")
-MONITOR = BUILD / "tests" / "kvm_monitor"
 ROUNDS = int(os.environ.get("STASIS_KVM_ROUNDS") or 60)
-
-
-class Output:
-    """What a monitor has said so far, in a file."""
-
-    def __init__(self, test, path):
-        self.test, self.path = test, path
-
-    def text(self):
-        text = self.path.read_text(errors="replace")
-        skipped = re.search(r"^SKIP (.*)\n", text, re.MULTILINE)
-        if skipped:
-            self.test.skipTest(f"this KVM cannot run it: {skipped[1]}")
-        self.test.assertNotIn("BAD", text)
-        return text
-
-    def lines(self):
-        """(number, what else is in the line) of each tick. The last line may be half."""
-        return [(int(found[1]), found[2]) for found in re.finditer(r"^TICK (\d+)(.*)\n", self.text(), re.MULTILINE)]
-
-    def last(self):
-        lines = self.lines()
-        return lines[-1][0] if lines else -1
-
-    def reach(self, tick, seconds=30):
-        wait_for(f"the guest's tick {tick}", lambda: self.last() >= tick, seconds)
-
-    def go_on(self, ticks=5):
-        self.reach(self.last() + ticks)
-
-    def whole(self):
-        ticks = [number for number, _ in self.lines()]
-        self.test.assertEqual(ticks, list(range(len(ticks))))
 
 
 class KvmTest(ProgramTest):
     """Monitors under stasis."""
 
     def sandbox(self):
-        return kvm_access.sandbox()
+        return kvm_harness.sandbox()
 
     def setUp(self):
+        kvm_harness.need_monitor()
         super().setUp()
-        if not MONITOR.exists():
-            self.skipTest(f"{MONITOR} is not built")
         self.monitor = MONITOR
         if self.box.user and not outside.open_to_all(MONITOR):
             self.monitor = self.box.dir / "kvm_monitor"
@@ -190,7 +150,8 @@ class Processors(KvmTest):
             self.output.go_on()
         self.assertIn("processors 1 ", self.output.lines()[-1][1])
         typed.write_text("x")
-        wait_for("the second processor counts", lambda: re.search(r"processors 2 counts \d+ [1-9]", self.output.text()))
+        wait_for("the second processor counts",
+                 lambda: re.search(r"processors 2 counts \d+ [1-9]", self.output.text()))
         self.stop()
         self.restart()
         self.output.go_on()
@@ -289,7 +250,7 @@ class Memory(KvmTest):
 
 class OrdinaryUser(KvmTest):
     def sandbox(self):
-        return kvm_access.sandbox_of_user(self)
+        return kvm_harness.sandbox_of_user(self)
 
     def test_ports(self):
         self.through_it_all("pio", "--vcpus", "2")
@@ -299,109 +260,6 @@ class OrdinaryUser(KvmTest):
 
     def test_messages(self):
         self.through_it_all("msi", "--split")
-
-
-class Alone(unittest.TestCase):
-    """The monitor without stasis: its guests run, notice what is wrong, and do not notice signals and stops."""
-    PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
-    GUESTS = ["pio", "mmio", "smp", "timer", "deadline", "pit", "registers", "clock", "msi", "memory"]
-
-    def setUp(self):
-        kvm_access.need()
-        if not MONITOR.exists():
-            self.skipTest(f"{MONITOR} is not built")
-
-    @contextlib.contextmanager
-    def running(self, *options):
-        with tempfile.TemporaryDirectory() as directory:
-            path = pathlib.Path(directory) / "output"
-            with open(path, "wb") as output:
-                process = subprocess.Popen([MONITOR, *options], stdin=subprocess.DEVNULL, stdout=output)
-            try:
-                yield process, Output(self, path)
-            finally:
-                process.kill()
-                process.wait()
-
-    def run_to_end(self, *options):
-        return subprocess.run([MONITOR, *options], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30,
-                              check=False)
-
-    def test_every_guest(self):
-        for guest in self.GUESTS:
-            for variant in ([], ["--vcpus", "2"], ["--split", "--vcpus", "2"]):
-                with self.subTest(guest=guest, variant=variant):
-                    with self.running("--guest", guest, *variant) as (_, output):
-                        output.reach(6)
-                        output.whole()
-
-    def test_seconds(self):
-        done = self.run_to_end("--guest", "pio", "--seconds", "1")
-        self.assertEqual(done.returncode, 0, done.stdout)
-        self.assertIn("TICK 3 ", done.stdout)
-
-    def test_what_is_wrong_is_noticed(self):
-        wrong = [(guest, "--break-sequence") for guest in ("pio", "mmio")]
-        wrong += [("registers", f"--disturb={what}") for what in ("general", "vector", "debug", "lapic", "msr")]
-        wrong += [("timer", "--disturb=timer"), ("pit", "--disturb=pic"), ("clock", "--disturb=clock"),
-                  ("memory", "--disturb=memory")]
-        for guest, how in wrong:
-            with self.subTest(guest=guest, how=how):
-                done = self.run_to_end("--guest", guest, how, "--seconds", "6")
-                if done.returncode != 77:
-                    self.assertEqual(done.returncode, 1, done.stdout[-500:])
-                    self.assertRegex(done.stdout, r"(?m)^BAD .*\n\Z")
-
-    def vcpus(self, process):
-        return [int(task.name) for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
-                if (task / "comm").read_text().startswith("vcpu")]
-
-    def survives(self, what, *options):
-        for guest in ("pio", "mmio", "timer", "registers", "msi"):
-            with self.subTest(guest=guest), self.running("--guest", guest, "--vcpus", "2", *options) as running:
-                process, output = running
-                output.reach(2)
-                vcpus = self.vcpus(process)
-                self.assertEqual(len(vcpus), 2)
-                for number in range(60):
-                    what(process, vcpus[number % 2])
-                output.go_on(3)
-                output.whole()
-
-    def stop_and_continue(self, process, _):
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(0.005)
-        process.send_signal(signal.SIGCONT)
-        time.sleep(0.005)
-
-    def signal_thread(self, process, thread):
-        libc = ctypes.CDLL(None, use_errno=True)
-        self.assertEqual(libc.tgkill(process.pid, thread, signal.SIGUSR1), 0)
-        time.sleep(0.003)
-
-    def seize_thread(self, _, thread):
-        """As a debugger does, or a checkpoint."""
-        libc = ctypes.CDLL(None, use_errno=True)
-        for request in (self.PTRACE_SEIZE, self.PTRACE_INTERRUPT):
-            self.assertEqual(libc.ptrace(request, thread, None, None), 0, os.strerror(ctypes.get_errno()))
-        os.waitpid(thread, self.WALL)
-        self.assertEqual(libc.ptrace(self.PTRACE_DETACH, thread, None, None), 0)
-        time.sleep(0.003)
-
-    def test_stops(self):
-        self.survives(self.stop_and_continue)
-
-    def test_signals(self):
-        self.survives(self.signal_thread)
-
-    def test_signals_with_signal_mask(self):
-        self.survives(self.signal_thread, "--signal-mask")
-
-    def test_tracer(self):
-        self.survives(self.seize_thread)
-
-    def test_tracer_with_signal_mask_and_kicks(self):
-        self.survives(self.seize_thread, "--signal-mask", "--kick-ms", "2")
 
 
 if __name__ == "__main__":

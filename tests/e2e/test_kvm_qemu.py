@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-import kvm_access
+import kvm_harness
 from harness import find_program, wait_for
 from test_virtual_machines import Guests, MachineTest
 
@@ -17,7 +17,7 @@ MICROVM = "microvm,pit=on,pic=on,rtc=on"
 
 class KvmMachineTest(MachineTest):
     def sandbox(self):
-        return kvm_access.sandbox()
+        return kvm_harness.sandbox()
 
     def through(self, rom, machine, processor="qemu64", chip="on", processors=1, options=()):
         self.start("-bios", Guests.make(rom), "-cpu", processor, "-smp", processors, *options, machine=machine,
@@ -85,7 +85,7 @@ class LongMode(KvmMachineTest):
 
 class OrdinaryUser(KvmMachineTest):
     def sandbox(self):
-        return kvm_access.sandbox_of_user(self)
+        return kvm_harness.sandbox_of_user(self)
 
     def test_real_mode(self):
         self.through("interrupts.rom", "pc")
@@ -111,7 +111,7 @@ class WithoutStasis(unittest.TestCase):
                 process.wait()
 
     def test_every_machine(self):
-        kvm_access.need()
+        kvm_harness.need()
         kinds = (("qemu64", "on", 1), ("kvm64", "split", 2), (HOST, "on", 2), (HOST, "split", 1))
         for rom in ("interrupts.rom", "memory.rom"):
             for machine in ("pc", "q35", MICROVM):

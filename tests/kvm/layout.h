@@ -52,8 +52,8 @@ inline constexpr uint32_t kKickMatch = 0x1234567;
 inline constexpr uint64_t kKickMemory = 0xd0002000;
 // How many kicks the guest has made so far: the eventfds must have counted as many.
 inline constexpr uint16_t kKickTotal = 0x608;
-// How many of the monitor's interrupts have come so far. It raises the next one only when this is as many as it
-// raised, and the first when this is written as 0.
+// How many of the monitor's interrupts have come so far. It raises the next one only when this is as many as
+// it raised, and the first when this is written as 0.
 inline constexpr uint16_t kInterruptTotal = 0x60c;
 // Page number: it was written since the last time that this was asked, and the dirty log must have it.
 inline constexpr uint16_t kWasDirtied = 0x610;

@@ -1,14 +1,16 @@
-"""For tests with KVM: who may open /dev/kvm, and a sandbox for those who may."""
+"""For tests with KVM: who may open /dev/kvm, a sandbox for those who may, and the monitor of tests/kvm."""
 import os
 import pathlib
 import pwd
+import re
 import stat
 import subprocess
 import unittest
 
-from harness import Sandbox
+from harness import TESTS, Sandbox, wait_for
 
 DEVICE = pathlib.Path("/dev/kvm")
+MONITOR = pathlib.Path(os.environ.get("STASIS_BUILD") or TESTS.parent / "build") / "tests" / "kvm_monitor"
 
 
 def need():
@@ -51,3 +53,42 @@ def sandbox_of_user(test):
     if opened.returncode != 0:
         raise unittest.SkipTest(f"{user} cannot open {DEVICE}: {opened.stderr.decode().strip()}")
     return Sandbox(user=user)
+
+
+def need_monitor():
+    need()
+    if not MONITOR.exists():
+        raise unittest.SkipTest(f"{MONITOR} is not built")
+
+
+class Output:
+    """What a monitor has said so far, in a file."""
+
+    def __init__(self, test, path):
+        self.test, self.path = test, path
+
+    def text(self):
+        text = self.path.read_text(errors="replace")
+        skipped = re.search(r"^SKIP (.*)\n", text, re.MULTILINE)
+        if skipped:
+            self.test.skipTest(f"this KVM cannot run it: {skipped[1]}")
+        self.test.assertNotIn("BAD", text)
+        return text
+
+    def lines(self):
+        """(number, what else is in the line) of each tick. The last line may be half."""
+        return [(int(found[1]), found[2]) for found in re.finditer(r"^TICK (\d+)(.*)\n", self.text(), re.MULTILINE)]
+
+    def last(self):
+        lines = self.lines()
+        return lines[-1][0] if lines else -1
+
+    def reach(self, tick, seconds=30):
+        wait_for(f"the guest's tick {tick}", lambda: self.last() >= tick, seconds)
+
+    def go_on(self, ticks=5):
+        self.reach(self.last() + ticks)
+
+    def whole(self):
+        ticks = [number for number, _ in self.lines()]
+        self.test.assertEqual(ticks, list(range(len(ticks))))
