@@ -90,6 +90,13 @@ class Devices(KvmTest):
     def test_ports_with_kicks_by_signal_mask(self):
         self.through_it_all("pio", "--vcpus", "2", "--kick-ms", "3", "--signal-mask")
 
+    def test_ports_and_registers_in_the_shared_page(self):
+        self.through_it_all("pio", "--vcpus", "2", "--sync-regs")
+
+    def test_registers_of_the_monitor(self):
+        """MSRs that a filter leaves to it."""
+        self.through_it_all("msr", "--vcpus", "2")
+
     def test_memory_space(self):
         self.through_it_all("mmio")
 
@@ -234,6 +241,8 @@ class Time(KvmTest):
 
 
 class Memory(KvmTest):
+    """Besides RAM a slot that can only be read, and one that moves."""
+
     def test_private(self):
         self.through_it_all("memory", "--memory", "96")
 

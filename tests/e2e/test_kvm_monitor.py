@@ -16,7 +16,7 @@ from kvm_harness import MONITOR, Output
 
 class Monitor(unittest.TestCase):
     PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
-    GUESTS = ["pio", "mmio", "smp", "timer", "deadline", "pit", "registers", "clock", "msi", "memory"]
+    GUESTS = ["pio", "mmio", "smp", "timer", "deadline", "pit", "registers", "clock", "msi", "msr", "memory"]
 
     def setUp(self):
         kvm_harness.need_monitor()
@@ -51,7 +51,7 @@ class Monitor(unittest.TestCase):
         self.assertIn("TICK 3 ", done.stdout)
 
     def test_what_is_wrong_is_noticed(self):
-        wrong = [(guest, "--break-sequence") for guest in ("pio", "mmio")]
+        wrong = [(guest, "--break-sequence") for guest in ("pio", "mmio", "msr")]
         wrong += [("registers", f"--disturb={what}") for what in ("general", "vector", "debug", "lapic", "msr")]
         wrong += [("timer", "--disturb=timer"), ("pit", "--disturb=pic"), ("clock", "--disturb=clock"),
                   ("memory", "--disturb=memory")]
@@ -116,8 +116,8 @@ class Monitor(unittest.TestCase):
     def test_reborn(self):
         """The monitor itself makes another machine with the state of the one that runs, again and again: what the
         kernel tells is enough, and the guests hold across a restore that is right."""
-        kinds = [("pio",), ("pio", "--no-irqchip"), ("mmio", "--kick-ms", "3"), ("smp",), ("timer",),
-                 ("timer", "--split"), ("deadline",), ("pit",), ("registers",), ("registers", "--no-irqchip"),
+        kinds = [("pio",), ("pio", "--no-irqchip"), ("pio", "--sync-regs"), ("msr",), ("mmio", "--kick-ms", "3"),
+                 ("smp",), ("timer",), ("timer", "--split"), ("deadline",), ("pit",), ("registers",), ("registers", "--no-irqchip"),
                  ("registers", "--split"), ("clock",), ("msi",), ("msi", "--split"), ("msi", "--pin"),
                  ("memory", "--dirty-log"), ("memory", "--memfd", "--dirty", "500")]
         for kind in kinds:

@@ -27,6 +27,24 @@ bool Devices::handle(const Machine::Vcpu& vcpu) {
   std::lock_guard lock(mutex_);
   // What is in the ring came before this.
   if (kvm_coalesced_mmio_ring* ring = machine_.ring(vcpu)) drain(ring);
+  if (options_.sync_registers) {
+    uint64_t rip = run.s.regs.regs.rip;
+    // Cleared to see that it is filled in next time as well.
+    run.s.regs.regs.rip = 0;
+    if (rip == 0) bad("KVM_RUN does not show the registers");
+  }
+  if (run.exit_reason == KVM_EXIT_X86_RDMSR || run.exit_reason == KVM_EXIT_X86_WRMSR) {
+    bool write = run.exit_reason == KVM_EXIT_X86_WRMSR;
+    if (run.msr.index != (write ? layout::kMsrWrite : layout::kMsrRead))
+      bad("another MSR was left to the monitor");
+    run.msr.error = 0;
+    if (write) {
+      check(msrs_.written, vcpu.number, run.msr.data, "what is written to an MSR");
+    } else {
+      run.msr.data = next(msrs_, vcpu.number);
+    }
+    return true;
+  }
   if (run.exit_reason == KVM_EXIT_IO) {
     auto* data = reinterpret_cast<uint8_t*>(&run) + run.io.data_offset;
     for (uint32_t i = 0; i < run.io.count; ++i) {
@@ -97,6 +115,8 @@ void Devices::port(const Machine::Vcpu& vcpu, bool write, uint16_t number, uint3
   } else if (number == layout::kWasDirtied && write) {
     if (!machine_.was_dirtied(value))
       bad("page " + std::to_string(value) + " was written and is not in the dirty log");
+  } else if (number == layout::kMoveWindow && write) {
+    machine_.move_window(value);
   } else if (number == layout::kKickPort || number == layout::kKickMatchPort) {
     bad("a kick came as an exit");
   } else {
@@ -108,6 +128,12 @@ void Devices::port(const Machine::Vcpu& vcpu, bool write, uint16_t number, uint3
 void Devices::memory(bool write, uint64_t address, uint32_t size, uint8_t* data) {
   if (address >= layout::kCoalesced && address < layout::kCoalesced + layout::kCoalescedSize && write) {
     coalesced(address, size, data);  // the ring was full
+    return;
+  }
+  if (write && address >= layout::kRom && address < layout::kRom + 8 * kProcessors) {
+    uint64_t value = 0;
+    memcpy(&value, data, size);
+    check(rom_.written, unsigned(address - layout::kRom) / 8, value, "what is written to the ROM");
     return;
   }
   uint64_t processor = (address - layout::kMemoryRead) / layout::kMemoryStride;

@@ -42,7 +42,7 @@ class Devices {
   Machine& machine_;
   const Options& options_;
   std::mutex mutex_;
-  Sequences ports_, memory_;
+  Sequences ports_, memory_, msrs_, rom_;
   std::array<uint64_t, kProcessors> coalesced_{};
   std::array<std::string, kProcessors> lines_;
   std::array<int, 3> kicks_;

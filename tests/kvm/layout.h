@@ -22,6 +22,7 @@ struct Parameters {
   uint64_t wait_for_input;  // guest "smp": start the other processors when a byte comes from the console
   uint64_t deadline_timer;  // the LAPIC can do that
   uint64_t dirty_log;       // RAM has a dirty log (kWasDirtied can be asked)
+  uint64_t user_msrs;       // kMsrRead and kMsrWrite are there
   uint64_t jump_seconds;    // guest "clock": more than that at once is wrong
   uint64_t pin;             // the interrupts come through the pin kPin of the IOAPIC, not as messages
 };
@@ -44,6 +45,21 @@ inline constexpr uint64_t kMemoryStride = 0x100;
 // processor.
 inline constexpr uint64_t kCoalesced = 0xd0001000;
 inline constexpr uint64_t kCoalescedSize = 0x1000;
+
+// And the same as MSRs, which KVM leaves to the monitor.
+inline constexpr uint32_t kMsrRead = 0x4b000000;
+inline constexpr uint32_t kMsrWrite = 0x4b000001;
+// A slot of memory that can only be read, and holds kRomStep * n at 8 * n; writes there are in sequence as
+// well, at
+// + 8 * processor.
+inline constexpr uint64_t kRom = 0xc0000000;
+inline constexpr uint64_t kRomSize = 0x100000;
+inline constexpr uint64_t kRomStep = 0x9e3779b97f4a7c15;
+// A slot that shows RAM from kSharedData on a second time. Writing a number to the port moves it: to so many
+// pages behind.
+inline constexpr uint64_t kWindow = 0xc8000000;
+inline constexpr uint64_t kWindowSize = 0x100000;
+inline constexpr uint16_t kMoveWindow = 0x614;
 
 // ioeventfds: without data match in both spaces, and one with it.
 inline constexpr uint16_t kKickPort = 0x600;

@@ -41,6 +41,11 @@ Machine::Machine(const Options& options) : options_(options), size_(uint64_t{opt
   // As monitors do: a child of fork() has no use for it.
   if (!options.memfd && madvise(memory, size_, MADV_DONTFORK) < 0) bad("MADV_DONTFORK");
   memory_ = static_cast<uint8_t*>(memory);
+  void* rom = mmap(nullptr, layout::kRomSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (rom == MAP_FAILED) bad("no memory for what the guest only reads");
+  rom_ = static_cast<uint8_t*>(rom);
+  for (uint64_t i = 0; i < layout::kRomSize / 8; ++i)
+    reinterpret_cast<uint64_t*>(rom_)[i] = layout::kRomStep * i;
   make_vm();
   load();
   dirty_.resize(size_ / 4096);
@@ -55,11 +60,44 @@ void Machine::make_vm() {
   CALL(vm_, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
   make_chip();
 
+  filter_msrs();
+  set_region(0, 0, size_, memory_, options_.dirty_log ? uint32_t{KVM_MEM_LOG_DIRTY_PAGES} : 0);
+  set_region(1, layout::kRom, layout::kRomSize, rom_, KVM_MEM_READONLY);
+  set_region(2, layout::kWindow, layout::kWindowSize, memory_ + layout::kSharedData + window_ * 4096, 0);
+}
+
+void Machine::set_region(uint32_t slot, uint64_t address, uint64_t size, uint8_t* memory, uint32_t flags) {
   kvm_userspace_memory_region region = {};
-  region.flags = options_.dirty_log ? KVM_MEM_LOG_DIRTY_PAGES : 0;
-  region.memory_size = size_;
-  region.userspace_addr = reinterpret_cast<uint64_t>(memory_);
+  region.slot = slot;
+  region.flags = flags;
+  region.guest_phys_addr = address;
+  region.memory_size = size;
+  region.userspace_addr = reinterpret_cast<uint64_t>(memory);
   CALL(vm_, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+void Machine::move_window(uint64_t pages) {
+  if (layout::kSharedData + pages * 4096 + layout::kWindowSize > size_) bad("a window behind the memory");
+  window_ = pages;
+  set_region(2, layout::kWindow, 0, nullptr, 0);
+  set_region(2, layout::kWindow, layout::kWindowSize, memory_ + layout::kSharedData + pages * 4096, 0);
+}
+
+// Two MSRs are denied, and what is denied is the monitor's.
+void Machine::filter_msrs() {
+  if (extension(KVM_CAP_X86_USER_SPACE_MSR) == 0 || extension(KVM_CAP_X86_MSR_FILTER) == 0) return;
+  kvm_enable_cap leave = {};
+  leave.cap = KVM_CAP_X86_USER_SPACE_MSR;
+  leave.args[0] = KVM_MSR_EXIT_REASON_FILTER;
+  CALL(vm_, KVM_ENABLE_CAP, &leave);
+  uint8_t denied[1] = {0};
+  kvm_msr_filter filter = {};
+  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+  filter.ranges[0].flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE;
+  filter.ranges[0].base = layout::kMsrRead;
+  filter.ranges[0].nmsrs = 2;
+  filter.ranges[0].bitmap = denied;
+  CALL(vm_, KVM_X86_SET_MSR_FILTER, &filter);
 }
 
 int Machine::extension(int number) const { return CALL(vm_, KVM_CHECK_EXTENSION, number); }
@@ -141,6 +179,8 @@ void Machine::load() {
   parameters->wait_for_input = options_.wait_for_input;
   parameters->deadline_timer = extension(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
   parameters->dirty_log = options_.dirty_log;
+  parameters->user_msrs =
+      extension(KVM_CAP_X86_USER_SPACE_MSR) != 0 && extension(KVM_CAP_X86_MSR_FILTER) != 0;
   parameters->jump_seconds = options_.jump_seconds;
   parameters->pin = options_.pin;
 }
@@ -151,6 +191,10 @@ Machine::Vcpu Machine::make_vcpu(unsigned number) {
   void* run = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu.fd, 0);
   if (run == MAP_FAILED) bad("the mapping of a vCPU");
   vcpu.run = static_cast<kvm_run*>(run);
+  if (options_.sync_registers) {
+    if ((extension(KVM_CAP_SYNC_REGS) & KVM_SYNC_X86_REGS) == 0) skip("KVM_CAP_SYNC_REGS is 0");
+    vcpu.run->kvm_valid_regs = KVM_SYNC_X86_REGS;
+  }
 
   WithArray<kvm_cpuid2, kvm_cpuid_entry2> cpuid(256);
   cpuid->nent = 256;

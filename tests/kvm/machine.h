@@ -26,6 +26,7 @@ struct Options {
   Chip chip = Chip::kWhole;
   bool memfd = false;
   bool dirty_log = false;
+  bool sync_registers = false;
   bool pin = false;  // the irqfd is on a pin of the IOAPIC, not an MSI
   bool wait_for_input = false;
   bool break_sequence = false;
@@ -68,12 +69,15 @@ class Machine {
   kvm_coalesced_mmio_ring* ring(const Vcpu& vcpu) const;
   // Whether the page was written since this was asked for it the last time.
   bool was_dirtied(uint64_t page);
+  void move_window(uint64_t pages);
   void disturb(const Vcpu& vcpu, const std::string& what);
   // Another machine in the place of this one, with the state of this one. All vCPUs stand still.
   void bear_again(std::vector<Vcpu>& vcpus);
 
  private:
   void make_vm();
+  void filter_msrs();
+  void set_region(uint32_t slot, uint64_t address, uint64_t size, uint8_t* memory, uint32_t flags);
   void load();
   void make_chip();
   void route();
@@ -82,6 +86,8 @@ class Machine {
   const Options& options_;
   int kvm_, vm_ = -1;
   uint8_t* memory_;
+  uint8_t* rom_;
+  uint64_t window_ = 0;  // pages behind kSharedData
   uint64_t size_;
   std::mutex dirty_mutex_;
   std::vector<bool> dirty_;

@@ -34,6 +34,21 @@ void check(u64 page) {
   }
 }
 
+// The slots beside RAM: what can only be read, and a window into RAM that is moved.
+void check_slots(u64 random, u64& written) {
+  for (u64 i = 0; i < 64; ++i) {
+    u64 word = (random + i * 997) % (layout::kRomSize / 8);
+    expect("a word of the ROM", read64(layout::kRom + word * 8), layout::kRomStep * word);
+  }
+  write64(layout::kRom, written++);
+  expect("the first word of the ROM", read64(layout::kRom), 0);
+  u64 at = random % (pages() - layout::kWindowSize / kPage);
+  out32(layout::kMoveWindow, u32(at));
+  for (u64 i = 0; i < layout::kWindowSize; i += kPage + 8) {
+    expect("a word in the window", read64(layout::kWindow + i), read64(layout::kSharedData + at * kPage + i));
+  }
+}
+
 }  // namespace
 
 extern "C" void work(u64 processor) {
@@ -41,7 +56,7 @@ extern "C" void work(u64 processor) {
   if (pages() > sizeof generations) SKIP("more memory than this guest can keep account of");
   for (u64 page = 0; page < pages(); ++page) fill(page);
   Ticker ticker;
-  u64 checked = 0, written = 0, random = 88172645463325252;
+  u64 checked = 0, written = 0, written_to_rom = 0, random = 88172645463325252;
   for (;;) {
     check(checked++ % pages());
     if (!ticker.due()) continue;
@@ -51,6 +66,7 @@ extern "C" void work(u64 processor) {
       ++written;
       if (parameters().dirty_log != 0 && i == 0) out32(layout::kWasDirtied, u32(first() + random % pages()));
     }
+    check_slots(random = mix(random), written_to_rom);
     Line("TICK ") << ticker.count++ << " checked " << checked << " written " << written;
   }
 }

@@ -141,6 +141,7 @@ class Rest {
       "kernel\n"
       "  --memfd                   the guest's memory is a shared file\n"
       "  --dirty-log               the guest's memory has a dirty log, which is checked\n"
+      "  --sync-regs               KVM_RUN shows the registers in kvm_run\n"
       "  --dirty PAGES             what the guest \"memory\" writes between two ticks\n"
       "  --pin                     interrupts of the monitor come through the IOAPIC, not as messages\n"
       "  --jump SECONDS            what the guest \"clock\" takes for a jump of its clocks\n"
@@ -166,16 +167,27 @@ Options parse(int argc, char** argv) {
   options.guests = std::string(self, length > 0 ? size_t(length) : 0);
   options.guests = options.guests.substr(0, options.guests.rfind('/')) + "/kvm";
 
-  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},   {"vcpus", 1, nullptr, 'c'},
-                                    {"memory", 1, nullptr, 'm'},  {"seconds", 1, nullptr, 's'},
-                                    {"split", 0, nullptr, 'S'},   {"no-irqchip", 0, nullptr, 'N'},
-                                    {"memfd", 0, nullptr, 'M'},   {"dirty-log", 0, nullptr, 'L'},
-                                    {"dirty", 1, nullptr, 'd'},   {"pin", 0, nullptr, 'p'},
-                                    {"jump", 1, nullptr, 'j'},    {"kick-ms", 1, nullptr, 'k'},
-                                    {"reborn", 1, nullptr, 'r'},  {"signal-mask", 0, nullptr, 'K'},
-                                    {"wait", 0, nullptr, 'w'},    {"input", 1, nullptr, 'i'},
-                                    {"guests", 1, nullptr, 'G'},  {"break-sequence", 0, nullptr, 'b'},
-                                    {"disturb", 1, nullptr, 'D'}, {}};
+  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},
+                                    {"vcpus", 1, nullptr, 'c'},
+                                    {"memory", 1, nullptr, 'm'},
+                                    {"seconds", 1, nullptr, 's'},
+                                    {"split", 0, nullptr, 'S'},
+                                    {"no-irqchip", 0, nullptr, 'N'},
+                                    {"memfd", 0, nullptr, 'M'},
+                                    {"dirty-log", 0, nullptr, 'L'},
+                                    {"dirty", 1, nullptr, 'd'},
+                                    {"pin", 0, nullptr, 'p'},
+                                    {"jump", 1, nullptr, 'j'},
+                                    {"kick-ms", 1, nullptr, 'k'},
+                                    {"sync-regs", 0, nullptr, 'y'},
+                                    {"reborn", 1, nullptr, 'r'},
+                                    {"signal-mask", 0, nullptr, 'K'},
+                                    {"wait", 0, nullptr, 'w'},
+                                    {"input", 1, nullptr, 'i'},
+                                    {"guests", 1, nullptr, 'G'},
+                                    {"break-sequence", 0, nullptr, 'b'},
+                                    {"disturb", 1, nullptr, 'D'},
+                                    {}};
   for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     auto number = [] { return unsigned(strtoul(optarg, nullptr, 10)); };
     switch (found) {
@@ -217,6 +229,9 @@ Options parse(int argc, char** argv) {
         break;
       case 'r':
         options.reborn_ms = number();
+        break;
+      case 'y':
+        options.sync_registers = true;
         break;
       case 'K':
         options.kick = Kick::kSignalMask;
