@@ -145,9 +145,9 @@ class Processors(KvmTest):
         self.through_it_all("smp", "--vcpus", "2", "--split", "--memfd")
         self.assertIn("processors 2", self.output.lines()[-1][1])
 
-    def test_one_that_waits_for_its_start(self):
+    def waiting(self, guest, *options):
         typed = self.box.write("typed", "", 0o644)
-        self.start("sipi-wait", "--input", typed)
+        self.start(guest, "--input", typed, *options)
         self.output.reach(3)
         self.checkpoint()
         self.output.go_on()
@@ -163,6 +163,15 @@ class Processors(KvmTest):
         self.restart()
         self.output.go_on()
         self.output.whole()
+
+    def test_one_that_waits_for_init(self):
+        self.waiting("sipi-wait")
+
+    def test_one_that_waits_for_sipi(self):
+        self.waiting("init-wait")
+
+    def test_one_that_waits_for_sipi_with_split_chip(self):
+        self.waiting("init-wait", "--split")
 
     def test_registers(self):
         self.through_it_all("registers", "--vcpus", "2")

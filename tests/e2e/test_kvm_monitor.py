@@ -62,6 +62,19 @@ class Monitor(unittest.TestCase):
                     self.assertEqual(done.returncode, 1, done.stdout[-500:])
                     self.assertRegex(done.stdout, r"(?m)^BAD .*\n\Z")
 
+    def test_a_processor_that_waits(self):
+        for guest in ("sipi-wait", "init-wait"):
+            for variant in ([], ["--split"], ["--reborn", "30"]):
+                with self.subTest(guest=guest, variant=variant), tempfile.NamedTemporaryFile("w") as typed:
+                    with self.running("--guest", guest, "--input", typed.name, *variant) as (_, output):
+                        output.reach(4)
+                        self.assertIn("processors 1 ", output.lines()[-1][1])
+                        typed.write("x")
+                        typed.flush()
+                        output.go_on(6)
+                        self.assertRegex(output.lines()[-1][1], r"processors 2 counts \d+ [1-9]")
+                        output.whole()
+
     def vcpus(self, process):
         return [int(task.name) for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir()
                 if (task / "comm").read_text().startswith("vcpu")]
@@ -117,7 +130,8 @@ class Monitor(unittest.TestCase):
         """The monitor itself makes another machine with the state of the one that runs, again and again: what the
         kernel tells is enough, and the guests hold across a restore that is right."""
         kinds = [("pio",), ("pio", "--no-irqchip"), ("pio", "--sync-regs"), ("msr",), ("mmio", "--kick-ms", "3"),
-                 ("smp",), ("timer",), ("timer", "--split"), ("deadline",), ("pit",), ("registers",), ("registers", "--no-irqchip"),
+                 ("smp",), ("timer",), ("timer", "--split"), ("deadline",), ("pit",), ("registers",),
+                 ("registers", "--no-irqchip"),
                  ("registers", "--split"), ("clock",), ("msi",), ("msi", "--split"), ("msi", "--pin"),
                  ("memory", "--dirty-log"), ("memory", "--memfd", "--dirty", "500")]
         for kind in kinds:

@@ -157,10 +157,17 @@ class Ticker {
 
 inline constexpr u64 kLapic = 0xfee00000;
 
-// INIT and SIPI for all processors but this one.
-inline void start_others() {
-  if (parameters().chip == 0 || parameters().processors < 2) return;
+// INIT and SIPI for all processors but this one. After the first they wait for the second.
+inline bool has_others() { return parameters().chip != 0 && parameters().processors > 1; }
+inline void init_others() {
+  if (!has_others()) return;
   write32(kLapic + 0xf0, 0x1ff);
   write32(kLapic + 0x300, 0xc4500);
-  write32(kLapic + 0x300, 0xc4600 | u32(layout::kImage >> 12));
+}
+inline void sipi_others() {
+  if (has_others()) write32(kLapic + 0x300, 0xc4600 | u32(layout::kImage >> 12));
+}
+inline void start_others() {
+  init_others();
+  sipi_others();
 }

@@ -19,7 +19,8 @@ struct Parameters {
   uint64_t dirty_pages;     // guest "memory": how many pages it writes between two ticks
   uint64_t chip;            // there is an interrupt controller (0 with --no-irqchip)
   uint64_t pic;             // ... which has a PIC and a PIT (0 with --split)
-  uint64_t wait_for_input;  // guest "smp": start the other processors when a byte comes from the console
+  uint64_t wait_for_input;  // guest "smp": 1: start the others when a byte comes from the console, 2: all but
+                            // the SIPI
   uint64_t deadline_timer;  // the LAPIC can do that
   uint64_t dirty_log;       // RAM has a dirty log (kWasDirtied can be asked)
   uint64_t user_msrs;       // kMsrRead and kMsrWrite are there

@@ -27,8 +27,8 @@ struct Options {
   bool memfd = false;
   bool dirty_log = false;
   bool sync_registers = false;
-  bool pin = false;  // the irqfd is on a pin of the IOAPIC, not an MSI
-  bool wait_for_input = false;
+  bool pin = false;             // the irqfd is on a pin of the IOAPIC, not an MSI
+  unsigned wait_for_input = 0;  // layout::Parameters
   bool break_sequence = false;
   std::string disturb;  // what is changed after a second
 };

@@ -136,6 +136,8 @@ class Rest {
 [[noreturn]] void usage() {
   static const char kText[] =
       "usage: kvm_monitor --guest NAME [OPTION...]\n"
+      "  NAME: pio, mmio, msr, smp, sipi-wait, init-wait, timer, deadline, pit, msi, registers, clock, "
+      "memory\n"
       "  --vcpus N, --memory MIB, --seconds N (then exit with 0)\n"
       "  --split | --no-irqchip    interrupt controllers other than PIC, IOAPIC, LAPICs and PIT in the "
       "kernel\n"
@@ -148,8 +150,6 @@ class Rest {
       "  --kick-ms N               kick all vCPUs out of KVM_RUN so often\n"
       "  --signal-mask             by KVM_SET_SIGNAL_MASK instead of kvm_run.immediate_exit\n"
       "  --reborn MS               make the machine anew, with the state it has, so often\n"
-      "  --wait                    the guest starts its other processors when it reads a byte from the "
-      "console\n"
       "  --input FILE              what is typed at the console; standard input without it\n"
       "  --guests DIR              where NAME.bin is; kvm/ beside the program without it\n"
       "  --break-sequence          leave a number out, which the guest must find\n"
@@ -167,27 +167,16 @@ Options parse(int argc, char** argv) {
   options.guests = std::string(self, length > 0 ? size_t(length) : 0);
   options.guests = options.guests.substr(0, options.guests.rfind('/')) + "/kvm";
 
-  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},
-                                    {"vcpus", 1, nullptr, 'c'},
-                                    {"memory", 1, nullptr, 'm'},
-                                    {"seconds", 1, nullptr, 's'},
-                                    {"split", 0, nullptr, 'S'},
-                                    {"no-irqchip", 0, nullptr, 'N'},
-                                    {"memfd", 0, nullptr, 'M'},
-                                    {"dirty-log", 0, nullptr, 'L'},
-                                    {"dirty", 1, nullptr, 'd'},
-                                    {"pin", 0, nullptr, 'p'},
-                                    {"jump", 1, nullptr, 'j'},
-                                    {"kick-ms", 1, nullptr, 'k'},
-                                    {"sync-regs", 0, nullptr, 'y'},
-                                    {"reborn", 1, nullptr, 'r'},
-                                    {"signal-mask", 0, nullptr, 'K'},
-                                    {"wait", 0, nullptr, 'w'},
-                                    {"input", 1, nullptr, 'i'},
-                                    {"guests", 1, nullptr, 'G'},
-                                    {"break-sequence", 0, nullptr, 'b'},
-                                    {"disturb", 1, nullptr, 'D'},
-                                    {}};
+  static const option kOptions[] = {{"guest", 1, nullptr, 'g'},       {"vcpus", 1, nullptr, 'c'},
+                                    {"memory", 1, nullptr, 'm'},      {"seconds", 1, nullptr, 's'},
+                                    {"split", 0, nullptr, 'S'},       {"no-irqchip", 0, nullptr, 'N'},
+                                    {"memfd", 0, nullptr, 'M'},       {"dirty-log", 0, nullptr, 'L'},
+                                    {"dirty", 1, nullptr, 'd'},       {"pin", 0, nullptr, 'p'},
+                                    {"jump", 1, nullptr, 'j'},        {"kick-ms", 1, nullptr, 'k'},
+                                    {"sync-regs", 0, nullptr, 'y'},   {"reborn", 1, nullptr, 'r'},
+                                    {"signal-mask", 0, nullptr, 'K'}, {"input", 1, nullptr, 'i'},
+                                    {"guests", 1, nullptr, 'G'},      {"break-sequence", 0, nullptr, 'b'},
+                                    {"disturb", 1, nullptr, 'D'},     {}};
   for (int found; (found = getopt_long(argc, argv, "", kOptions, nullptr)) != -1;) {
     auto number = [] { return unsigned(strtoul(optarg, nullptr, 10)); };
     switch (found) {
@@ -236,9 +225,6 @@ Options parse(int argc, char** argv) {
       case 'K':
         options.kick = Kick::kSignalMask;
         break;
-      case 'w':
-        options.wait_for_input = true;
-        break;
       case 'i':
         options.input = optarg;
         break;
@@ -255,9 +241,10 @@ Options parse(int argc, char** argv) {
         usage();
     }
   }
-  if (options.guest == "sipi-wait") {  // the same guest under another name
+  // The same guest under other names: the second processor waits to be started, before and after an INIT.
+  if (options.guest == "sipi-wait" || options.guest == "init-wait") {
+    options.wait_for_input = options.guest == "sipi-wait" ? 1 : 2;
     options.guest = "smp";
-    options.wait_for_input = true;
     options.processors = options.processors < 2 ? 2 : options.processors;
   }
   if (options.guest.empty() || options.processors < 1 || options.processors > 8 || options.memory_mib < 32)

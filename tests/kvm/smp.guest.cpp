@@ -1,6 +1,6 @@
-// Processors that count in memory they share, each by itself and all together: the sum must be right. With
-// --wait the first starts the others only when a byte comes from the console, so that they can be saved while
-// they wait for a SIPI.
+// Processors that count in memory they share, each by itself and all together: the sum must be right. As
+// "sipi-wait" and "init-wait" the first starts the others only when a byte comes from the console, so that
+// they can be saved while they wait, before the INIT or between it and the SIPI.
 #include "guest.h"
 
 namespace {
@@ -9,17 +9,13 @@ volatile u64 counts[8];
 u64 together;
 volatile u64 arrived;
 
-void console_input() {
-  while ((in8(layout::kConsoleStatus) & 1) == 0) {
-  }
-  in8(layout::kConsole);
-}
-
 }  // namespace
 
 extern "C" {
 void prepare(u64 processor) {
-  if (processor == 0 && parameters().wait_for_input == 0) start_others();
+  if (processor != 0) return;
+  if (parameters().wait_for_input == 0) start_others();
+  if (parameters().wait_for_input == 2) init_others();
 }
 
 void work(u64 processor) {
@@ -37,8 +33,9 @@ void work(u64 processor) {
     if (started < others) {
       if (arrived != 1) BAD("a processor runs that was not started");
       if ((in8(layout::kConsoleStatus) & 1) != 0) {
-        console_input();
-        start_others();
+        in8(layout::kConsole);
+        if (parameters().wait_for_input == 1) init_others();
+        sipi_others();
         started = others;
       }
     }
