@@ -185,7 +185,7 @@ void note_created(int number, uint32_t request, uint64_t value, int made) {
     record->lost = 1;
     return;
   }
-  record->vcpu[index] = {made, 0, kComplete, 0};
+  record->vcpu[index] = {made, 0, kComplete, 0, 0};
   if (index == record->vcpus) ++record->vcpus;
   record->by_number[made] = static_cast<uint16_t>(index + 1);
 }
@@ -355,10 +355,18 @@ class Shared {
   kvm_run* run_ = nullptr;
 };
 
+bool monitor_wants_it_out(int number) {
+  Shared shared(number);
+  return shared && load(shared->immediate_exit) != 0;
+}
+
 // The order of the stores is what the engine relies on: while kInside is set, the system call tells.
 int run_once(Vcpu& vcpu, int number, void* argument) {
   store<uint32_t>(vcpu.progress, vcpu.progress | kInside);
   const int result = request_of_kernel(number, KVM_RUN, argument);
+  // It has run, and what was given to it is in its registers, unless it was to come back at once.
+  if (vcpu.interrupted != 0 && (result == 0 || !monitor_wants_it_out(number)))
+    store<uint32_t>(vcpu.interrupted, 0);
   store<uint32_t>(vcpu.progress, result == 0 ? kAccessing : kComplete);
   return result;
 }
@@ -396,18 +404,29 @@ bool wait(Vcpu& vcpu, uint32_t hold) {
   return true;
 }
 
-bool monitor_wants_it_out(int number) {
-  Shared shared(number);
-  return shared && load(shared->immediate_exit) != 0;
+Vcpu* find_vcpu(int number) {
+  const uint32_t index =
+      number >= 0 && static_cast<uint32_t>(number) < kMostNumbers ? record->by_number[number] : 0;
+  return index == 0 ? nullptr : &record->vcpu[index - 1];
+}
+
+int inject(int number, void* argument) {
+  Vcpu* vcpu = find_vcpu(number);
+  if (vcpu == nullptr) return request_of_kernel(number, KVM_INTERRUPT, argument);
+  const uint32_t before = vcpu->interrupted;
+  store<uint32_t>(vcpu->interrupted, 1);
+  const int result = request_of_kernel(number, KVM_INTERRUPT, argument);
+  if (result < 0) store<uint32_t>(vcpu->interrupted, before);
+  return result;
 }
 
 int run(int number, void* argument) {
-  const uint32_t index =
-      number >= 0 && static_cast<uint32_t>(number) < kMostNumbers ? record->by_number[number] : 0;
-  if (index == 0) return request_of_kernel(number, KVM_RUN, argument);
-  Vcpu& vcpu = record->vcpu[index - 1];
+  Vcpu* found = find_vcpu(number);
+  if (found == nullptr) return request_of_kernel(number, KVM_RUN, argument);
+  Vcpu& vcpu = *found;
   if (own_tid == 0) own_tid = static_cast<int>(syscall(SYS_gettid));
   vcpu.tid = own_tid;
+  if (vcpu.interrupted != 0) return run_once(vcpu, number, argument);
   for (uint32_t hold = load(record->hold); hold != 0 && hold != vcpu.waived; hold = load(record->hold)) {
     const int result = complete(vcpu, number, argument);
     if (result == 0 || errno != EINTR) return result;
@@ -429,6 +448,7 @@ int handle(int number, uint32_t request, void* argument) {
     const int size = request_of_kernel(number, KVM_GET_VCPU_MMAP_SIZE, nullptr);
     run_size = size > 0 ? static_cast<size_t>(size) : 0;
   }
+  if (rule != nullptr && rule->effect == Effect::kInject) return inject(number, argument);
   if (rule != nullptr && rule->effect == Effect::kNone) return request_of_kernel(number, request, argument);
   Lock lock;
   const int result = request_of_kernel(number, request, argument);

@@ -48,6 +48,7 @@ class Quiescence final : public plugin::Participant {
       if (process == processes.end()) continue;
       STASIS_TRY(auto record, RecordReader::read(monitor.process, monitor.address));
       if (record.head().lock != 0) return not_now(*process, "it is asking KVM for something");
+      STASIS_CHECK(let_interrupts_arrive(record));
       for (const Vcpu& vcpu : record.vcpus()) {
         if (stands_well(vcpu, *process)) continue;
         return not_now(*process,
@@ -61,6 +62,17 @@ class Quiescence final : public plugin::Participant {
   void go_on() override { release(); }
 
  private:
+  // A write to an event descriptor becomes an interrupt by a worker of the kernel's, which runs while
+  // everything stands still.
+  static Result<void> let_interrupts_arrive(const RecordReader& record) {
+    STASIS_TRY(auto log, record.log());
+    if (std::any_of(log.begin(), log.end(), [](const auto& one) { return one.entry.request == KVM_IRQFD; })) {
+      timespec moment{0, 1'000'000};
+      nanosleep(&moment, nullptr);
+    }
+    return {};
+  }
+
   struct Monitor {
     HostTid process;
     RemotePtr address;
@@ -85,28 +97,31 @@ class Quiescence final : public plugin::Participant {
   }
 
   static bool stands_well(const Vcpu& vcpu, const plugin::StoppedProcess& process) {
-    if (vcpu.progress == kComplete) return true;
+    if (vcpu.progress == kComplete && vcpu.interrupted == 0) return true;
+    const std::string link = link_of(process.task, vcpu.number);
+    if (!link.starts_with("anon_inode:kvm-vcpu:")) return true;  // it is closed
+    bool inside = false;
     if ((vcpu.progress & kInside) != 0) {
       auto thread = std::find_if(process.threads.begin(), process.threads.end(),
                                  [&](const auto& one) { return one.tid.value == vcpu.tid; });
-      if (thread != process.threads.end()) return thread->call == SYS_ioctl && thread->result < 0;
+      inside = thread != process.threads.end() && thread->call == SYS_ioctl && thread->result < 0;
+      if (!inside) return false;
+      if (vcpu.interrupted == 0) return true;
     }
-    // What it has come back for tells whether it waits for anything. One that is closed does not.
-    const std::string link = link_of(process.task, vcpu.number);
-    if (!link.starts_with("anon_inode:kvm-vcpu:")) return true;
-    if ((vcpu.progress & kInside) != 0) return false;
-    auto maps = read_file(fmt::format("/proc/{}/maps", process.task));
-    if (!maps.ok()) return false;
-    const size_t found = maps->find(link + "\n");
+    kvm_run shared;
+    if (!read_shared(process.task, link, shared)) return false;
+    // It has been run, and what was given to it has reached it, unless it was to come back at once.
+    if (vcpu.interrupted != 0) return inside && shared.immediate_exit == 0;
+    // What it has come back for tells whether it waits for anything.
+    return !is_access(shared.exit_reason);
+  }
+
+  static bool read_shared(HostTid process, const std::string& name, kvm_run& into) {
+    auto maps = read_file(fmt::format("/proc/{}/maps", process));
+    const size_t found = maps.ok() ? maps->find(name + "\n") : std::string::npos;
     if (found == std::string::npos) return false;
-    const size_t line = maps->rfind('\n', found) + 1;
-    uint32_t reason = 0;
-    const RemotePtr shared{std::strtoull(maps->c_str() + line, nullptr, 16)};
-    if (!peek(process.task, shared + offsetof(kvm_run, exit_reason),
-              std::as_writable_bytes(std::span(&reason, 1)))
-             .ok())
-      return false;
-    return !is_access(reason);
+    const RemotePtr address{std::strtoull(maps->c_str() + maps->rfind('\n', found) + 1, nullptr, 16)};
+    return peek(process, address, std::as_writable_bytes(std::span(&into, 1))).ok();
   }
 
   void release() {

@@ -30,6 +30,9 @@ struct Vcpu {
   int32_t tid;        // of the thread that runs it, as it knows itself
   uint32_t progress;  // Progress, with kInside as a bit
   uint32_t waived;    // the value of `hold` for which it has waited long enough
+  // An interrupt that the monitor has given it by KVM_INTERRUPT may not have reached it: the kernel keeps it,
+  // and tells nobody, until the vCPU runs. Such a vCPU is let run.
+  uint32_t interrupted;
 };
 
 // One request in the log.

@@ -27,6 +27,7 @@ enum class Effect : uint8_t {
   kMask,       // KVM_SET_SIGNAL_MASK
   kFilter,     // KVM_X86_SET_MSR_FILTER
   kRun,
+  kInject,  // KVM_INTERRUPT
   kDirtyLog,
 };
 
@@ -126,7 +127,7 @@ inline constexpr Rule kRules[] = {
     {KVM_GET_NESTED_STATE},
     {KVM_SET_NESTED_STATE},
     {KVM_TRANSLATE},
-    {KVM_INTERRUPT},
+    {KVM_INTERRUPT, Effect::kInject},
     {KVM_NMI},
     {KVM_SMI},
     {KVM_X86_SET_MCE},

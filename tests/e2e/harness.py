@@ -66,9 +66,10 @@ class Sandbox:
                 self.binary = self.dir / "stasis"
                 shutil.copy2(BINARY, self.binary)
                 os.chmod(self.binary, 0o755)
-                if (pathlib.Path(BINARY).parent / "gl").is_dir():  # what records OpenGL is looked for beside it
-                    shutil.copytree(pathlib.Path(BINARY).parent / "gl", self.dir / "gl")
-                    os.chmod(self.dir / "gl", 0o755)
+                for part in "gl", "kvm":  # parts of plugins are looked for beside it
+                    if (pathlib.Path(BINARY).parent / part).is_dir():
+                        shutil.copytree(pathlib.Path(BINARY).parent / part, self.dir / part)
+                        os.chmod(self.dir / part, 0o755)
             os.chown(self.dir, self.user.pw_uid, self.user.pw_gid)
             os.chown(self.home, self.user.pw_uid, self.user.pw_gid)
         self.env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "TERM": "xterm", "STASIS_HOME": str(self.home),

@@ -1,5 +1,5 @@
-// What the library in a monitor remembers. It is linked into this test, so the requests here go through it, to
-// the real KVM.
+// What the library in a monitor remembers. It is linked into this test, so the requests here go through it,
+// to the real KVM.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -97,7 +97,8 @@ TEST_F(Remembered, EventsAreNamedByWhatTheyAreOf) {
   ASSERT_EQ(events.size(), 2u);
   auto info = read_file(fmt::format("/proc/self/fdinfo/{}", second.get()));
   ASSERT_TRUE(info.ok());
-  EXPECT_NE(info->find(fmt::format("eventfd-id: {}\n", events[1].entry.events[0])), std::string::npos) << *info;
+  EXPECT_NE(info->find(fmt::format("eventfd-id: {}\n", events[1].entry.events[0])), std::string::npos)
+      << *info;
   // Taken away by another number of the same.
   Fd again(dup(first.get()));
   ASSERT_EQ(event(again.get(), 0x1000, KVM_IOEVENTFD_FLAG_DEASSIGN), 0);
@@ -177,8 +178,9 @@ TEST_F(Remembered, AfterARestartAllOfAWatchedSlotCountsAsWritten) {
   ASSERT_EQ(slots.size(), 1u);
   Entry entry = slots[0].entry;
   entry.flags |= kReportAll;
-  ASSERT_TRUE(poke(HostTid{getpid()}, record().address() + offsetof(Record, log) + slots[0].offset,
-                   bytes_of(entry)).ok());
+  ASSERT_TRUE(
+      poke(HostTid{getpid()}, record().address() + offsetof(Record, log) + slots[0].offset, bytes_of(entry))
+          .ok());
   ASSERT_EQ(ioctl(machine_.get(), KVM_GET_DIRTY_LOG, &wanted), 0);
   EXPECT_EQ(bits[0], 0x1ffu);
   ASSERT_EQ(ioctl(machine_.get(), KVM_GET_DIRTY_LOG, &wanted), 0);
