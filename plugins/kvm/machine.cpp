@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "kvm_api.h"
@@ -256,10 +257,7 @@ class Restorer {
       STASIS_CHECK(set_frequency(vcpu));
       STASIS_CHECK(restore_vcpu(monitor_, vcpu));
     }
-    for (const auto& state : machine_.states()) {
-      STASIS_TRY([[maybe_unused]] std::string data,
-                 Requests::make(monitor_, machine_.number(), state.request(), state.data()));
-    }
+    STASIS_CHECK(set_states());
     STASIS_CHECK(make_requests(Stage::kLast));
     for (const auto& vcpu : machine_.vcpus()) STASIS_CHECK(map_shared(vcpu));
     return mend_record();
@@ -295,6 +293,7 @@ class Restorer {
     return {};
   }
 
+  // As many in one go as do not need the result of one before them.
   Result<void> make_requests(Stage stage) {
     for (const auto& request : machine_.requests()) {
       const Rule* rule = find_rule(request.request());
@@ -304,52 +303,77 @@ class Restorer {
       }
       if (rule->stage == stage) STASIS_CHECK(make(request, *rule));
     }
-    return {};
+    return make_collected();
   }
 
   Result<void> make(const schema::Request& request, const Rule& rule) {
     const int number = request.number();
     switch (rule.effect) {
-      case Effect::kValue:
       case Effect::kCreate: {
+        STASIS_CHECK(make_collected());
         STASIS_TRY(int64_t made,
                    Requests::make(monitor_, number, request.request(), object_of<uint64_t>(request.data())));
-        if (rule.effect == Effect::kCreate) STASIS_CHECK(place(made, request.made()));
-        return {};
+        return place(made, request.made());
       }
       case Effect::kFilter:
+        STASIS_CHECK(make_collected());
         return make_filter(request);
       case Effect::kEvent: {
         auto event = object_of<kvm_ioeventfd>(request.data());
-        int64_t nobody = -1;
-        if (request.events(0) == kNobody) {
-          STASIS_TRY(nobody, call("eventfd2", SYS_eventfd2, {0, 0}));
-        }
-        event.fd = static_cast<int32_t>(nobody >= 0 ? nobody : request.events(0));
-        STASIS_CHECK(give(request, data_of(event)));
-        if (nobody >= 0) {
-          STASIS_TRY([[maybe_unused]] int64_t closed,
-                     call("close", SYS_close, {static_cast<uint64_t>(nobody)}));
-        }
+        event.fd = request.events(0);
+        if (request.events(0) != kNobody) return collect(request, data_of(event));
+        STASIS_CHECK(make_collected());
+        STASIS_TRY(int64_t nobody, call("eventfd2", SYS_eventfd2, {0, 0}));
+        event.fd = static_cast<int32_t>(nobody);
+        STASIS_CHECK(collect(request, data_of(event)));
+        STASIS_CHECK(make_collected());
+        STASIS_TRY([[maybe_unused]] int64_t closed,
+                   call("close", SYS_close, {static_cast<uint64_t>(nobody)}));
         return {};
       }
       case Effect::kInterrupt: {
         auto interrupt = object_of<kvm_irqfd>(request.data());
         interrupt.fd = static_cast<uint32_t>(request.events(0));
         if (request.events(1) >= 0) interrupt.resamplefd = static_cast<uint32_t>(request.events(1));
-        return give(request, data_of(interrupt));
+        return collect(request, data_of(interrupt));
       }
       default:
-        return give(request, request.data());
+        return collect(request, request.data());
     }
   }
 
-  Result<void> give(const schema::Request& request, std::string data) {
-    auto made = Requests::make(monitor_, request.number(), request.request(), std::move(data));
-    if (made.ok()) return {};
-    if (request.request() != KVM_ENABLE_CAP) return std::move(made).error();
-    return std::move(made).error().within(
-        fmt::format("enable capability {} of KVM", object_of<kvm_enable_cap>(request.data()).cap));
+  Result<void> collect(const schema::Request& request, std::string data) {
+    constexpr size_t kMost = 32 << 10;  // bytes
+    if (collected_.empty() || collected_size_ + data.size() > kMost) {
+      STASIS_CHECK(make_collected());
+      requests_.emplace(monitor_);
+    }
+    collected_.push_back(&request);
+    collected_size_ += data.size();
+    if (find_rule(request.request())->effect == Effect::kValue) {
+      requests_->add(request.number(), request.request(), object_of<uint64_t>(data));
+      return {};
+    }
+    STASIS_TRY([[maybe_unused]] size_t index,
+               requests_->add(request.number(), request.request(), std::move(data)));
+    return {};
+  }
+
+  Result<void> make_collected() {
+    if (collected_.empty()) return {};
+    STASIS_CHECK(requests_->run());
+    for (size_t i = 0; i < collected_.size(); ++i) {
+      if (requests_->result(i) >= 0) continue;
+      const auto& request = *collected_[i];
+      Error error =
+          request_failed(kStep, monitor_, request.number(), request.request(), requests_->result(i));
+      if (request.request() != KVM_ENABLE_CAP) return error;
+      return std::move(error).within(
+          fmt::format("enable capability {} of KVM", object_of<kvm_enable_cap>(request.data()).cap));
+    }
+    collected_.clear();
+    collected_size_ = 0;
+    return {};
   }
 
   // The bitmaps to which it points follow it.
@@ -370,6 +394,21 @@ class Restorer {
     STASIS_CHECK(requests.run());
     if (requests.result(index) < 0)
       return request_failed(kStep, monitor_, request.number(), request.request(), requests.result(index));
+    return {};
+  }
+
+  Result<void> set_states() {
+    Requests requests(monitor_);
+    for (const auto& state : machine_.states()) {
+      STASIS_TRY([[maybe_unused]] size_t index,
+                 requests.add(machine_.number(), state.request(), state.data()));
+    }
+    STASIS_CHECK(requests.run());
+    for (int i = 0; i < machine_.states_size(); ++i) {
+      const int64_t result = requests.result(static_cast<size_t>(i));
+      if (result < 0)
+        return request_failed(kStep, monitor_, machine_.number(), machine_.states(i).request(), result);
+    }
     return {};
   }
 
@@ -441,6 +480,9 @@ class Restorer {
 
   const schema::Machine& machine_;
   resource::Finishing& monitor_;
+  std::optional<Requests> requests_;
+  std::vector<const schema::Request*> collected_;  // in requests_
+  size_t collected_size_ = 0;                      // bytes
 };
 
 }  // namespace

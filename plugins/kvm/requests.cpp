@@ -98,13 +98,4 @@ Result<int64_t> Requests::make(Process& monitor, int number, uint32_t request, u
   return one.result(0);
 }
 
-Result<std::string> Requests::make(Process& monitor, int number, uint32_t request, std::string data) {
-  Requests one(monitor);
-  STASIS_TRY([[maybe_unused]] size_t index, one.add(number, request, std::move(data)));
-  STASIS_CHECK(one.run());
-  if (one.result(0) < 0)
-    return request_failed("make a virtual machine", monitor, number, request, one.result(0));
-  return one.output(0);
-}
-
 }  // namespace stasis::kvm

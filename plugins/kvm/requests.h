@@ -26,7 +26,6 @@ class Requests {
 
   // A single one, and an Error naming it when it fails.
   static Result<int64_t> make(Process& monitor, int number, uint32_t request, uint64_t argument);
-  static Result<std::string> make(Process& monitor, int number, uint32_t request, std::string data);
 
  private:
   Process& monitor_;

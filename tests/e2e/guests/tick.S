@@ -3,6 +3,8 @@
  *   -DINTERRUPTS  real mode; the PIC, the PIT at 100 Hz, and HLT in between. Prints "TICK n jiffies=j" every 10 jiffies.
  *   -DMEMORY=MB   long mode, ring 3; MB of random numbers from 16 MiB on. Prints "TICK n" and, after each, whether their
  *                 sum is still right: "CHECK OK" or "CHECK BAD". It never rests.
+ *   -DCYCLES=N    with MEMORY: a tick every N cycles of the TSC, and the sum is looked at after every 4096th only.
+ *   -DDIRTY=N     with CYCLES: at each tick one number in each of N random pages changes (and the sum with it).
  *
  * One flat image that is copied to 1000:0000 and entered there (make_guests.py). Output goes to COM1. */
 .text
@@ -199,7 +201,46 @@ user:
   jnz 1b
   movq %rbx, sum(%rip)
   xorl %r15d, %r15d
+#ifdef CYCLES
+  movq %rax, %r14
+  xorl %r13d, %r13d
+#endif
 again:
+#ifdef CYCLES
+1: rdtsc
+  shlq $32, %rdx
+  orq %rdx, %rax
+  cmpq %r13, %rax
+  jae 2f
+  pause
+  jmp 1b
+2: addq $CYCLES, %r13
+  cmpq %r13, %rax
+  jb 3f
+  leaq CYCLES(%rax), %r13       /* it has stood still for long */
+3:
+#ifdef DIRTY
+  movl $DIRTY, %ecx
+4: movq %r14, %rdx
+  shlq $13, %rdx
+  xorq %rdx, %r14
+  movq %r14, %rdx
+  shrq $7, %rdx
+  xorq %rdx, %r14
+  movq %r14, %rdx
+  shlq $17, %rdx
+  xorq %rdx, %r14
+  movq %r14, %rax
+  xorl %edx, %edx
+  movl $(MEMORY * 256), %esi
+  divq %rsi
+  shlq $12, %rdx
+  incq 0x1000000(%rdx)
+  incq sum(%rip)
+  decl %ecx
+  jnz 4b
+#endif
+#endif
   leaq tick(%rip), %rsi
   call puts64
   movq %r15, %rax
@@ -207,6 +248,10 @@ again:
   leaq newline(%rip), %rsi
   call puts64
   incq %r15
+#ifdef CYCLES
+  testl $4095, %r15d
+  jnz again
+#endif
   movq $0x1000000, %rdi
   movq $(MEMORY * 131072), %rcx
   xorl %ebx, %ebx
