@@ -94,6 +94,11 @@ class OpenGl(unittest.TestCase):
             connection.send(request.encode() + b"\0")
             return connection.recv(65536).decode().rstrip("\0")
 
+    def status(self):
+        """How many calls were recorded and are kept, and how large they are."""
+        said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
+        return tuple(map(int, said.groups())) if said else (0, 0, 0)
+
     def part(self, name):
         found = children_of(self.server.pid, "stasis-gl-" + name)
         return found[0] if found else None
@@ -185,20 +190,16 @@ class OpenGl(unittest.TestCase):
     def test_keeper_may_be_killed_at_any_moment(self):
         gears = self.start("glxgears")
 
-        def status():
-            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
-            return tuple(map(int, said.groups())) if said else (0, 0, 0)
-
-        wait_for("some frames", lambda: status()[0] > 2000, 20)
-        before = status()[1:]
+        wait_for("some frames", lambda: self.status()[0] > 2000, 20)
+        before = self.status()[1:]
         for _ in range(40):
             time.sleep(random.random() / 20)
             self.kill_part("keeper")
-        recorded = status()[0]
+        recorded = self.status()[0]
         self.kill_renderer()
-        wait_for("more frames", lambda: status()[0] > recorded + 2000, 30)
+        wait_for("more frames", lambda: self.status()[0] > recorded + 2000, 30)
         # What a replay says beside what it was made of is kept, too, but only once.
-        self.assertAlmostEqual(status()[1], before[0], delta=4)
+        self.assertAlmostEqual(self.status()[1], before[0], delta=4)
         self.assertIsNone(gears.poll())
         self.end(gears)
 
@@ -216,14 +217,10 @@ class OpenGl(unittest.TestCase):
         """glxgears draws thousands of frames; what is kept of them is what its first one needed."""
         gears = self.start("glxgears")
 
-        def status():
-            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
-            return tuple(map(int, said.groups())) if said else (0, 0, 0)
-
-        wait_for("some frames", lambda: status()[0] > 2000, 20)
-        recorded, kept, size = status()
-        wait_for("ten times as many calls", lambda: status()[0] > 10 * recorded, 60)
-        self.assertEqual(status()[1:], (kept, size))
+        wait_for("some frames", lambda: self.status()[0] > 2000, 20)
+        recorded, kept, size = self.status()
+        wait_for("ten times as many calls", lambda: self.status()[0] > 10 * recorded, 60)
+        self.assertEqual(self.status()[1:], (kept, size))
         self.assertLess(size, 1 << 20)
         self.end(gears)
 

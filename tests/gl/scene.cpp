@@ -6,7 +6,6 @@
 #include <GL/glext.h>
 #include <GL/glx.h>
 #include <X11/Xlib.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +13,8 @@
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "serve.h"
 
 namespace {
 
@@ -639,27 +640,6 @@ std::string run_command(const std::string& command, const Kind& kind) {
   return text;
 }
 
-// No descriptor stays open in between, so that a test can go on with it after a restart.
-[[noreturn]] void serve_directory(const std::string& directory, const Kind& kind) {
-  for (int number = 1;;) {
-    const std::string name = directory + "/" + std::to_string(number);
-    char command[64] = {};
-    FILE* file = fopen((name + ".command").c_str(), "r");
-    if (file == nullptr) {
-      usleep(10'000);
-      continue;
-    }
-    if (fscanf(file, "%63s", command) != 1) die("no command");
-    fclose(file);
-    file = fopen((name + ".part").c_str(), "w");
-    fprintf(file, "%s %s\n", run_command(command, kind).c_str(),
-            reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
-    fclose(file);
-    rename((name + ".part").c_str(), (name + ".answer").c_str());
-    ++number;
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -670,13 +650,8 @@ int main(int argc, char** argv) {
   open_window(strcmp(kind->name, "core") == 0);
   kind->set_up();
   glXSwapBuffers(display, window);  // from now on all of it is in the log
-  if (argc > 2) serve_directory(argv[2], *kind);
-  printf("ready %s\n", reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
-  fflush(stdout);
-  char line[64];
-  while (fscanf(stdin, "%63s", line) == 1) {
-    printf("%s\n", run_command(line, *kind).c_str());
-    fflush(stdout);
-  }
+  const auto run = [&](const std::string& command) { return run_command(command, *kind); };
+  if (argc > 2) serve_directory(argv[2], run);
+  serve_lines("ready", run);
   return 0;
 }

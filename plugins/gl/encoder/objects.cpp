@@ -7,10 +7,6 @@
 
 namespace stasis::gl {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 void* zeroed(size_t bytes) { return calloc(1, bytes); }
 
 void raise(Stream& s, GLenum error) {

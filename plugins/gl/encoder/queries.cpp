@@ -7,10 +7,6 @@
 
 namespace stasis::gl {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 size_t type_size(uint32_t type) {
   switch (type) {
     case GL_BYTE:
