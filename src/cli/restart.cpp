@@ -79,7 +79,7 @@ CLI::App* add_restart(CLI::App& app, int& status) {
           "as they are. Default: put-back, but copies with another --name")
       ->check(CLI::IsMember({"put-back", "copies", "keep"}))
       ->type_name("HOW");
-  verb->add_option("--gl-driver", options->request.gl_driver, session::kDriverHelp);
+  verb->add_option("--gl-driver", options->request.gl_driver, session::driver_help());
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
   verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
   verb->footer(R"(

@@ -344,6 +344,7 @@ class Sessions(ProgramTest):
         self.assertGreater(program["recorded"], 0)
         refused = self.box.stasis("gl", "move", "scene", "--driver", "nonsense", check=False)
         self.assertEqual(refused.returncode, 2)
+        self.assertIn("default, llvmpipe, softpipe, zink, virpipe", refused.stderr)
         self.assertEqual(scene.draw(), native[2])
 
     def test_a_move_to_a_driver_that_does_not_start_is_taken_back(self):
@@ -400,6 +401,68 @@ class Sessions(ProgramTest):
         self.assertEqual(len(parts()), 1)
         self.box.stasis("signal", "scene", "KILL", "--all")
         wait_for("the server has ended", lambda: not parts(), 10)
+
+
+class Check(ProgramTest):
+    """What `stasis check` says of OpenGL."""
+
+    def findings(self, binary=None, **environment):
+        self.box.env.update(environment)
+        begun = time.monotonic()
+        found = json.loads(self.box.run(binary or self.box.binary, "check", "--json").stdout)
+        self.assertLess(time.monotonic() - begun, 10)  # where much else runs, too
+        self.assertTrue(found["usable"], found)  # OpenGL is not essential
+        return {one["name"].removeprefix("OpenGL: "): one for one in found["checks"] if one["name"].startswith("OpenGL")}
+
+    def installed(self, renderer=None):
+        """A command of its own, with these parts."""
+        place = self.box.dir / "installed"
+        (place / "gl").mkdir(parents=True)
+        shutil.copy2(self.box.binary, place / "stasis")
+        if renderer is not None:
+            for part in ("stasis-gl-server", "stasis-gl-keeper", "libGLX_stasis.so.0", "libEGL_stasis.so.0", "stasis_egl.json"):
+                (place / "gl" / part).touch()
+            (place / "gl/stasis-gl-renderer").write_text(renderer)
+            (place / "gl/stasis-gl-renderer").chmod(0o755)
+        return place / "stasis"
+
+    @unittest.skipUnless(pathlib.Path("/usr/lib/x86_64-linux-gnu/dri/swrast_dri.so").exists(), "Mesa is missing (scripts/setup --tests)")
+    def test_drivers_are_started(self):
+        found = self.findings()
+        self.assertEqual(set(found), {"OpenGL", "GLVND", "default", "llvmpipe", "softpipe", "zink", "virpipe"})
+        for name in ("OpenGL", "GLVND", "default", "llvmpipe", "softpipe"):
+            self.assertEqual(found[name]["state"], "ok", found)
+        for name in ("llvmpipe", "softpipe"):
+            self.assertTrue(found[name]["reason"].startswith(name), found)
+
+    def test_without_drivers(self):
+        found = self.findings(LIBGL_DRIVERS_PATH="/nowhere")
+        self.assertEqual(found["GLVND"]["state"], "ok")
+        for name in ("default", "llvmpipe", "softpipe", "zink", "virpipe"):
+            self.assertEqual(found[name]["state"], "missing")
+            self.assertTrue(found[name]["reason"] and found[name]["remedy"], found)
+
+    def test_without_parts(self):
+        found = self.findings(self.installed())
+        self.assertEqual(list(found), ["OpenGL"])
+        self.assertEqual(found["OpenGL"]["state"], "missing")
+        self.assertIn("stasis-gl-renderer", found["OpenGL"]["reason"])
+
+    def test_without_glvnd(self):
+        found = self.findings(self.installed("#!/bin/sh\necho 'error while loading shared libraries: libOpenGL.so.0' >&2\nexit 127\n"))
+        self.assertEqual(set(found), {"OpenGL", "GLVND"})
+        self.assertEqual(found["GLVND"]["state"], "missing")
+        self.assertIn("libOpenGL.so.0", found["GLVND"]["reason"])
+
+    def test_a_driver_that_hangs_or_crashes(self):
+        found = self.findings(self.installed(
+            "#!/bin/sh\ncase $GALLIUM_DRIVER in llvmpipe) exec sleep 1000;; softpipe) kill -SEGV $$;; *) echo other, OpenGL 9;; esac\n"))
+        self.assertIn("it has not started", found["llvmpipe"]["reason"])
+        self.assertIn("signal 11", found["softpipe"]["reason"])
+        self.assertEqual(found["zink"]["reason"], "there is other, OpenGL 9 in its place")
+        self.assertEqual(found["default"]["state"], "ok")
+        for name in ("llvmpipe", "softpipe", "zink"):
+            self.assertEqual(found[name]["state"], "missing")
 
 
 if __name__ == "__main__":
