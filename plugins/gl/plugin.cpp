@@ -1,5 +1,5 @@
-// OpenGL in `stasis check`: are the parts there, and which drivers start here. What a session has of OpenGL is
-// started by src/session/opengl.
+// OpenGL in `stasis check`: are the parts there, and which drivers start here. What a session has of OpenGL
+// is started by src/session/opengl.
 #include "stasis/plugin.h"
 
 #include <fcntl.h>
@@ -108,7 +108,8 @@ class Trial {
     if (has_started()) return std::string(text.substr(text.rfind('\n') + 1));
     if (!in_time_) return fmt::format("it has not started within {} ms", kPatience.count());
     if (!text.empty()) return std::string(text.substr(0, text.find('\n')));
-    return WIFSIGNALED(status_) ? fmt::format("it was ended by signal {}", WTERMSIG(status_)) : "it has ended";
+    return WIFSIGNALED(status_) ? fmt::format("it was ended by signal {}", WTERMSIG(status_))
+                                : "it has ended";
   }
 
  private:
@@ -152,8 +153,8 @@ class GlPlugin final : public plugin::Plugin {
 
   std::vector<plugin::Finding> check() const override {
     std::string missing;
-    for (const char* part : {"stasis-gl-server", "stasis-gl-renderer", "stasis-gl-keeper", "libGLX_stasis.so.0",
-                             "libEGL_stasis.so.0", "stasis_egl.json"}) {
+    for (const char* part : {"stasis-gl-server", "stasis-gl-renderer", "stasis-gl-keeper",
+                             "libGLX_stasis.so.0", "libEGL_stasis.so.0", "stasis_egl.json"}) {
       if (plugin::find_part("gl", part).empty()) missing += (missing.empty() ? "" : ", ") + std::string(part);
     }
     if (!missing.empty()) {

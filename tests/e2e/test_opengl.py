@@ -224,6 +224,25 @@ class OpenGl(unittest.TestCase):
         self.assertLess(size, 1 << 20)
         self.end(gears)
 
+    def test_log_of_a_matrix_that_is_never_loaded_does_not_grow(self):
+        """300,000 multiplications of two matrices, some of them by a list; the pictures are the native ones, also of new renderers."""
+        native = self.pictures("turning", ["draw"] * 102, recorded=False)
+        self.assertEqual(len(set(native)), len(native))
+        program = self.start(SCENE, "turning")
+        self.assertIn("ready", program.stdout.readline())
+        seen, sizes = [], []
+        for number in range(len(native)):
+            if number in (40, 100, 101):
+                self.kill_renderer()
+            program.stdin.write("draw\n")
+            program.stdin.flush()
+            seen.append(program.stdout.readline().strip())
+            sizes.append(self.status()[1:])
+        self.assertEqual(seen, native)
+        self.assertLess(max(kept for kept, _ in sizes), 10_000, sizes)
+        self.assertLess(max(size for _, size in sizes), 400_000, sizes)
+        self.end(program)
+
     def test_what_is_not_recorded_is_not_there(self):
         said = subprocess.run(["glxinfo"], capture_output=True, text=True, timeout=60, env={
             **os.environ, "DISPLAY": self.display.name, "STASIS_GL_SOCKET": str(self.socket),
@@ -289,11 +308,11 @@ def native_pictures(mode, script, scene=SCENE, **environment):
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
 class Sessions(ProgramTest):
-    def generations(self, mode):
-        native = native_pictures(mode, ["draw", "draw", "draw", "extra", "draw"])
+    def generations(self, mode, before=("draw",)):
+        native = native_pictures(mode, [*before, "draw", "draw", "extra", "draw"])
         scene = Scene(self, mode)
         scene.launch("scene", "--gl=on")
-        seen = [scene.draw()]
+        seen = [scene.draw(word) for word in before]
         for word in ("draw", "draw", "extra"):
             self.box.save_and_kill("scene")
             self.box.restart("scene")
@@ -308,6 +327,9 @@ class Sessions(ProgramTest):
 
     def test_core_profile_for_three_generations(self):
         self.generations("core")
+
+    def test_a_matrix_that_is_never_loaded_for_three_generations(self):
+        self.generations("turning", ["draw"] * 9)
 
     def test_what_only_the_driver_knows_for_three_generations(self):
         script = ["draw", "swap", "begin", "more", "draw", "swap", "draw"]
