@@ -239,8 +239,8 @@ class OpenGl(unittest.TestCase):
             seen.append(program.stdout.readline().strip())
             sizes.append(self.status()[1:])
         self.assertEqual(seen, native)
-        self.assertLess(max(kept for kept, _ in sizes), 10_000, sizes)
-        self.assertLess(max(size for _, size in sizes), 400_000, sizes)
+        self.assertLess(max(kept for kept, _ in sizes), 40_000, sizes)
+        self.assertLess(max(size for _, size in sizes), 1 << 20, sizes)
         self.end(program)
 
     def test_what_is_not_recorded_is_not_there(self):

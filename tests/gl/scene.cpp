@@ -637,6 +637,7 @@ void set_up_turning() {
 
 void draw_turning() {
   constexpr int kTurns = 1000;
+  glXSwapBuffers(display, window);  // all before is in the log
   for (int i = 0; i < kTurns; ++i) {
     glRotatef(0.37F, 1, 2, 3);
     glPushMatrix();
@@ -656,7 +657,6 @@ void draw_turning() {
   glRotatef(90, 1, 0, 0);
   fullscreen(-1, -1, 1, 1, 0.2F);
   glPopMatrix();
-  glFlush();
 }
 
 }  // namespace

@@ -286,6 +286,9 @@ def stub(c):
             lines.append(f"  at_ = put_payload(at_, {p.name}, {p.name}_bytes);")
     if not c.is_query:
         lines.append("  stream_->commit();" if sized else "  stream_->commit_small();")
+        if "then" in c.rule.values:
+            name, _, arguments = c.rule.values["then"].rstrip(")").partition("(")
+            lines.append(f"  {name}({', '.join(['*stream_', arguments] if arguments else ['*stream_'])});")
     else:
         lines.append("  Answer answer = stream_->ask();")
         for p in c.outputs:
@@ -346,7 +349,7 @@ def packets_header(registry):
 
 
 def encoder(registry):
-    out = [HEAD, "#include \"encoder/program.h\"\n#include \"generated/packets.h\"\n\nnamespace stasis::gl {\n"]
+    out = [HEAD, "#include \"encoder/matrices.h\"\n#include \"encoder/program.h\"\n#include \"generated/packets.h\"\n\nnamespace stasis::gl {\n"]
     for c in registry.commands:
         if "hand" in c.rule.flags:
             continue
