@@ -380,8 +380,27 @@ void set_up_core() {
   glClearColor(0.2F, 0.1F, 0.3F, 1);
 }
 
+// Of the frame before, which may have been another driver's.
+void wait_for_last_frame() {
+  LOAD(PFNGLFENCESYNCPROC, glFenceSync);
+  LOAD(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync);
+  LOAD(PFNGLISSYNCPROC, glIsSync);
+  LOAD(PFNGLDELETESYNCPROC, glDeleteSync);
+  static GLsync last = nullptr;
+  if (last != nullptr) {
+    constexpr GLuint64 kMinute_ns = 60'000'000'000;
+    const GLenum said = glClientWaitSync(last, GL_SYNC_FLUSH_COMMANDS_BIT, kMinute_ns);
+    if (said != GL_ALREADY_SIGNALED && said != GL_CONDITION_SATISFIED) die("a fence that is not reached");
+    if (!glIsSync(last)) die("a fence that is none");
+    glDeleteSync(last);
+    if (glIsSync(last)) die("a fence that was deleted");
+  }
+  last = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0);
+}
+
 void draw_core() {
   LOAD(PFNGLBINDVERTEXARRAYPROC, glBindVertexArray);
+  wait_for_last_frame();
   glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
   glBindVertexArray(array);
   glDrawElements(GL_TRIANGLES, 6, GL_UNSIGNED_SHORT, nullptr);

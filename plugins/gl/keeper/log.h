@@ -80,6 +80,7 @@ struct KeptObject {
 struct KeptShare {
   std::map<std::pair<uint32_t, uint32_t>, KeptObject> objects;  // by type and name
   std::map<uint32_t, KeptList> lists;
+  std::map<uint64_t, std::string> fences;  // the next driver's are reached at once
 };
 
 struct MatrixStack {

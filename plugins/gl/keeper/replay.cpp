@@ -118,6 +118,7 @@ class Log::Emitter {
     }
     programs(share);
     for (const auto& [name, calls] : share.lists) list(name, calls);
+    for (const auto& [number, fence] : share.fences) put(fence);
   }
 
   void buffer(uint32_t name, const KeptObject& object) {

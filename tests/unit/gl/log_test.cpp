@@ -436,6 +436,21 @@ TEST_F(LogTest, AQueryThatHasEndedHasAResultAgain) {
 }
 
 // What a log says is a log again: a keeper that begins with it comes to the same.
+TEST_F(LogTest, AFenceIsKeptUntilItIsDeleted) {
+  struct Fence : PFenceSync {
+    uint64_t number;
+  };
+  for (uint64_t number = 16; number <= 48; number += 16) {
+    call(kOpFenceSync, Fence{{{}, GL_SYNC_GPU_COMMANDS_COMPLETE, 0}, number});
+    call(kOpDeleteSync, PDeleteSync{{}, number - 16});
+  }
+  EXPECT_EQ(count(kOpFenceSync), 1U);
+  EXPECT_EQ(last<Fence>().number, 48U);
+  call(kOpFenceSync, Fence{{{}, GL_SYNC_GPU_COMMANDS_COMPLETE, 1}, 64});  // an error
+  call(kOpFenceSync, Fence{{{}, GL_SYNC_STATUS, 0}, 80});
+  EXPECT_EQ(count(kOpFenceSync), 1U);
+}
+
 TEST_F(LogTest, ALogOfALogIsTheSame) {
   enable(GL_FOG);
   bind_texture(5);
