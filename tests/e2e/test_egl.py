@@ -65,6 +65,13 @@ class Egl(unittest.TestCase):
         self.assertEqual(self.pictures("default", ["draw"], **unreachable), native)
         self.assertEqual(self.pictures("default", ["draw"], DISPLAY=""), native)
 
+    def test_no_binaries_of_programs_are_offered(self):
+        program = self.start(SCENE, "surfaceless", DISPLAY="")
+        self.assertEqual(program.stdout.readline(), "ready\n")
+        program.stdin.write("formats\n")
+        program.stdin.flush()
+        self.assertEqual(program.stdout.readline(), "0\n")
+
     @unittest.skipUnless(shutil.which("es2gears_x11"), "es2gears_x11 is missing (scripts/setup --tests)")
     def test_log_does_not_grow_with_time(self):
         gears = self.start("es2gears_x11")

@@ -389,6 +389,12 @@ std::string text_of_picture() {
 std::string run_command(const std::string& command) {
   GL(glClear);
   GL(glDrawElements);
+  if (command == "formats") {  // of binaries of programs
+    GL(glGetIntegerv);
+    GLint count = -1;
+    glGetIntegerv(GL_NUM_PROGRAM_BINARY_FORMATS, &count);
+    return std::to_string(count);
+  }
   if (command == "end") {  // of what "begin" has begun
     GL(glUniform2f);
     GL(glGetUniformLocation);
