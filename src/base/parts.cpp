@@ -14,7 +14,8 @@ std::string find_part(std::string_view plugin, const std::string& file) {
   for (const std::string& place :
        {fmt::format("/{}/", plugin), std::string("/../lib/x86_64-linux-gnu/stasis/"),
         std::string("/../lib/stasis/")}) {
-    if (::access((directory + place + file).c_str(), R_OK) == 0) return directory + place + file;
+    std::string part = fmt::format("{}{}{}", directory, place, file);
+    if (::access(part.c_str(), R_OK) == 0) return part;
   }
   return {};
 }
