@@ -1,4 +1,6 @@
 // An image of another processor is refused, with the names of what is missing.
+#include "plugins/kvm/processor.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/ioctl.h>
@@ -7,7 +9,6 @@
 #include <cstring>
 
 #include "plugins/kvm/kvm_api.h"
-#include "plugins/kvm/processor.h"
 #include "stasis/fd.h"
 
 namespace stasis::kvm {
@@ -52,7 +53,8 @@ TEST_F(Processor, WhatNoProcessorHas) {
   auto checked = check_features(machine_);
   ASSERT_FALSE(checked.ok());
   EXPECT_EQ(checked.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(checked.error().cause.find("CPUID 0x7.0 ebx bit 22"), std::string::npos) << checked.error().message();
+  EXPECT_NE(checked.error().cause.find("CPUID 0x7.0 ebx bit 22"), std::string::npos)
+      << checked.error().message();
 }
 
 TEST_F(Processor, NamesOfProcInfo) {
