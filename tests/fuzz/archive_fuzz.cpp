@@ -55,17 +55,20 @@ void walk(const std::string& text) {
 
 void import_it(const std::string& text) {
   // In memory: an import waits for the disk.
-  static const std::string root = [] {
-    char name[] = "/dev/shm/stasis-fuzz-XXXXXX";
-    if (mkdtemp(name) == nullptr) std::abort();
-    std::atexit([] { std::filesystem::remove_all(root); });
-    return std::string(name);
-  }();
+  struct Root {
+    std::string path = "/dev/shm/stasis-fuzz-XXXXXX";
+    Root() {
+      if (mkdtemp(path.data()) == nullptr) std::abort();
+    }
+    ~Root() { std::filesystem::remove_all(path); }
+  };
+  static const Root made;
+  const std::string& root = made.path;
   StringSource source(text);
   ImportRequest request;
   request.source = "fuzz";
   request.name = "fuzz";
-  request.session_store = [](const std::string& name) -> Result<std::string> {
+  request.session_store = [&](const std::string& name) -> Result<std::string> {
     return root + "/store/" + name;
   };
   auto imported = import_image(source, request);
