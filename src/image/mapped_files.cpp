@@ -165,15 +165,16 @@ namespace {
 Result<void> link_tree(const Fd& from, const Fd& to, const std::string& where) {
   STASIS_TRY(const auto names, directory_names(from.get(), where));
   for (const auto& name : names) {
+    const std::string path = fmt::format("{}/{}", where, name);
     struct stat status;
     if (fstatat(from.get(), name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0)
-      return errno_error("prune", where + "/" + name);
+      return errno_error("prune", path);
     if (S_ISDIR(status.st_mode)) {
       STASIS_TRY(Fd below, open_file(from.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
       STASIS_TRY(Fd there, make_directory(to.get(), name));
-      STASIS_CHECK(link_tree(below, there, where + "/" + name));
+      STASIS_CHECK(link_tree(below, there, path));
     } else if (linkat(from.get(), name.c_str(), to.get(), name.c_str(), 0) != 0) {
-      return errno_error("prune", where + "/" + name);
+      return errno_error("prune", path);
     }
   }
   if (fsync(to.get()) != 0) return write_error("prune", where, errno);

@@ -1,6 +1,7 @@
 #include "image/export.h"
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <zstd.h>
 
 #include "image/compression.h"
@@ -400,6 +401,30 @@ TEST(Compression, DamageIsFound) {
   EXPECT_TRUE(refused(bytes + '\0'));
   EXPECT_TRUE(refused(bytes + bytes));  // a second frame, which zstd itself would go on with
   EXPECT_TRUE(refused("no zstd at all"));
+  // What follows comes later than the end, or does not come.
+  for (const char* later : {"x", ""}) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+    Fd from(ends[0]), to(ends[1]);
+    const std::string small = compress("a few words");
+    for (char byte : small) ASSERT_EQ(write(to.get(), &byte, 1), 1);
+    if (*later != '\0') {
+      ASSERT_EQ(write(to.get(), later, 1), 1);
+    }
+    to.reset();
+    Decompressor decompressor(from.get(), "a pipe");
+    std::string text(100, '\0');
+    size_t have = 0;
+    Result<size_t> got = size_t{0};
+    do {
+      got = decompressor.read(std::span(text).subspan(have));
+      have += got.ok() ? *got : 0;
+    } while (got.ok() && *got > 0);
+    EXPECT_EQ(got.ok(), *later == '\0');
+    if (got.ok()) {
+      EXPECT_EQ(text.substr(0, have), "a few words");
+    }
+  }
   size_t unnoticed = 0;
   for (size_t bit = 0; bit < bytes.size() * 8; bit += 1 + bytes.size() / 60) {
     std::string flipped = bytes;
