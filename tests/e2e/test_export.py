@@ -157,6 +157,14 @@ class Export(ProgramTest):
         self.assertEqual(json.loads(self.box.stasis("import", self.archive, "--json").stdout)["id"], 4)
         self.assertEqual([entry["id"] for entry in self.list("counter")], [1, 2, 3, 4])
         self.exits(OK, "verify", *(f"counter@{number}" for number in (1, 2, 3, 4)))
+        # What the running program adds to is not confused by another checkpoint of its name.
+        before = self.count(output)
+        wait_for("it counts", lambda: self.count(output) > before + 20)
+        self.box.save_and_kill("counter")
+        saved = self.count(output)
+        self.exits(OK, "verify", "counter@5")
+        self.box.restart("counter")
+        wait_for("it counts on", lambda: self.count(output) > saved + 20)
         self.box.stasis("signal", "counter", "KILL")
 
     def test_what_is_damaged_is_refused(self):
