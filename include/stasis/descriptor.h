@@ -28,6 +28,7 @@
 
 #include "stasis/fd.h"
 #include "stasis/kind.h"
+#include "stasis/process.h"
 #include "stasis/result.h"
 #include "stasis/types.h"
 
@@ -96,6 +97,10 @@ class Observation {
   using Key = std::function<std::string(const OpenFile&)>;
   const Index& index(const std::string& name, const Key& key) const;
 
+  // The first owner of a description, to be asked what only it can ask; valid for as long as the observation.
+  // An Error when it cannot be asked (a description in flight).
+  virtual Result<Process*> owner(const OpenFile& file);
+
   // Text for the user that does not stop the checkpoint ("the connection to 10.0.0.1:80 will be closed").
   virtual void warn(std::string text) = 0;
 
@@ -151,16 +156,11 @@ class Making {
   const Record* record(uint32_t id) const;
 };
 
-// The first owner's context for finish(): system calls executed by that task.
-class Finishing {
+// The first owner's context for finish(): that process, with its memory and its descriptors, standing still.
+class Finishing : public Process {
  public:
-  virtual ~Finishing() = default;
   // The descriptor's number in the owner.
   virtual int number() const = 0;
-  // The result as the kernel gives it (negative errno on failure).
-  virtual Result<int64_t> call(long number, std::span<const uint64_t> arguments) = 0;
-  // Puts bytes into the owner's memory for a call; valid until finish() returns.
-  virtual Result<RemotePtr> put(std::span<const std::byte> bytes) = 0;
 };
 
 class DescriptorKind {
@@ -187,6 +187,9 @@ class DescriptorKind {
   // Whether finish() has to wait until the owner closes nothing any more: closing any descriptor of some
   // objects takes from a process what it has asked for.
   virtual bool finishes_last() const { return false; }
+  // Whether memory with this name in /proc/PID/maps is the kind's own: then it is neither saved nor mapped by
+  // the engine, and finish() has to map it again.
+  virtual bool maps(std::string_view) const { return false; }
   // One line for `stasis inspect`: "count 3, semaphore".
   virtual std::string summary(const Record& record) const;
 };

@@ -80,7 +80,7 @@ class Attempt {
   }
 
   Result<Report> execute() {
-    if (request_.prepare_beside) STASIS_CHECK(request_.prepare_beside());
+    STASIS_CHECK(prepare_participants());
     kernel::OneProcessor together;
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
     // Many work side by side, on all processors.
@@ -90,6 +90,7 @@ class Attempt {
       return Error{"checkpoint", request_.session, "no process of it is left", {}, ErrorCode::kNotFound};
     }
     started_ns_ = tree_->frozen_since_ns();
+    STASIS_CHECK(ask_participants());
     STASIS_CHECK(look());
 
     // From here on nothing is refused any more, so now something may be written.
@@ -100,20 +101,22 @@ class Attempt {
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
-    if (request_.save_beside) STASIS_CHECK(request_.save_beside(writer));
+    ImageFiles beside(writer);
+    for (auto& participant : participants_) STASIS_CHECK(participant->save(beside));
     for (auto& saver : savers_) saver->begin_to_leave();
     for (auto& saver : savers_) saver->leave();
     int64_t pause_ns = monotonic_ns() - started_ns_;
     standing_ = false;
     if (!request_.stop) {
       tree_->thaw();
+      for (auto& participant : participants_) participant->go_on();
       pause_ns = monotonic_ns() - started_ns_;
     }
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
-    if (request_.finish_beside) {
-      STASIS_TRY(auto warnings, request_.finish_beside());
+    for (auto& participant : participants_) {
+      STASIS_TRY(auto warnings, participant->finish());
       for (std::string& warning : warnings) files_.warn(std::move(warning));
     }
     if (!request_.stop) {
@@ -126,6 +129,41 @@ class Attempt {
   }
 
  private:
+  class ImageFiles final : public plugin::ImageFiles {
+   public:
+    explicit ImageFiles(image::Writer& writer) : writer_(writer) {}
+    Result<Fd> create(const std::string& name) override { return writer_.create_file(name); }
+
+   private:
+    image::Writer& writer_;
+  };
+
+  Result<void> prepare_participants() {
+    if (request_.participants.empty()) return {};
+    STASIS_TRY(auto processes, freeze::session_processes(request_.init));
+    std::erase(processes, request_.init);
+    for (const auto& make : request_.participants) participants_.push_back(make());
+    for (auto& participant : participants_) STASIS_CHECK(participant->prepare(processes));
+    return {};
+  }
+
+  Result<void> ask_participants() {
+    if (participants_.empty()) return {};
+    std::vector<plugin::StoppedProcess> processes;
+    for (const auto& process : tree_->processes()) {
+      if (process.zombie) continue;
+      auto& out = processes.emplace_back();
+      out.task = process.pid;
+      out.pid = process.status.ns_tgid;
+      for (const auto& thread : process.threads) {
+        out.threads.push_back({thread.ns_tid, static_cast<long>(thread.registers.orig_rax),
+                               static_cast<int64_t>(thread.registers.rax)});
+      }
+    }
+    for (auto& participant : participants_) STASIS_CHECK(participant->inspect(processes));
+    return {};
+  }
+
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
     STASIS_CHECK(inspect::suspend_filters(*tree_));
@@ -162,6 +200,7 @@ class Attempt {
     for (size_t i = 0; i < savers_.size(); ++i) {
       STASIS_CHECK(inspect::observe_filters(*tree_, processes[living[i]], *out(i), manifest_));
       STASIS_CHECK(savers_[i]->ask_for_peers(files_));
+      savers_[i]->lend_to(files_);
       STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
       STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
       observe_terminal(processes[living[i]], *out(i));
@@ -274,6 +313,7 @@ class Attempt {
   // A checkpoint without a picture is as good.
   void add_screen(image::Writer& writer) {
     manifest_.set_opengl(request_.opengl);
+    for (const std::string& name : request_.plugins) manifest_.add_plugins(name);
     if (!request_.display) return;
     *manifest_.mutable_display() = *request_.display;
     if (request_.display->vnc()) return;  // that server has no screen in shared memory
@@ -417,6 +457,8 @@ class Attempt {
   const HeldByProcess& held_;
   const Fd& queues_;
   CopyRoom room_;  // the savers have pages in it
+  // They end last, when the tasks run.
+  std::vector<std::unique_ptr<plugin::Participant>> participants_;
   // Order matters: savers must go before the tree, whose destruction lets the tasks run.
   std::unique_ptr<freeze::FrozenTree> tree_;
   bool standing_ = true;

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
+#include "stasis/plugin.h"
 #include "stasis/result.h"
 #include "stasis/types.h"
 
@@ -33,13 +35,10 @@ struct Request {
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   bool opengl = false;                     // is recorded
-  // Before anything stands still: what runs beside the session has the time, and the session's help, to get
-  // ready. Again at each new attempt.
-  std::function<Result<void>()> prepare_beside;
-  // While everything stands still and is copied: files of what runs beside the session.
-  std::function<Result<void>(image::Writer&)> save_beside;
-  // When the program goes on: they are complete. Gives warnings.
-  std::function<Result<std::vector<std::string>>()> finish_beside;
+  std::vector<std::string> plugins;        // with which it was launched
+  // Who takes part beside the engine; made anew for each attempt.
+  using MakeParticipant = std::function<std::unique_ptr<plugin::Participant>()>;
+  std::vector<MakeParticipant> participants;
   FilePolicy files;
   Tracking* tracking = nullptr;  // what is known of the base, and after the checkpoint of the new one
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty

@@ -40,6 +40,7 @@ class ProcessSaver {
   Result<void> ask_for_peers(inspect::DescriptorGraph& files) {
     return files.ask_for_peers(process_.pid, *foothold_);
   }
+  void lend_to(inspect::DescriptorGraph& files) { files.set_foothold(process_, *foothold_); }
   bool sees_system_v() const { return system_v_.any(); }
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);

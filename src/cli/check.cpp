@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "image/store.h"
 #include "kernel/probe.h"
+#include "plugin/plugins.h"
 #include "resource/registry.h"
 
 namespace stasis::cli {
@@ -62,7 +63,14 @@ int run_check(const CheckOptions& options) {
     if (!usual.ok()) return report(usual.error());
     store = *usual;
   }
-  const auto findings = kernel::probe_host(store);
+  auto findings = kernel::probe_host(store);
+  for (const plugin::Plugin* plugin : plugin::plugins()) {
+    for (auto& found : plugin->check()) {
+      findings.push_back({std::move(found.name), false,
+                          found.works ? kernel::Ability::kOk : kernel::Ability::kMissing,
+                          std::move(found.reason), std::move(found.remedy)});
+    }
+  }
   const bool usable = std::none_of(findings.begin(), findings.end(), [](const kernel::Finding& finding) {
     return finding.essential && finding.ability == kernel::Ability::kMissing;
   });

@@ -137,6 +137,8 @@ const char* mapping_kind_name(schema::Mapping::Kind kind) {
       return "system v";
     case schema::Mapping::AIO_RING:
       return "asynchronous i/o";
+    case schema::Mapping::DEVICE:
+      return "device";
     default:
       return "unknown";
   }

@@ -13,6 +13,7 @@ struct LaunchOptions {
   std::string interval;
   std::string display;
   std::string opengl = "auto";
+  std::string kvm = "auto";
   FileOptions files;
   bool background = false;
   CLI::App* verb = nullptr;
@@ -51,6 +52,7 @@ int run_launch(LaunchOptions& options) {
   }
   if (options.opengl == "on") request.opengl = session::OpenGlUse::kOn;
   if (options.opengl == "off") request.opengl = session::OpenGlUse::kOff;
+  if (options.kvm == "off") request.without.emplace_back("kvm");
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
   if (!limit.ok()) return report(limit.error());
@@ -86,6 +88,10 @@ CLI::App* add_launch(CLI::App& app, int& status) {
                    "parts for it are installed), on (also without, for programs that draw with EGL into "
                    "memory), off")
       ->check(CLI::IsMember({"auto", "on", "off"}));
+  verb->add_option("--kvm", options->kvm,
+                   "Save virtual machines that use KVM: auto (when you may open /dev/kvm; a small library is "
+                   "loaded into the programs and sleeps until one opens it), off")
+      ->check(CLI::IsMember({"auto", "off"}));
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");

@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "kernel/proc.h"
+#include "plugin/plugins.h"
 
 namespace {
 
@@ -61,6 +62,7 @@ int main(int argc, char** argv) {
   prefault(kHeap);
   occupy_standard_streams();
   kernel::host_proc();  // while /proc is the host's
+  plugin::install();
 
   CLI::App app("Saves running programs to disk and brings them back, from outside and without root.",
                "stasis");

@@ -142,6 +142,10 @@ class FrozenTree::Freezer {
         } else {
           STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
         }
+        if (tid != process.pid.value && is_kernels_own(tid, thread.status)) {
+          remote::Tracee(HostTid{tid}).detach();
+          continue;
+        }
         thread.ns_tid = thread.status.ns_tid;
         process.threads.insert(tid == process.pid.value ? process.threads.begin() : process.threads.end(),
                                std::move(thread));
@@ -174,6 +178,14 @@ class FrozenTree::Freezer {
     stat.exit_signal = process.stat.exit_signal;
     process.stat = std::move(stat);
     return {};
+  }
+
+  // A thread that the kernel has made in the process for itself (vhost, KVM) stops, but has no registers, and
+  // the kernel makes it again. Its name begins with what made it.
+  static bool is_kernels_own(int tid, const kernel::TaskStatus& status) {
+    if (!status.name.starts_with("kvm-") && !status.name.starts_with("vhost-")) return false;
+    auto stat = kernel::read_stat(HostTid{tid});
+    return stat.ok() && (stat->flags & kUserWorker) != 0;
   }
 
   // The leader has ended already, and the others are about to: SIGKILL takes them out of the stop that we

@@ -60,6 +60,9 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
         return bad(where, "it is larger than its segment");
       break;
     }
+    case schema::Mapping::DEVICE:
+      if (mapping.path().empty()) return bad(where, "it is memory of a device without a name");
+      break;
     case schema::Mapping::AIO_RING:
       if (mapping.ring().size() != mapping.end() - mapping.start())
         return bad(where, "what is in its ring has another size");

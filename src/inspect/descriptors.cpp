@@ -14,6 +14,7 @@
 #include "inspect/other_names.h"
 #include "inspect/signal_owner.h"
 #include "kernel/proc.h"
+#include "remote/borrowed_process.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
 #include "resource/reopen.h"
@@ -165,6 +166,18 @@ NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
   socklen_t length = sizeof who;
   if (::getsockopt(socket.duplicate.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return NsTid{0};
   return session_task(HostTid{who.pid});
+}
+
+void DescriptorGraph::set_foothold(const freeze::FrozenProcess& process, remote::Foothold& foothold) {
+  processes_[process.pid.value] = std::make_unique<remote::BorrowedProcess<Process>>(
+      process.pid, process.status.ns_tgid, remote::Batch(foothold.scratch()),
+      [&foothold](remote::Batch& batch) { return foothold.run(batch); });
+}
+
+Result<Process*> DescriptorGraph::owner(const resource::OpenFile& file) {
+  auto found = processes_.find(file.task.value);
+  if (found == processes_.end()) return Observation::owner(file);
+  return found->second.get();
 }
 
 Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& foothold) {

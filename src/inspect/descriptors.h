@@ -38,6 +38,8 @@ class DescriptorGraph final : public resource::Observation {
   // Asks a process who is at the other ends of its sockets: of one that is gone the kernel tells a number
   // only, and to each the number in its own namespace.
   Result<void> ask_for_peers(HostTid process, remote::Foothold& foothold);
+  // Through whom processes are asked by the kinds; as long as the footholds are there.
+  void set_foothold(const freeze::FrozenProcess& process, remote::Foothold& foothold);
   // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
   // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
   Result<void> observe(const freeze::FrozenTree& tree, image::Writer& writer, schema::Manifest& manifest);
@@ -69,6 +71,7 @@ class DescriptorGraph final : public resource::Observation {
   NsTid session_task(HostTid task) const override;
   const resource::OpenFile* description_of(int own) const override;
   Result<Fd> create_file(const std::string& name) override;
+  Result<Process*> owner(const resource::OpenFile& file) override;
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
  private:
@@ -103,6 +106,7 @@ class DescriptorGraph final : public resource::Observation {
   std::unordered_map<uint64_t, resource::OpenFile*> by_slot_;
   std::map<int, std::vector<const resource::OpenFile*>> sockets_;  // unix ones, by their first owner
   std::map<uint32_t, NsTid> peers_;                                // by the socket's description
+  std::map<int, std::unique_ptr<Process>> processes_;
   const Namespaces* namespaces_ = nullptr;
   image::Writer* writer_ = nullptr;
   std::vector<std::string> warnings_;

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "resource/registry.h"
+
 namespace stasis::inspect {
 
 using schema::Mapping;
@@ -15,6 +17,7 @@ using schema::Mapping;
 namespace {
 
 constexpr std::string_view kDeleted = " (deleted)";
+constexpr std::string_view kMemfd = "/memfd:";  // and the name that the program has given it
 
 // Page files of our own images: the process was restarted from one, and what such a mapping shows is the
 // program's anonymous memory.
@@ -72,6 +75,9 @@ class Classifier {
       mapping.set_kind(Mapping::VDSO);
     } else if (entry.name.starts_with("[vvar")) {
       mapping.set_kind(Mapping::VVAR);
+    } else if (resource::is_mapped_by_kind(entry.name)) {
+      mapping.set_kind(Mapping::DEVICE);
+      mapping.set_path(entry.name);
     } else if (entry.shared) {
       STASIS_CHECK(classify_shared(facts));
     } else if (is_anonymous_name(entry.name)) {
@@ -185,6 +191,7 @@ class Classifier {
       auto* object = manifest_.add_shared_memories();
       if (!anonymous) {
         std::string name = entry.name.substr(entry.name.rfind('/') + 1);
+        if (entry.name.starts_with(kMemfd)) name = entry.name.substr(kMemfd.size());
         object->set_name(name.substr(0, name.size() - std::min(name.size(), kDeleted.size())));
       }
     }

@@ -1,5 +1,18 @@
 #include "stasis/descriptor.h"
 
+#include <algorithm>
+
+namespace stasis {
+
+Result<int64_t> Process::call(long number, std::span<const uint64_t> arguments) {
+  Call one = {.number = number};
+  std::copy_n(arguments.begin(), std::min(arguments.size(), one.arguments.size()), one.arguments.begin());
+  STASIS_CHECK(run({&one, 1}));
+  return one.result;
+}
+
+}  // namespace stasis
+
 namespace stasis::resource {
 
 std::string OpenFile::describe() const {
@@ -35,6 +48,10 @@ const Observation::Index& Observation::index(const std::string& name, const Key&
 }
 
 const OpenFile* Observation::description_of(int) const { return nullptr; }
+
+Result<Process*> Observation::owner(const OpenFile& file) {
+  return Error{"save", file.describe(), "no process can be asked about it", {}, ErrorCode::kRefused};
+}
 
 const Record* Making::record(uint32_t id) const {
   for (const Record& record : records()) {

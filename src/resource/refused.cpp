@@ -52,11 +52,6 @@ constexpr RefusedRow kRows[] = {
     {"mount-context", "Descriptors", "file system contexts (fsopen, fspick)",
      "a mount is being prepared in it", "try again when the mount is done",
      [](const OpenFile& file) { return is_anonymous(file, "fscontext"); }},
-    {"kvm", "Devices", "KVM virtual machines", "the state of the virtual machine is in the kernel",
-     "launch with the plugin for KVM",
-     [](const OpenFile& file) {
-       return is_misc_device(file, 232) || is_anonymous(file, "kvm-") || is_anonymous(file, "kvm_");
-     }},
     {"gpu", "Devices", "GPU devices (/dev/dri, /dev/nvidia*, /dev/kfd), DMA buffers",
      "the state of the graphics is in the hardware and its driver",
      "launch with the plugin for OpenGL, or with a software renderer",

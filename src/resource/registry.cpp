@@ -1,5 +1,7 @@
 #include "resource/registry.h"
 
+#include <algorithm>
+
 #include "resource/epoll.h"
 #include "resource/eventfd.h"
 #include "resource/fanotify.h"
@@ -66,13 +68,17 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<RegularFileKind>,
 };
 
+std::vector<const DescriptorKind*>& kinds_of_plugins() {
+  static std::vector<const DescriptorKind*> kinds;
+  return kinds;
+}
+
 // What is refused stands around what is saved: known ones before, everything else after.
 const std::vector<const DescriptorKind*>& all_descriptor_kinds() {
   static const std::vector<RefusedKind> refused(refused_rows().begin(), refused_rows().end());
   static const RefusedKind unknown(unknown_row());
   static const std::vector<const DescriptorKind*> kinds = [] {
-    std::vector<const DescriptorKind*> list;
-    list.reserve(list.size() + refused.size());
+    std::vector<const DescriptorKind*> list = kinds_of_plugins();
     for (const RefusedKind& kind : refused) list.push_back(&kind);
     list.insert(list.end(), std::begin(kSaved), std::end(kSaved));
     list.push_back(&unknown);
@@ -97,6 +103,16 @@ const DescriptorKind& recognise(const OpenFile& file, const Observation& tree) {
     if (kind->recognises(file, tree)) return *kind;
   }
   return *all_descriptor_kinds().back();
+}
+
+void add_kinds(std::span<const DescriptorKind* const> kinds) {
+  auto& all = kinds_of_plugins();
+  all.insert(all.end(), kinds.begin(), kinds.end());
+}
+
+bool is_mapped_by_kind(std::string_view name) {
+  const auto& kinds = kinds_of_plugins();
+  return std::any_of(kinds.begin(), kinds.end(), [&](const auto* kind) { return kind->maps(name); });
 }
 
 std::vector<KindInfo> all_kinds() {

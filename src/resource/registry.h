@@ -17,6 +17,12 @@ const DescriptorKind* find_descriptor_kind(std::string_view name);
 // everything.
 const DescriptorKind& recognise(const OpenFile& file, const Observation& tree);
 
+// Kinds of a plugin, which are offered descriptors before all others. Before anything else is asked.
+void add_kinds(std::span<const DescriptorKind* const> kinds);
+// Whether memory with this name in /proc/PID/maps is that of a kind, which maps it again (see
+// DescriptorKind::maps()).
+bool is_mapped_by_kind(std::string_view name);
+
 // Everything, also what belongs to tasks and memory: for the table of what is supported.
 std::vector<KindInfo> all_kinds();
 

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "remote/borrowed_process.h"
 #include "resource/file/locks.h"
 #include "resource/registry.h"
 
@@ -213,31 +214,20 @@ Result<void> fetch(Skeleton& skeleton, const schema::DescriptorSlot& slot, NsTid
   return skeleton.run_checked(closing, "share a descriptor");
 }
 
-class RemoteFinishing final : public resource::Finishing {
+class RemoteFinishing final : public remote::BorrowedProcess<resource::Finishing> {
  public:
   // `ready`: whether the owner is prepared for calls, which most kinds do not need.
   RemoteFinishing(Skeleton& owner, int number, bool& ready)
-      : owner_(owner), number_(number), ready_(ready), batch_(owner.batch()) {}
+      : BorrowedProcess(owner.pid(), owner.ns_pid(), owner.batch(),
+                        [&owner, &ready](Batch& batch) -> Result<void> {
+                          if (!std::exchange(ready, true)) STASIS_CHECK(owner.prepare());
+                          return owner.run(batch);
+                        }),
+        number_(number) {}
   int number() const override { return number_; }
-  Result<int64_t> call(long number, std::span<const uint64_t> arguments) override {
-    if (!std::exchange(ready_, true)) STASIS_CHECK(owner_.prepare());
-    uint64_t padded[6] = {};
-    std::copy_n(arguments.begin(), std::min<size_t>(arguments.size(), 6), padded);
-    size_t index = batch_.call(number, {padded[0], padded[1], padded[2], padded[3], padded[4], padded[5]});
-    STASIS_CHECK(owner_.run(batch_));
-    int64_t result = batch_.result(index);
-    batch_.drop_calls();
-    return result;
-  }
-  Result<RemotePtr> put(std::span<const std::byte> bytes) override {
-    return RemotePtr{batch_.put({reinterpret_cast<const char*>(bytes.data()), bytes.size()})};
-  }
 
  private:
-  Skeleton& owner_;
   int number_;
-  bool& ready_;
-  Batch batch_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "plugin/plugins.h"
 #include "session/opengl.h"
 #include "session/tracking_keeper.h"
 
@@ -74,10 +75,12 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   engine.display = record.display;
   engine.opengl = record.opengl;
   if (record.opengl) {
-    auto log = std::make_shared<OpenGlSave>(directory);
-    engine.prepare_beside = [log] { return log->prepare(); };
-    engine.save_beside = [log](image::Writer& writer) { return log->begin(writer); };
-    engine.finish_beside = [log] { return log->finish(); };
+    engine.participants.emplace_back([directory] { return std::make_unique<OpenGlSave>(directory); });
+  }
+  engine.plugins = record.plugins;
+  for (const std::string& name : record.plugins) {
+    if (const auto* plugin = plugin::find(name))
+      engine.participants.emplace_back([plugin] { return plugin->participate(); });
   }
   engine.files.mode = request.files.value_or(record.files.mode);
   engine.files.limit = request.files_limit.value_or(record.files.limit);

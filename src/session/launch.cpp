@@ -5,10 +5,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "plugin/plugins.h"
 #include "session/names.h"
 #include "session/supervisor.h"
 
@@ -25,6 +28,7 @@ struct ProgramStart {
   struct sigaction inherited_child_action = {};
   std::optional<schema::Display> display;
   bool opengl = false;
+  std::string preload;  // libraries of plugins
 };
 
 [[noreturn]] void fail_to_start(const ProgramStart& start, const Error& error) {
@@ -43,6 +47,11 @@ struct ProgramStart {
     if (auto ready = (*display)->wait(); !ready.ok()) fail_to_start(start, ready.error());
   }
   if (start.opengl) set_opengl_environment(display != nullptr);
+  if (!start.preload.empty()) {
+    const char* wanted = ::getenv("LD_PRELOAD");
+    const std::string all = wanted == nullptr ? start.preload : fmt::format("{}:{}", wanted, start.preload);
+    ::setenv("LD_PRELOAD", all.c_str(), 1);
+  }
   std::vector<char*> arguments;
   arguments.reserve(start.command.size() + 1);
   for (const std::string& argument : start.command) arguments.push_back(const_cast<char*>(argument.c_str()));
@@ -60,6 +69,24 @@ void run_children(const ProgramStart& start) {
   auto display = DisplayStart::begin(*start.display);
   if (::fork() == 0) run_program(start, &display);
   if (display.ok() && ::fork() == 0) display->run_server();
+}
+
+// Chooses the plugins; returns what is to be loaded into the programs.
+std::string choose_plugins(const std::vector<std::string>& without, std::vector<std::string>& chosen) {
+  std::string preload;
+  for (const plugin::Plugin* plugin : plugin::plugins()) {
+    const std::string name(plugin->name());
+    if (std::find(without.begin(), without.end(), name) != without.end() || !plugin->is_wanted()) continue;
+    if (!plugin->preload().empty()) {
+      const std::string library = plugin::find_part(name, plugin->preload());
+      // A path with a space or a colon in it cannot be said to the loader.
+      if (library.empty() || library.find_first_of(" :") != std::string::npos) continue;
+      if (!preload.empty()) preload += ':';
+      preload += library;
+    }
+    chosen.push_back(name);
+  }
+  return preload;
 }
 
 Result<void> confirm_exec(int failure_pipe) {
@@ -101,6 +128,7 @@ Result<int> launch(const LaunchRequest& request) {
       return {};
     };
   }
+  const std::string preload = choose_plugins(request.without, record.plugins);
   plan.namespaces.user = needs_user_namespace();
   StandardStreams streams = StandardStreams::plan(request.ground);
   int slave = -1;
@@ -110,8 +138,11 @@ Result<int> launch(const LaunchRequest& request) {
     if (int user = UserTerminal::find().control; user >= 0) copy_terminal_settings(user, slave);
   }
 
-  ProgramStart program{
-      .command = request.command, .terminal = slave, .display = record.display, .opengl = record.opengl};
+  ProgramStart program{.command = request.command,
+                       .terminal = slave,
+                       .display = record.display,
+                       .opengl = record.opengl,
+                       .preload = preload};
   auto start_it = [&plan, &claimed, server,
                    program = std::move(program)]() mutable -> Result<RunningSession> {
     int ends[2];

@@ -21,6 +21,7 @@ struct LaunchRequest {
   checkpoint::FilePolicy files;
   std::optional<DisplayRequest> display;  // a private X server; nothing: none
   OpenGlUse opengl = OpenGlUse::kAuto;
+  std::vector<std::string> without;  // plugins that are not wanted, by name
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;
   std::function<void(const std::string& name)> announce;  // in the background, when the session runs

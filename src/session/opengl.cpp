@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "plugin/plugins.h"
 #include "session/display.h"
 #include "session/processes.h"
 
@@ -25,17 +26,10 @@ constexpr const char* kLibrary = "libGLX_stasis.so.0";
 constexpr const char* kEglVendor = "stasis_egl.json";
 constexpr size_t kLongestText = 4096;  // of plugins/gl/reader
 
-// The directory with the plugin's parts: beside a command that was built, below the one that is installed.
+// The directory with the plugin's parts.
 std::string parts_directory() {
-  char path[4096];
-  const ssize_t length = ::readlink("/proc/self/exe", path, sizeof path - 1);
-  if (length <= 0) return {};
-  const std::string command(path, static_cast<size_t>(length));
-  const std::string directory = command.substr(0, command.rfind('/'));
-  for (const char* place : {"/gl", "/../lib/x86_64-linux-gnu/stasis", "/../lib/stasis"}) {
-    if (::access((directory + place + "/stasis-gl-server").c_str(), X_OK) == 0) return directory + place;
-  }
-  return {};
+  const std::string server = plugin::find_part("gl", "stasis-gl-server");
+  return server.substr(0, server.rfind('/'));
 }
 
 std::string server_socket(const std::string& session_directory) {
@@ -214,19 +208,19 @@ void set_opengl_environment(bool has_display) {
 }
 
 // What the server holds back from now on it holds for this connection: until its end, or until it has saved.
-Result<void> OpenGlSave::prepare() {
+Result<void> OpenGlSave::prepare(std::span<const HostTid>) {
   STASIS_TRY(server_, connect_to_server(directory_));
   STASIS_TRY(std::string said, ask(server_.get(), "prepare"));
   return {};
 }
 
-Result<void> OpenGlSave::begin(image::Writer& writer) {
+Result<void> OpenGlSave::save(plugin::ImageFiles& files) {
   STASIS_TRY(const std::string programs, ask(server_.get(), "programs"));
   programs_.clear();
   for (size_t at = 0; at < programs.size();) {
     const size_t end = std::min(programs.find(' ', at), programs.size());
     programs_.push_back(programs.substr(at, end - at));
-    STASIS_TRY(Fd file, writer.create_file(fmt::format("gl-{}.log", programs_.back())));
+    STASIS_TRY(Fd file, files.create(fmt::format("gl-{}.log", programs_.back())));
     STASIS_TRY(std::string said, ask(server_.get(), "save " + programs_.back(), file.get()));
     at = end + 1;
   }

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "image/writer.h"
 #include "session/record.h"
 #include "stasis/fd.h"
+#include "stasis/plugin.h"
 #include "stasis/result.h"
 
 namespace stasis::session {
@@ -49,14 +49,12 @@ class OpenGlServer {
 void set_opengl_environment(bool has_display);
 
 // A file of the checkpoint for each program that has used OpenGL.
-class OpenGlSave {
+class OpenGlSave final : public plugin::Participant {
  public:
   explicit OpenGlSave(std::string session_directory) : directory_(std::move(session_directory)) {}
-  // While the session stands still.
-  Result<void> prepare();  // while the session runs
-  Result<void> begin(image::Writer& writer);
-  // Waits until the files are written. Gives warnings.
-  Result<std::vector<std::string>> finish();
+  Result<void> prepare(std::span<const HostTid> processes) override;
+  Result<void> save(plugin::ImageFiles& files) override;
+  Result<std::vector<std::string>> finish() override;
 
  private:
   std::string directory_;

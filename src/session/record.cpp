@@ -55,7 +55,8 @@ json plain_to_json(const Record& record) {
           {"image", record.image},
           {"files", checkpoint::file_mode_name(record.files.mode)},
           {"files_limit", record.files.limit},
-          {"opengl", record.opengl}};
+          {"opengl", record.opengl},
+          {"plugins", record.plugins}};
 }
 
 json to_json(const schema::Display& display) {
@@ -112,6 +113,7 @@ Record from_json(const json& value) {
   record.files.mode = mode.value_or(checkpoint::FileMode::kAuto);
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
   record.opengl = value.value("opengl", false);
+  record.plugins = value.value("plugins", std::vector<std::string>());
   if (value.contains("display")) record.display = display_from_json(value.at("display"));
   return record;
 }

@@ -54,6 +54,7 @@ struct Record {
   checkpoint::FilePolicy files;
   std::optional<schema::Display> display;  // its private X server
   bool opengl = false;                     // is recorded
+  std::vector<std::string> plugins;        // with which it was launched
 };
 
 // [A-Za-z0-9._-]{1,64}, not starting with '-' or '.'.

@@ -110,6 +110,7 @@ Result<int> restart(const RestartRequest& request) {
     record.display = manifest.display();
     record.display->clear_picture();
   }
+  record.plugins = {manifest.plugins().begin(), manifest.plugins().end()};
   record.opengl = manifest.opengl();
   if (record.opengl) {
     STASIS_CHECK(require_opengl());

@@ -19,7 +19,7 @@ ALLOWED = {
     "image": ["kernel", "schema", "base"],
     "picture": ["image", "schema", "base"],
     "inspect": ["freeze", "resource", "image", "remote", "kernel", "schema", "base"],
-    "checkpoint": ["picture", "inspect", "freeze", "resource", "image", "remote", "kernel", "schema", "base"],
+    "checkpoint": ["plugin", "picture", "inspect", "freeze", "resource", "image", "remote", "kernel", "schema", "base"],
     "restore": ["resource", "image", "remote", "kernel", "schema", "base"],
     "plugin": ["resource", "image", "remote", "kernel", "schema", "base"],
     "session": ["checkpoint", "restore", "inspect", "image", "freeze", "plugin", "resource", "remote", "kernel",

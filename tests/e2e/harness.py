@@ -280,10 +280,13 @@ def until_kept(subject):
 class ProgramTest(unittest.TestCase):
     """A test with a sandbox; what stasis said is shown when it fails."""
 
+    def sandbox(self):
+        return Sandbox()
+
     def setUp(self):
         if not BINARY.exists():
             self.fail(f"{BINARY} is not built")
-        self.box = Sandbox()
+        self.box = self.sandbox()
         self.addCleanup(self.box.close)
 
     def run(self, result=None):

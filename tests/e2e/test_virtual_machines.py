@@ -54,14 +54,14 @@ class MachineTest(ProgramTest):
     def console(self, name="vm"):
         return self.box.dir / f"{name}.console"
 
-    def start(self, *options, machine="pc", memory=64, name="vm", serial=None, flags=()):
+    def start(self, *options, machine="pc", memory=64, name="vm", serial=None, flags=(), accelerator="tcg"):
         self.box.output = self.box.dir / f"{name}.output"
         with open(self.box.output, "ab") as output:
             if self.box.user:
                 os.chown(self.box.output, self.box.user.pw_uid, self.box.user.pw_gid)
             self.box.stasis("launch", "--name", name, "--store", self.store, "--background", *flags, "--",
-                            self.emulator, "-accel", "tcg", "-M", machine, "-m", memory, "-nodefaults", "-display",
-                            "none", "-no-reboot", "-serial", serial or f"file:{self.console(name)}", *options,
+                            self.emulator, "-accel", accelerator, "-M", machine, "-m", memory, "-nodefaults",
+                            "-display", "none", "-no-reboot", "-serial", serial or f"file:{self.console(name)}", *options,
                             stdout=output)
 
     def boot_rom(self, rom="interrupts.rom", *options, machine="pc", **more):

@@ -173,12 +173,26 @@ class FakeFinishing final : public Finishing {
  public:
   explicit FakeFinishing(int number) : number_(number) {}
   int number() const override { return number_; }
-  Result<int64_t> call(long number, std::span<const uint64_t> arguments) override {
-    std::array<uint64_t, 6> a = {};
-    std::copy(arguments.begin(), arguments.end(), a.begin());
-    long result = syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
-    return result < 0 ? int64_t{-errno} : int64_t{result};
+  HostTid task() const override { return HostTid{getpid()}; }
+  NsTid pid() const override { return NsTid{getpid()}; }
+  Result<void> run(std::span<Call> calls) override {
+    for (Call& call : calls) {
+      const auto& a = call.arguments;
+      const long result = syscall(call.number, a[0], a[1], a[2], a[3], a[4], a[5]);
+      call.result = result < 0 ? -errno : result;
+    }
+    return {};
   }
+  void forget() override {}
+  Result<void> read(RemotePtr from, std::span<std::byte> into) const override {
+    std::memcpy(into.data(), reinterpret_cast<const void*>(from.value), into.size());
+    return {};
+  }
+  Result<void> write(RemotePtr to, std::span<const std::byte> bytes) override {
+    std::memcpy(reinterpret_cast<void*>(to.value), bytes.data(), bytes.size());
+    return {};
+  }
+  Result<std::vector<MappedRange>> mappings() const override { return std::vector<MappedRange>(); }
   Result<RemotePtr> put(std::span<const std::byte> bytes) override {
     kept_.emplace_back(bytes.begin(), bytes.end());
     return RemotePtr{reinterpret_cast<uint64_t>(kept_.back().data())};

@@ -1,0 +1,284 @@
+"""Machines with KVM: the monitor of tests/kvm and its guests, which check themselves - every access to a device comes
+once, registers, clocks and memory are what they were - saved while they run, and brought back.
+
+$STASIS_KVM_ROUNDS: how many checkpoints are taken one after the other (60)."""
+import os
+import random
+import re
+import shutil
+import signal
+import time
+import unittest
+
+import kvm_harness
+import outside
+from harness import ProgramTest, wait_for
+from kvm_harness import MONITOR, Output
+
+ROUNDS = int(os.environ.get("STASIS_KVM_ROUNDS") or 60)
+
+
+class KvmTest(ProgramTest):
+    """Monitors under stasis."""
+
+    def sandbox(self):
+        return kvm_harness.sandbox()
+
+    def setUp(self):
+        kvm_harness.need_monitor()
+        super().setUp()
+        self.monitor = MONITOR
+        if self.box.user and not outside.open_to_all(MONITOR):
+            self.monitor = self.box.dir / "kvm_monitor"
+            shutil.copy2(MONITOR, self.monitor)
+            shutil.copytree(MONITOR.parent / "kvm", self.box.dir / "kvm")
+
+    def start(self, guest, *options):
+        self.output = Output(self, self.box.launch("vm", self.monitor, "--guest", guest, *options))
+
+    def checkpoint(self, *flags):
+        self.box.stasis("checkpoint", "vm", *flags)
+
+    def stop(self):
+        self.checkpoint("--stop")
+        self.box.assert_gone("vm")
+
+    def restart(self, what="vm"):
+        with open(self.box.dir / "restart.output", "ab") as output:
+            done = self.box.stasis("restart", what, "--background", check=False, stdout=output)
+        self.assertEqual(done.returncode, 0, (self.box.dir / "restart.output").read_text())
+
+    def kill(self):
+        os.kill(self.box.session("vm")["processes"][0]["host_pid"], signal.SIGKILL)
+        self.box.assert_gone("vm")
+
+    def through_it_all(self, guest, *options):
+        """Saved and going on; two generations of stop and restart; and back to the first checkpoint."""
+        self.start(guest, *options)
+        self.output.reach(5)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            self.restart()
+            self.output.go_on()
+        self.output.whole()
+        self.kill()
+        self.restart("vm@1")
+        self.output.go_on()
+        self.output.whole()
+
+
+class Devices(KvmTest):
+    """Every access once."""
+
+    def test_ports(self):
+        self.through_it_all("pio")
+
+    def test_ports_of_two_processors(self):
+        self.through_it_all("pio", "--vcpus", "2")
+
+    def test_ports_with_split_chip(self):
+        self.through_it_all("pio", "--vcpus", "2", "--split")
+
+    def test_ports_without_chip(self):
+        self.through_it_all("pio", "--vcpus", "2", "--no-irqchip")
+
+    def test_ports_with_kicks(self):
+        self.through_it_all("pio", "--vcpus", "2", "--kick-ms", "3")
+
+    def test_ports_with_kicks_by_signal_mask(self):
+        self.through_it_all("pio", "--vcpus", "2", "--kick-ms", "3", "--signal-mask")
+
+    def test_ports_and_registers_in_the_shared_page(self):
+        self.through_it_all("pio", "--vcpus", "2", "--sync-regs")
+
+    def test_registers_of_the_monitor(self):
+        """MSRs that a filter leaves to it."""
+        self.through_it_all("msr", "--vcpus", "2")
+
+    def test_memory_space(self):
+        self.through_it_all("mmio")
+
+    def test_memory_space_of_two_processors(self):
+        self.through_it_all("mmio", "--vcpus", "2")
+
+    def test_memory_space_with_memfd_and_kicks(self):
+        self.through_it_all("mmio", "--vcpus", "2", "--memfd", "--kick-ms", "3")
+
+
+class ManyCheckpoints(KvmTest):
+    """One after the other, at any instant; every twentieth stops the machine, which is restarted."""
+
+    def many(self, guest, *options):
+        self.start(guest, "--vcpus", "2", *options)
+        self.output.reach(3)
+        order = random.Random(guest)
+        for number in range(1, ROUNDS + 1):
+            time.sleep(order.uniform(0, 0.03))
+            if number % 20 == 0:
+                self.stop()
+                self.restart()
+            else:
+                self.checkpoint()
+            if number > 1:
+                self.box.stasis("rm", f"vm@{number - 1}")
+            self.output.go_on(1)
+        self.output.whole()
+
+    def test_ports(self):
+        self.many("pio")
+
+    def test_memory_space(self):
+        self.many("mmio")
+
+    def test_interrupts_and_kicks(self):
+        self.many("msi")
+
+
+class Processors(KvmTest):
+    def test_two(self):
+        self.through_it_all("smp", "--vcpus", "2")
+        self.assertIn("processors 2", self.output.lines()[-1][1])
+
+    def test_two_with_split_chip_and_memfd(self):
+        self.through_it_all("smp", "--vcpus", "2", "--split", "--memfd")
+        self.assertIn("processors 2", self.output.lines()[-1][1])
+
+    def waiting(self, guest, *options):
+        typed = self.box.write("typed", "", 0o644)
+        self.start(guest, "--input", typed, *options)
+        self.output.reach(3)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            self.restart()
+            self.output.go_on()
+        self.assertIn("processors 1 ", self.output.lines()[-1][1])
+        typed.write_text("x")
+        wait_for("the second processor counts",
+                 lambda: re.search(r"processors 2 counts \d+ [1-9]", self.output.text()))
+        self.stop()
+        self.restart()
+        self.output.go_on()
+        self.output.whole()
+
+    def test_one_that_waits_for_init(self):
+        self.waiting("sipi-wait")
+
+    def test_one_that_waits_for_sipi(self):
+        self.waiting("init-wait")
+
+    def test_one_that_waits_for_sipi_with_split_chip(self):
+        self.waiting("init-wait", "--split")
+
+    def test_registers(self):
+        self.through_it_all("registers", "--vcpus", "2")
+
+    def test_registers_with_split_chip(self):
+        self.through_it_all("registers", "--split")
+
+    def test_registers_without_chip(self):
+        self.through_it_all("registers", "--no-irqchip")
+
+
+class Interrupts(KvmTest):
+    def test_local_timer(self):
+        self.through_it_all("timer", "--vcpus", "2")
+
+    def test_local_timer_with_split_chip(self):
+        self.through_it_all("timer", "--split")
+
+    def test_deadline_timer(self):
+        self.through_it_all("deadline")
+
+    def test_deadline_timer_with_split_chip(self):
+        self.through_it_all("deadline", "--split")
+
+    def test_pic_and_pit(self):
+        self.through_it_all("pit")
+
+    def of_monitor(self, *options):
+        self.through_it_all("msi", *options)
+        # Both go on in the monitor's own count as well.
+        counts = re.findall(r"^KICKS (\d+) interrupts (\d+)\n", self.output.text(), re.MULTILINE)
+        for kind in range(2):
+            self.assertGreater(int(counts[-1][kind]), int(counts[-4][kind]))
+
+    def test_messages(self):
+        self.of_monitor()
+
+    def test_messages_with_split_chip(self):
+        self.of_monitor("--split", "--memfd")
+
+    def test_pin(self):
+        self.of_monitor("--pin")
+
+
+class Time(KvmTest):
+    def clocks(self):
+        """Of the first processor, in seconds."""
+        return [int(found) / 1e9 for _, rest in self.output.lines() for found in re.findall(r"clock (\d+)", rest)[:1]]
+
+    def through(self, *options):
+        """What passes while the machine is not running does not pass in it. That its TSC goes on from where it stood
+        cannot be had everywhere (a KVM without VMX gives the guest the processor's own, whatever is set), but it
+        may never go back, which the guest checks."""
+        self.start("clock", "--jump", "3600", *options)
+        self.output.reach(5)
+        self.checkpoint()
+        self.output.go_on()
+        for _ in range(2):
+            self.stop()
+            time.sleep(4)
+            self.restart()
+            self.output.go_on()
+        self.output.whole()
+        clocks = self.clocks()
+        steps = [after - before for before, after in zip(clocks, clocks[1:])]
+        self.assertLess(max(steps), 3, clocks)
+
+    def test_clocks(self):
+        self.through()
+
+    def test_clocks_of_two_processors(self):
+        self.through("--vcpus", "2")
+
+    def test_clocks_with_split_chip(self):
+        self.through("--vcpus", "2", "--split")
+
+
+class Memory(KvmTest):
+    """Besides RAM a slot that can only be read, and one that moves."""
+
+    def test_private(self):
+        self.through_it_all("memory", "--memory", "96")
+
+    def test_private_and_written_all_the_time(self):
+        self.through_it_all("memory", "--memory", "96", "--dirty", "2000")
+
+    def test_shared(self):
+        self.through_it_all("memory", "--memory", "96", "--memfd", "--dirty", "500")
+
+    def test_dirty_log(self):
+        """The monitor's own log of what was written has all of it, across checkpoints and restarts."""
+        self.through_it_all("memory", "--memory", "64", "--dirty-log")
+
+
+class OrdinaryUser(KvmTest):
+    def sandbox(self):
+        return kvm_harness.sandbox_of_user(self)
+
+    def test_ports(self):
+        self.through_it_all("pio", "--vcpus", "2")
+
+    def test_registers(self):
+        self.through_it_all("registers", "--vcpus", "2")
+
+    def test_messages(self):
+        self.through_it_all("msi", "--split")
+
+
+if __name__ == "__main__":
+    unittest.main()
