@@ -61,6 +61,10 @@ class Export(ProgramTest):
     def list(self, *args):
         return json.loads(self.box.stasis("list", *args, "--json").stdout)
 
+    def end(self, name):
+        self.box.stasis("signal", name, "KILL")
+        self.box.assert_gone(name)  # the sandbox does not wait for what has another home
+
     def count(self, path):
         lines = [line.split() for line in pathlib.Path(path).read_text().splitlines()] if os.path.exists(path) else []
         lines = [list(map(int, words)) for words in lines if len(words) == 4]
@@ -107,7 +111,7 @@ class Export(ProgramTest):
         self.box.stasis("checkpoint", "other")
         self.assertEqual(self.list("other")[1]["base"], 1)
         self.box.stasis("export", "other", self.box.dir / "again.stasis")
-        self.box.stasis("signal", "other", "KILL")
+        self.end("other")
 
     def test_increments_stand_alone(self):
         port = free_port()
@@ -140,8 +144,7 @@ class Export(ProgramTest):
                 for i in range(0, 20000, 997):
                     self.assertEqual(client("GET", f"{step}:{i}"), f"{step * i}-".encode() + b"x" * 60)
             client.close()
-            self.box.stasis("signal", "redis", "KILL")
-            self.box.assert_gone("redis")
+            self.end("redis")
 
     def test_through_a_pipe(self):
         output = self.box.launch("counter", PYTHON, "-c", COUNTER)
@@ -165,7 +168,7 @@ class Export(ProgramTest):
         self.exits(OK, "verify", "counter@5")
         self.box.restart("counter")
         wait_for("it counts on", lambda: self.count(output) > saved + 20)
-        self.box.stasis("signal", "counter", "KILL")
+        self.end("counter")
 
     def test_what_is_damaged_is_refused(self):
         self.save_counter("--self-contained")
@@ -282,7 +285,7 @@ class Export(ProgramTest):
         with open(os.devnull, "w") as nothing:
             self.box.stasis("restart", self.box.dir / "counter-1", "--background", stdout=nothing)
         wait_for("it counts on", lambda: self.count(output) > saved + 20)
-        self.box.stasis("signal", "counter", "KILL")
+        self.end("counter")
 
     def test_mapped_files_come_along(self):
         program = self.box.dir / "bin" / "own-sleep"
@@ -317,8 +320,7 @@ class Export(ProgramTest):
         # With its time it is the very file that a restart wants.
         self.box.run("cp", "-p", carried, program)
         self.box.restart("own")
-        self.box.stasis("signal", "own", "KILL")
-        self.box.assert_gone("own")
+        self.end("own")
         self.assertIn("good", self.exits(OK, "verify", "own").stdout)
         directory = carried.parents[len(str(program).split("/")) - 1]
         self.exits(OK, "rm", "own@2")
