@@ -82,7 +82,7 @@ Requests::~Requests() {
     (void)monitor_.call(SYS_munmap, std::array<uint64_t, 2>{place.value, size}).ok();
 }
 
-Result<size_t> Requests::add(int number, uint32_t request, std::string data) {
+Result<size_t> Requests::add(int number, uint32_t request, const std::string& data) {
   constexpr size_t kLarge = 32 << 10;  // routes of a thousand interrupts
   RemotePtr place;
   if (data.size() <= kLarge) {

@@ -20,7 +20,7 @@ class Requests {
   // The index is for result() and output(). `argument`: the value itself.
   size_t add(int number, uint32_t request, uint64_t argument);
   // `data` is put into the monitor, and fetched back after the run.
-  Result<size_t> add(int number, uint32_t request, std::string data);
+  Result<size_t> add(int number, uint32_t request, const std::string& data);
   Result<void> run();
 
   int64_t result(size_t index) const { return calls_[index].result; }
