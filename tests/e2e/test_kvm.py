@@ -140,6 +140,27 @@ class ManyCheckpoints(KvmTest):
         self.many("msi")
 
 
+class Clones(KvmTest):
+    def test_two_beside_each_other(self):
+        """The second has event descriptors with other identities than the one that was saved, and is saved again."""
+        self.start("msi")
+        self.output.reach(5)
+        self.stop()
+        outputs = []
+        for name in "one", "two":
+            with open(self.box.dir / "restart.output", "ab") as said:
+                self.box.stasis("restart", "vm@1", "--name", name, "--background", stdout=said)
+            outputs.append(Output(self, self.box.home / "store" / name / "files-1" / "vm.output"))
+        for output in outputs:
+            output.go_on()
+        self.box.save_and_kill("two")
+        with open(self.box.dir / "restart.output", "ab") as said:
+            self.box.stasis("restart", "two", "--background", stdout=said)
+        for output in outputs:
+            output.go_on(10)
+            output.whole()
+
+
 class Killed(KvmTest):
     """kill -9 of the checkpoint at any instant: no access is lost or doubled, no vCPU waits for ever."""
 
