@@ -96,7 +96,16 @@ Result<void> run(const ImportOptions& options) {
   fmt::print("{}@{}: {} in {} file{}{}, {}\n", done.session, done.id, human_size(done.stored), done.files,
              done.files == 1 ? "" : "s", mapped, done.directory);
   std::fflush(stdout);
-  for (const auto& one : done.differences) warn_of(one);
+  bool carried = false;
+  for (const auto& one : done.differences) {
+    warn_of(one);
+    carried = carried || !one.carried.empty();
+  }
+  if (carried) {
+    fmt::print(stderr,
+               "stasis: to restart it with those of the export: stasis restart {}@{} --map-path /={}/files\n",
+               done.session, done.id, done.directory);
+  }
   return {};
 }
 

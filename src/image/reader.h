@@ -21,6 +21,8 @@ class Image {
   const schema::Manifest& manifest() const { return manifest_; }
   const std::string& directory() const { return directory_; }
 
+  // Before it is used: for a restart that differs from what was saved.
+  schema::Manifest& manifest_to_change() { return manifest_; }
   // A file of the checkpoint, read-only. Only names in manifest.files.
   Result<Fd> open_file(const std::string& name) const;
 
