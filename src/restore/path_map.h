@@ -15,8 +15,9 @@ class PathMap {
   // "OLD=NEW", both absolute: what was at OLD, or below it, is at NEW.
   Result<void> add(const std::string& rule);
   bool empty() const { return rules_.empty(); }
-  // Where the file is that was at `path`. The longest OLD counts. A path that leads to nothing in the new place is
-  // left as it was if it leads to something there, or if there is not even a directory in which it could be made.
+  // Where the file is that was at `path`. The longest OLD counts. A path that leads to nothing in the new
+  // place is left as it was if it leads to something there, or if there is not even a directory in which it
+  // could be made.
   std::string place_of(const std::string& path) const;
 
  private:
