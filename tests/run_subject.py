@@ -7,7 +7,7 @@
     run_subject.py --build build --self-test              the liars must be found out
 
 Modes: control (no checkpoint), continue (checkpoint, the program goes on), restart (checkpoint --stop, restart),
-generations (that three times), eager (restart --memory=eager), clones (the same checkpoint restarted twice at once).
+generations (that three times, or --generations), eager (restart --memory=eager), clones (the same checkpoint restarted twice at once).
 """
 import argparse
 import atexit
@@ -265,7 +265,7 @@ class Run:
         elif self.mode == "eager":
             self.generation("--memory=eager")
         elif self.mode == "generations":
-            for _ in range(3):
+            for _ in range(self.options.generations):
                 if not self.generation():
                     break
         self.verify()
@@ -372,6 +372,7 @@ def arguments():
                         help="modes without the large subjects")
     parser.add_argument("--as-user", help="run everything as this ordinary user")
     parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 2) * 2, help="cases at the same time")
+    parser.add_argument("--generations", type=int, default=3, help="how many in the mode of that name")
     parser.add_argument("--timeout", type=float, default=30, help="seconds for each step")
     parser.add_argument("--scratch", default=os.environ.get("STASIS_TEST_SCRATCH", "/var/tmp"))
     parser.add_argument("--bare", action="store_true", help="control without stasis: tests the subjects")

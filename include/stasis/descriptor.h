@@ -187,6 +187,10 @@ class DescriptorKind {
   // Whether finish() has to wait until the owner closes nothing any more: closing any descriptor of some
   // objects takes from a process what it has asked for.
   virtual bool finishes_last() const { return false; }
+  // Before a restart in which files are in other places (restart --map-path): changes the paths in the
+  // payload. `place` tells where the file is that was at a path.
+  using Place = std::function<std::string(const std::string& path)>;
+  virtual Result<void> relocate(Record& record, const Place& place) const;
   // Whether memory with this name in /proc/PID/maps is the kind's own: then it is neither saved nor mapped by
   // the engine, and finish() has to map it again.
   virtual bool maps(std::string_view) const { return false; }

@@ -202,8 +202,8 @@ class Saver {
   Result<void> save_states() {
     Requests requests(monitor_);
     std::vector<uint32_t> sets;
-    auto add = [&](uint32_t get, uint32_t set, std::string room) -> Result<void> {
-      STASIS_TRY([[maybe_unused]] size_t added, requests.add(machine_.number(), get, std::move(room)));
+    auto add = [&](uint32_t get, uint32_t set, const std::string& room) -> Result<void> {
+      STASIS_TRY([[maybe_unused]] size_t added, requests.add(machine_.number(), get, room));
       sets.push_back(set);
       return {};
     };
@@ -342,7 +342,7 @@ class Restorer {
     }
   }
 
-  Result<void> collect(const schema::Request& request, std::string data) {
+  Result<void> collect(const schema::Request& request, const std::string& data) {
     constexpr size_t kMost = 32 << 10;  // bytes
     if (collected_.empty() || collected_size_ + data.size() > kMost) {
       STASIS_CHECK(make_collected());
@@ -354,8 +354,7 @@ class Restorer {
       requests_->add(request.number(), request.request(), object_of<uint64_t>(data));
       return {};
     }
-    STASIS_TRY([[maybe_unused]] size_t index,
-               requests_->add(request.number(), request.request(), std::move(data)));
+    STASIS_TRY([[maybe_unused]] size_t index, requests_->add(request.number(), request.request(), data));
     return {};
   }
 
@@ -382,7 +381,7 @@ class Restorer {
     Requests requests(monitor_);
     size_t at = sizeof filter;
     for (auto& range : filter.ranges) {
-      const size_t size = (range.nmsrs + 63) / 64 * 8;
+      const size_t size = (size_t{range.nmsrs} + 63) / 64 * 8;
       if (size > request.data().size() - std::min(at, request.data().size()))
         return Error{
             kStep, request_name(request.request()), "its bitmaps are missing", {}, ErrorCode::kDamaged};

@@ -24,6 +24,7 @@ namespace {
 
 Record* record;   // nullptr: there is no machine yet, or this is the child of a process that has one
 size_t run_size;  // of what a vCPU shares with its monitor
+int owner;        // the process that `record` is of
 __thread int own_tid;
 
 template <typename T>
@@ -56,7 +57,7 @@ void begin_record() {
   madvise(memory, sizeof(Record), MADV_DONTFORK);
   auto* fresh = static_cast<Record*>(memory);
   fresh->version = kVersion;
-  fresh->owner = getpid();
+  fresh->owner = owner = getpid();
   store(fresh->magic, kMagic);
   static bool told;
   if (!told) pthread_atfork(nullptr, nullptr, forget_parent);
@@ -441,6 +442,8 @@ int run(int number, void* argument) {
 int handle(int number, uint32_t request, void* argument) {
   if (request == KVM_RUN && record != nullptr) return run(number, argument);
   const Rule* rule = find_rule(request);
+  // A child that was not made by fork(): it does not even have the memory.
+  if (request == KVM_CREATE_VM && record != nullptr && owner != getpid()) forget_parent();
   if (record == nullptr) {
     if (request != KVM_CREATE_VM) return request_of_kernel(number, request, argument);
     begin_record();

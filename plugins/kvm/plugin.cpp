@@ -33,10 +33,9 @@ class Quiescence final : public plugin::Participant {
       if (!address) continue;
       auto record = RecordReader::read(process, *address);
       if (!record.ok()) continue;  // whoever saves the machine says why
-      const uint32_t hold =
-          (record->head().hold == 0 ? record->head().lock : record->head().hold) + 1 + counter();
+      const uint32_t hold = counter();
       monitors_.push_back({process, *address});
-      if (!poke(process, *address + offsetof(Record, hold), bytes_of(hold | 1)).ok()) monitors_.pop_back();
+      if (!poke(process, *address + offsetof(Record, hold), bytes_of(hold)).ok()) monitors_.pop_back();
     }
     return {};
   }
@@ -83,9 +82,9 @@ class Quiescence final : public plugin::Participant {
                  ErrorCode::kRefusedNow};
   }
 
-  // Each attempt is another one for a vCPU that has waited in vain.
+  // Never 0. Each attempt is another one for a vCPU that has waited in vain.
   static uint32_t counter() {
-    static uint32_t attempts = static_cast<uint32_t>(getpid()) << 8;
+    static uint32_t attempts = (static_cast<uint32_t>(getpid()) << 8) | 1;
     return attempts += 2;
   }
 

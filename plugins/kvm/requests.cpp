@@ -1,6 +1,9 @@
 #include "requests.h"
 
+#include <sys/mman.h>
 #include <sys/syscall.h>
+
+#include <array>
 
 #include "kvm_api.h"
 
@@ -74,8 +77,25 @@ size_t Requests::add(int number, uint32_t request, uint64_t argument) {
   return calls_.size() - 1;
 }
 
-Result<size_t> Requests::add(int number, uint32_t request, std::string data) {
-  STASIS_TRY(RemotePtr place, monitor_.put(bytes_of(data)));
+Requests::~Requests() {
+  for (const auto& [place, size] : mapped_)
+    (void)monitor_.call(SYS_munmap, std::array<uint64_t, 2>{place.value, size}).ok();
+}
+
+Result<size_t> Requests::add(int number, uint32_t request, const std::string& data) {
+  constexpr size_t kLarge = 32 << 10;  // routes of a thousand interrupts
+  RemotePtr place;
+  if (data.size() <= kLarge) {
+    STASIS_TRY(place, monitor_.put(bytes_of(data)));
+  } else {
+    constexpr uint64_t kProtection = PROT_READ | PROT_WRITE, kFlags = MAP_PRIVATE | MAP_ANONYMOUS;
+    STASIS_TRY(int64_t mapped, monitor_.call(SYS_mmap, std::array<uint64_t, 6>{0, data.size(), kProtection,
+                                                                               kFlags, ~uint64_t{0}, 0}));
+    if (mapped < 0) return request_failed("make room", monitor_, number, request, mapped);
+    place = RemotePtr{static_cast<uint64_t>(mapped)};
+    mapped_.emplace_back(place, data.size());
+    STASIS_CHECK(monitor_.write(place, bytes_of(data)));
+  }
   const size_t index = add(number, request, place.value);
   data_.back() = {place, data.size()};
   return index;

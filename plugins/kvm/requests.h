@@ -13,11 +13,14 @@ class Requests {
  public:
   // Forgets what was put before.
   explicit Requests(Process& monitor) : monitor_(monitor) { monitor_.forget(); }
+  ~Requests();
+  Requests(const Requests&) = delete;
+  Requests& operator=(const Requests&) = delete;
 
   // The index is for result() and output(). `argument`: the value itself.
   size_t add(int number, uint32_t request, uint64_t argument);
   // `data` is put into the monitor, and fetched back after the run.
-  Result<size_t> add(int number, uint32_t request, std::string data);
+  Result<size_t> add(int number, uint32_t request, const std::string& data);
   Result<void> run();
 
   int64_t result(size_t index) const { return calls_[index].result; }
@@ -31,6 +34,7 @@ class Requests {
   Process& monitor_;
   std::vector<Process::Call> calls_;
   std::vector<std::pair<RemotePtr, size_t>> data_;
+  std::vector<std::pair<RemotePtr, size_t>> mapped_;  // what is too large to be put
 };
 
 // "KVM_SET_MSRS"; "KVM request 0x…" when it has no name here.

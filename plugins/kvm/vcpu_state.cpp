@@ -174,7 +174,7 @@ Result<void> save_kinds(Process& monitor, const Kind (&kinds)[n], const std::vec
   for (size_t i = 0; i < n; ++i) {
     std::string room(sizes.empty() ? size_of(kinds[i]) : std::max(sizes[i], size_of(kinds[i])), '\0');
     if (kinds[i].get == KVM_GET_CPUID2) std::memcpy(room.data(), &kMostCpuid, sizeof kMostCpuid);
-    STASIS_TRY([[maybe_unused]] size_t added, requests.add(vcpu.number(), kinds[i].get, std::move(room)));
+    STASIS_TRY([[maybe_unused]] size_t added, requests.add(vcpu.number(), kinds[i].get, room));
   }
   STASIS_CHECK(requests.run());
   bool have_last = false;

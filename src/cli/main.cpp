@@ -43,7 +43,8 @@ constexpr Verb kVerbs[] = {{"launch", stasis::cli::add_launch},   {"checkpoint",
                            {"attach", stasis::cli::add_attach},   {"signal", stasis::cli::add_signal},
                            {"list", stasis::cli::add_list},       {"inspect", stasis::cli::add_inspect},
                            {"verify", stasis::cli::add_verify},   {"rm", stasis::cli::add_rm},
-                           {"prune", stasis::cli::add_prune},     {"gl", stasis::cli::add_gl},
+                           {"prune", stasis::cli::add_prune},     {"export", stasis::cli::add_export},
+                           {"import", stasis::cli::add_import},   {"gl", stasis::cli::add_gl},
                            {"check", stasis::cli::add_check}};
 
 // Whatever we open must not become the program's standard stream.

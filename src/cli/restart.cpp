@@ -19,6 +19,7 @@ struct RestartOptions {
   std::string interval;
   std::optional<uint32_t> keep;
   bool background = false;
+  std::vector<std::string> map_path;
   bool as_json = false;
 };
 
@@ -28,6 +29,9 @@ int run_restart(RestartOptions& options) {
   if (options.files == "put-back") request.files = restore::FileUse::kPutBack;
   if (options.files == "copies") request.files = restore::FileUse::kCopies;
   if (options.files == "keep") request.files = restore::FileUse::kKeep;
+  for (const std::string& rule : options.map_path) {
+    if (auto added = request.paths.add(rule); !added.ok()) return report(added.error());
+  }
   if (options.background) request.ground = session::Ground::kBackground;
   request.announce = [as_json = options.as_json](const session::Restarted& done) {
     if (!as_json) {
@@ -79,6 +83,12 @@ CLI::App* add_restart(CLI::App& app, int& status) {
           "as they are. Default: put-back, but copies with another --name")
       ->check(CLI::IsMember({"put-back", "copies", "keep"}))
       ->type_name("HOW");
+  verb->add_option(
+          "--map-path", options->map_path,
+          "What was at OLD, or below it, is at NEW now; may be given several times. Without anything "
+          "there, a path stays as it was")
+      ->type_name("OLD=NEW")
+      ->allow_extra_args(false);
   verb->add_option("--gl-driver", options->request.gl_driver, session::driver_help());
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
   verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
@@ -90,7 +100,9 @@ Examples:
   stasis restart db --background
   stasis restart bash@3
   stasis restart bash@3 --name what-if
-  stasis restart /backup/db/7 --memory=eager)");
+  stasis restart /backup/db/7 --memory=eager
+  stasis restart editor --map-path /home/ann=/home/bob
+  stasis restart db@7 --map-path /=/var/lib/stasis/db/7/files   (with what 'export --self-contained' carried))");
   verb->callback([options, &status] { status = run_restart(*options); });
   return verb;
 }

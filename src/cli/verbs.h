@@ -17,6 +17,8 @@ CLI::App* add_inspect(CLI::App& app, int& status);
 CLI::App* add_verify(CLI::App& app, int& status);
 CLI::App* add_rm(CLI::App& app, int& status);
 CLI::App* add_prune(CLI::App& app, int& status);
+CLI::App* add_export(CLI::App& app, int& status);
+CLI::App* add_import(CLI::App& app, int& status);
 CLI::App* add_gl(CLI::App& app, int& status);
 CLI::App* add_check(CLI::App& app, int& status);
 

@@ -75,9 +75,10 @@ Result<void> remove_directory(int parent, const std::string& name) {
   }
   STASIS_TRY(auto names, directory_names(directory->get(), name));
   for (const auto& file : names) {
-    if (unlinkat(directory->get(), file.c_str(), 0) != 0 && errno != ENOENT) {
-      return errno_error("remove checkpoint", fmt::format("{}/{}", name, file));
-    }
+    if (unlinkat(directory->get(), file.c_str(), 0) == 0 || errno == ENOENT) continue;
+    // Only directories of mapped files (mapped_files.h) have others in them.
+    if (errno != EISDIR) return errno_error("remove checkpoint", fmt::format("{}/{}", name, file));
+    STASIS_CHECK(remove_directory(directory->get(), file));
   }
   if (unlinkat(parent, name.c_str(), AT_REMOVEDIR) != 0 && errno != ENOENT)
     return errno_error("remove checkpoint", name);

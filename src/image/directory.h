@@ -22,7 +22,7 @@ Result<void> check_ours(int fd, const std::string& path);
 // Names in the directory without "." and "..", sorted.
 Result<std::vector<std::string>> directory_names(int fd, const std::string& path);
 
-// Removes a directory that has only files. Somebody else removing it at the same time is no error.
+// Removes a directory with all that is in it. Somebody else removing it at the same time is no error.
 Result<void> remove_directory(int parent, const std::string& name);
 
 // 1, 2, 3, ...; 0 when the name is no number of a checkpoint.

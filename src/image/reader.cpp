@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 
 #include "image/blocks.h"
 #include "image/directory.h"
 #include "image/format.h"
+#include "image/mapped_files.h"
 
 namespace stasis::image {
 namespace {
@@ -134,6 +136,10 @@ bool Image::link_file(const std::string& name, int directory, const std::string&
   return linkat(directory_fd_.get(), name.c_str(), directory, new_name.c_str(), 0) == 0;
 }
 
+Result<void> Image::link_carried_files(int directory) const {
+  return link_carried(directory_fd_.get(), directory);
+}
+
 bool Image::is_entry(int directory, const std::string& name) const {
   struct stat ours, there;
   return fstat(directory_fd_.get(), &ours) == 0 &&
@@ -170,9 +176,17 @@ uint64_t Image::stored_size() const {
 uint64_t Image::content_size() const {
   uint64_t total = 0;
   for (const auto& file : manifest_.files()) total += file.origin() == 0 ? file.size() : 0;
-  auto add = [&total](const auto& memories) {
+  // Layers that were imported with it are its own.
+  std::set<std::string_view> shared;
+  for (const auto& file : manifest_.files()) {
+    if (file.origin() != 0) shared.insert(file.name());
+  }
+  auto add = [&](const auto& memories) {
     for (const auto& memory : memories) {
-      for (const auto& run : memory.runs()) total += run.layer() == 0 ? 0 : run.size();
+      for (const auto& run : memory.runs()) {
+        if (run.layer() != 0 && shared.contains(memory.layers(static_cast<int>(run.layer()) - 1)))
+          total += run.size();
+      }
     }
   };
   add(manifest_.memories());

@@ -21,6 +21,8 @@ class Image {
   const schema::Manifest& manifest() const { return manifest_; }
   const std::string& directory() const { return directory_; }
 
+  // Before it is used: for a restart that differs from what was saved.
+  schema::Manifest& manifest_to_change() { return manifest_; }
   // A file of the checkpoint, read-only. Only names in manifest.files.
   Result<Fd> open_file(const std::string& name) const;
 
@@ -29,6 +31,9 @@ class Image {
 
   // A second name for the file, in another directory of the same file system. Fails with errno set.
   bool link_file(const std::string& name, int directory, const std::string& new_name) const;
+
+  // The mapped files that it carries (mapped_files.h), if any, in another directory as well.
+  Result<void> link_carried_files(int directory) const;
 
   // Whether the entry of that directory is this very checkpoint, and not another that has got its number.
   bool is_entry(int directory, const std::string& name) const;

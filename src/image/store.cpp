@@ -10,6 +10,7 @@
 
 #include "image/directory.h"
 #include "image/format.h"
+#include "image/mapped_files.h"
 #include "image/reader.h"
 
 namespace stasis::image {
@@ -190,9 +191,10 @@ Result<void> remove(const std::string& directory) {
   STASIS_TRY(auto names, directory_names(opened.get(), bare));
   for (const auto& name : names) {
     struct stat file;
-    if (fstatat(opened.get(), name.c_str(), &file, AT_SYMLINK_NOFOLLOW) != 0 || S_ISDIR(file.st_mode)) {
+    if (fstatat(opened.get(), name.c_str(), &file, AT_SYMLINK_NOFOLLOW) != 0 ||
+        (S_ISDIR(file.st_mode) && name != kCarriedDirectory)) {
       return Error{"remove checkpoint", fmt::format("{}/{}", bare, name),
-                   "a checkpoint has no directories in it", "", ErrorCode::kRefused};
+                   "a checkpoint has no such directory in it", "", ErrorCode::kRefused};
     }
   }
 

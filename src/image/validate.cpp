@@ -19,6 +19,11 @@ Result<void> check_head(const schema::Manifest& manifest) {
   for (const auto& word : manifest.command()) {
     if (word.find('\0') != std::string::npos) return bad("", "the command has a NUL in it");
   }
+  constexpr int kMostPlugins = 64;
+  if (manifest.plugins_size() > kMostPlugins) return bad("", "it has too many plugins");
+  for (const auto& name : manifest.plugins()) {
+    if (name.empty() || !sane_text(name, 64)) return bad("", "the name of a plugin is none");
+  }
   const auto& host = manifest.host();
   if (host.xsave_size() > (1 << 20))
     return bad("host", fmt::format("an XSAVE area of {} bytes", host.xsave_size()));

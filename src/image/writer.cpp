@@ -119,7 +119,7 @@ Result<Writer> Writer::create(const std::string& session_store) {
 
 const std::string& Writer::directory() const { return state_->path; }
 
-Result<Fd> Writer::create_file(const std::string& name, uint32_t origin) {
+Result<Fd> Writer::create_file(const std::string& name, uint32_t origin, Sums sums) {
   if (!valid_file_name(name)) {
     return Error{"write checkpoint", name, "this cannot be the name of a file in a checkpoint", "",
                  ErrorCode::kFailed};
@@ -132,7 +132,7 @@ Result<Fd> Writer::create_file(const std::string& name, uint32_t origin) {
   // Write errors are reported once to every open file description that existed when they happened; ours
   // exists from the beginning, so our fdatasync hears of all of them.
   STASIS_TRY(Fd own, open_file(state_->directory.get(), name, O_RDONLY | O_NOFOLLOW));
-  state_->background.add(name, std::move(own));
+  state_->background.add(name, std::move(own), sums == Sums::kYes);
   if (origin != 0) state_->origins[name] = origin;
   return file;
 }
@@ -237,6 +237,7 @@ Result<void> Writer::State::finish_files(schema::Manifest& manifest) {
 Result<void> Writer::replace(schema::Manifest& manifest, const Image& old) {
   State& state = *state_;
   STASIS_CHECK(state.finish_files(manifest));
+  STASIS_CHECK(old.link_carried_files(state.directory.get()));
   STASIS_CHECK(state.write_manifest(encode_manifest(manifest)));
   if (fsync(state.directory.get()) != 0) return write_error("write checkpoint", state.path, errno);
   const int store = state.store.get();

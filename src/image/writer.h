@@ -28,12 +28,13 @@ class Writer {
   ~Writer();
 
   // A new file of the checkpoint, 0600, open for reading and writing. It may be written through this or any
-  // passed on descriptor until publish(). `origin`: see schema::ImageFile.
-  Result<Fd> create_file(const std::string& name, uint32_t origin = 0);
+  // passed on descriptor until publish(). `origin`: see schema::ImageFile. Sums may be left out: those of a
+  // file of any size may be more than the manifest can hold.
+  enum class Sums { kYes, kNo };
+  Result<Fd> create_file(const std::string& name, uint32_t origin = 0, Sums sums = Sums::kYes);
 
   // The same with all that is in `from`, sharing its blocks: no time, no space. Nothing, and no file, when
-  // the file system of the store cannot do that. Sums may be left out: they would read all of it.
-  enum class Sums { kYes, kNo };
+  // the file system of the store cannot do that. Sums would read all of it.
   Result<std::optional<Fd>> clone_file(const std::string& name, int from, Sums sums);
 
   // A file of another checkpoint, which becomes one of this checkpoint as well (a hard link): no time, no
@@ -62,7 +63,8 @@ class Writer {
   // an Error nothing is published.
   Result<Published> publish(schema::Manifest& manifest);
   // The same, into the place of the published checkpoint `old`, whose id the manifest has and which is
-  // removed. The two change places at once. kUnsupported where the file system cannot do that; kNotFound, and
+  // removed. The two change places at once, and the mapped files that it carries are the new one's as well.
+  // kUnsupported where the file system cannot do that; kNotFound, and
   // nothing is changed, when `old` is not there any more: the newest may have been removed, and another have
   // its number.
   Result<void> replace(schema::Manifest& manifest, const Image& old);

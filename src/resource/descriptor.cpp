@@ -65,6 +65,7 @@ std::string Record::describe() const { return fmt::format("{} ({})", kind, shown
 Result<void> DescriptorKind::fill(const Record&, int, Making&) const { return {}; }
 Result<void> DescriptorKind::settle(const Record&, int, Making&, Round) const { return {}; }
 Result<void> DescriptorKind::finish(const Record&, Finishing&) const { return {}; }
+Result<void> DescriptorKind::relocate(Record&, const Place&) const { return {}; }
 std::string DescriptorKind::summary(const Record&) const { return {}; }
 
 }  // namespace stasis::resource

@@ -181,4 +181,10 @@ std::string FanotifyKind::summary(const Record& record) const {
   return message.ok() ? fmt::format("{} marks", message->marks_size()) : std::string();
 }
 
+Result<void> FanotifyKind::relocate(Record& record, const Place& place) const {
+  return change<schema::Fanotify>(record, [&](schema::Fanotify& message) {
+    for (auto& mark : *message.mutable_marks()) mark.set_path(place(mark.path()));
+  });
+}
+
 }  // namespace stasis::resource

@@ -165,4 +165,10 @@ std::string InotifyKind::summary(const Record& record) const {
   return message.ok() ? fmt::format("{} watches", message->watches_size()) : std::string();
 }
 
+Result<void> InotifyKind::relocate(Record& record, const Place& place) const {
+  return change<schema::Inotify>(record, [&](schema::Inotify& message) {
+    for (auto& watch : *message.mutable_watches()) watch.set_path(place(watch.path()));
+  });
+}
+
 }  // namespace stasis::resource

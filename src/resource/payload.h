@@ -25,4 +25,13 @@ Result<Message> unpack(const Record& record) {
   return message;
 }
 
+// Changes the message in a record.
+template <typename Message, typename Change>
+Result<void> change(Record& record, const Change& how) {
+  STASIS_TRY(Message message, unpack<Message>(record));
+  how(message);
+  record.payload = pack(message);
+  return {};
+}
+
 }  // namespace stasis::resource

@@ -386,8 +386,10 @@ Result<void> check_host(const schema::Manifest& manifest) {
 
 }  // namespace
 
-Result<std::unique_ptr<Restart>> Restart::prepare(const std::string& directory, MemoryMode mode) {
+Result<std::unique_ptr<Restart>> Restart::prepare(const std::string& directory, MemoryMode mode,
+                                                  const PathMap& paths) {
   STASIS_TRY(image::Image image, image::Image::open(directory));
+  if (!paths.empty()) STASIS_CHECK(relocate(image.manifest_to_change(), paths));
   STASIS_CHECK(check_host(image.manifest()));
   STASIS_CHECK(MemoryFiles::check(image.manifest()));
   mode = effective_mode(image.manifest(), mode);

@@ -8,6 +8,7 @@
 
 #include "image/reader.h"
 #include "restore/memory_guard.h"
+#include "restore/path_map.h"
 #include "schema/manifest.pb.h"
 #include "stasis/result.h"
 #include "stasis/types.h"
@@ -30,7 +31,8 @@ enum class MemoryMode {
 class Restart {
  public:
   // Reads and validates everything, and what the image asks of this host; forks nothing.
-  static Result<std::unique_ptr<Restart>> prepare(const std::string& directory, MemoryMode mode);
+  static Result<std::unique_ptr<Restart>> prepare(const std::string& directory, MemoryMode mode,
+                                                  const PathMap& paths = {});
   virtual ~Restart() = default;
 
   virtual const schema::Manifest& manifest() const = 0;

@@ -90,7 +90,7 @@ Result<int> restart(const RestartRequest& request) {
   STASIS_TRY(std::string store, find_store(request, earlier));
   STASIS_TRY(std::string directory, image::resolve(reference, store));
   STASIS_TRY(const std::string gl_settings, driver_settings(request.gl_driver));
-  STASIS_TRY(auto prepared, restore::Restart::prepare(directory, request.memory));
+  STASIS_TRY(auto prepared, restore::Restart::prepare(directory, request.memory, request.paths));
   std::shared_ptr<restore::Restart> engine = std::move(prepared);
   const schema::Manifest& manifest = engine->manifest();
 

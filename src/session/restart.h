@@ -26,6 +26,7 @@ struct RestartRequest {
                       // record, or the default
   Ground ground = Ground::kForeground;
   restore::MemoryMode memory = restore::MemoryMode::kEager;
+  restore::PathMap paths;              // files that are in other places now
   std::optional<int64_t> interval_ns;  // nothing: as the session had it
   std::optional<uint32_t> keep;
   // What becomes of captured files; nothing: put back for the session that was saved, copies for another one.

@@ -2,11 +2,13 @@
 once, registers, clocks and memory are what they were - saved while they run, and brought back.
 
 $STASIS_KVM_ROUNDS: how many checkpoints are taken one after the other (60)."""
+import json
 import os
 import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 import unittest
 
@@ -29,9 +31,11 @@ class KvmTest(ProgramTest):
         super().setUp()
         self.monitor = MONITOR
         if self.box.user and not outside.open_to_all(MONITOR):
-            self.monitor = self.box.dir / "kvm_monitor"
+            place = self.box.dir / "monitor"
+            shutil.copytree(MONITOR.parent / "kvm", place / "kvm")
+            os.chmod(place, 0o755)
+            self.monitor = place / "kvm_monitor"
             shutil.copy2(MONITOR, self.monitor)
-            shutil.copytree(MONITOR.parent / "kvm", self.box.dir / "kvm")
 
     def start(self, guest, *options):
         self.output = Output(self, self.box.launch("vm", self.monitor, "--guest", guest, *options))
@@ -134,6 +138,88 @@ class ManyCheckpoints(KvmTest):
 
     def test_interrupts_and_kicks(self):
         self.many("msi")
+
+
+class Clones(KvmTest):
+    def test_two_beside_each_other(self):
+        """The second has event descriptors with other identities than the one that was saved, and is saved again."""
+        self.start("msi")
+        self.output.reach(5)
+        self.stop()
+        outputs = []
+        for name in "one", "two":
+            with open(self.box.dir / "restart.output", "ab") as said:
+                self.box.stasis("restart", "vm@1", "--name", name, "--background", stdout=said)
+            outputs.append(Output(self, self.box.home / "store" / name / "files-1" / "vm.output"))
+        for output in outputs:
+            output.go_on()
+        self.box.save_and_kill("two")
+        with open(self.box.dir / "restart.output", "ab") as said:
+            self.box.stasis("restart", "two", "--background", stdout=said)
+        for output in outputs:
+            output.go_on(10)
+            output.whole()
+
+
+class Killed(KvmTest):
+    """kill -9 of the checkpoint at any instant: no access is lost or doubled, no vCPU waits for ever."""
+
+    def kill_checkpoints(self, guest, *options):
+        kills, seed = ROUNDS, int(os.environ.get("STASIS_SEED") or time.time())
+        print(f"(STASIS_SEED={seed})", end=" ", flush=True)
+        chance = random.Random(seed)
+        self.start(guest, *options)
+        self.output.reach(3)
+        normal = sorted(self.box.stasis("checkpoint", "vm").took for _ in range(3))[1]
+        killed = 0
+        for i in range(kills):
+            process = subprocess.Popen(self.box.line([self.box.binary, "checkpoint", "vm"]), env=self.box.env,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            # Half of them early, where vCPUs are brought to a stop and asked.
+            time.sleep(chance.uniform(0, normal * (0.4 if i % 2 else 1.1)))
+            process.kill()
+            killed += process.wait() == -signal.SIGKILL
+            if i % 10 == 9:
+                self.output.go_on(2)
+        self.assertGreater(killed, kills // 3, "too few were killed in the middle: this proves nothing")
+        self.output.go_on()
+        self.stop()
+        self.restart()
+        self.output.go_on()
+        self.output.whole()
+
+    def test_ports(self):
+        self.kill_checkpoints("pio", "--vcpus", 2)
+
+    def test_interrupts(self):
+        self.kill_checkpoints("timer")
+
+
+class Refused(KvmTest):
+    def test_machine_without_the_library(self):
+        with open(self.box.dir / "vm.output", "ab") as output:
+            self.box.stasis("launch", "--kvm=off", "--name", "vm", "--background", "--", self.monitor, "--guest", "pio",
+                            stdout=output)
+        self.output = Output(self, self.box.dir / "vm.output")
+        self.output.reach(3)
+        refused = self.box.stasis("checkpoint", "vm", check=False)
+        self.assertEqual(refused.returncode, 4, refused.stderr)
+        self.assertIn("--kvm=off", refused.stderr)
+        self.output.go_on()
+        self.output.whole()
+
+    def test_the_library_is_where_kvm_is_wanted(self):
+        for flags, there in ((), True), (("--kvm=off",), False):
+            said = self.box.stasis("launch", *flags, "--", "sh", "-c", "echo =$LD_PRELOAD=").stdout
+            self.assertEqual("libstasis-kvm.so" in said, there, said)
+        self.box.env["LD_PRELOAD"] = "libc.so.6"
+        said = self.box.stasis("launch", "--", "sh", "-c", "echo =$LD_PRELOAD=").stdout
+        self.assertRegex(said, "=libc.so.6:.*libstasis-kvm.so=")
+
+    def test_check_tells_of_kvm(self):
+        rows = {row["name"]: row for row in json.loads(self.box.stasis("check", "--json").stdout)["checks"]}
+        self.assertEqual(rows["KVM"]["state"], "ok", rows["KVM"])
+        self.assertIn("KVM: TSC scaling", rows)
 
 
 class Processors(KvmTest):

@@ -148,6 +148,9 @@ void Machine::route() {
     if (pin != 2) chip(pin, KVM_IRQCHIP_IOAPIC, pin == 0 ? 2 : pin);
   }
   message(layout::kMessagePin);
+  // As many as a machine with many devices has; nobody uses them.
+  constexpr uint32_t kUnused = 1500;
+  for (uint32_t i = 1; i <= kUnused; ++i) message(layout::kMessagePin + i);
 
   WithArray<kvm_irq_routing, kvm_irq_routing_entry> table(entries.size());
   table->nr = uint32_t(entries.size());

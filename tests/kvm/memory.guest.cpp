@@ -56,15 +56,17 @@ extern "C" void work(u64 processor) {
   if (pages() > sizeof generations) SKIP("more memory than this guest can keep account of");
   for (u64 page = 0; page < pages(); ++page) fill(page);
   Ticker ticker;
-  u64 checked = 0, written = 0, written_to_rom = 0, random = 88172645463325252;
+  u64 checked = 0, written = 0, written_to_rom = 0, random = 88172645463325252, written_before = 0;
   for (;;) {
     check(checked++ % pages());
     if (!ticker.due()) continue;
+    // At the next tick only, so that whatever happens in between has most of the time to happen.
+    if (parameters().dirty_log != 0 && written > 0) out32(layout::kWasDirtied, u32(written_before));
     for (u64 i = 0; i < parameters().dirty_pages; ++i) {
       random = mix(random);
       fill(random % pages());
+      if (i == 0) written_before = first() + random % pages();
       ++written;
-      if (parameters().dirty_log != 0 && i == 0) out32(layout::kWasDirtied, u32(first() + random % pages()));
     }
     check_slots(random = mix(random), written_to_rom);
     Line("TICK ") << ticker.count++ << " checked " << checked << " written " << written;

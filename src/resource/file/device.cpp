@@ -50,4 +50,8 @@ Result<void> DeviceKind::fill(const Record& record, int, Making& context) const 
   return message.removed() ? finish_removed(record, message, context) : Result<void>();
 }
 
+Result<void> DeviceKind::relocate(Record& record, const Place& place) const {
+  return relocate_file(record, place);
+}
+
 }  // namespace stasis::resource

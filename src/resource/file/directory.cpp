@@ -37,4 +37,8 @@ Result<void> DirectoryKind::fill(const Record& record, int, Making& context) con
   return message.removed() ? finish_removed(record, message, context) : Result<void>();
 }
 
+Result<void> DirectoryKind::relocate(Record& record, const Place& place) const {
+  return relocate_file(record, place);
+}
+
 }  // namespace stasis::resource

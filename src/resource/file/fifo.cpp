@@ -121,4 +121,8 @@ Result<void> FifoKind::fill(const Record& record, int fd, Making& context) const
   return {};
 }
 
+Result<void> FifoKind::relocate(Record& record, const Place& place) const {
+  return change<schema::Fifo>(record, [&](schema::Fifo& fifo) { fifo.set_path(place(fifo.path())); });
+}
+
 }  // namespace stasis::resource

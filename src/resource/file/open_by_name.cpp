@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "resource/file/removed.h"
+#include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 
@@ -99,6 +100,10 @@ Result<Fd> open_by_name(const Record& record, const schema::File& message, Makin
                  "put the file of the program back to restart"};
   }
   return open_any(record, message.path());
+}
+
+Result<void> relocate_file(Record& record, const DescriptorKind::Place& place) {
+  return change<schema::File>(record, [&](schema::File& file) { file.set_path(place(file.path())); });
 }
 
 }  // namespace stasis::resource

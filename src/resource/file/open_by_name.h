@@ -16,4 +16,7 @@ Result<schema::File> observe_name(const OpenFile& file);
 // removed is made again.
 Result<Fd> open_by_name(const Record& record, const schema::File& message, Making& context);
 
+// DescriptorKind::relocate() of the kinds that keep it.
+Result<void> relocate_file(Record& record, const DescriptorKind::Place& place);
+
 }  // namespace stasis::resource

@@ -30,4 +30,8 @@ Result<void> PathOnlyKind::fill(const Record& record, int, Making& context) cons
   return message.removed() ? finish_removed(record, message, context) : Result<void>();
 }
 
+Result<void> PathOnlyKind::relocate(Record& record, const Place& place) const {
+  return relocate_file(record, place);
+}
+
 }  // namespace stasis::resource

@@ -39,4 +39,8 @@ std::string RegularFileKind::summary(const Record& record) const {
   return fmt::format("{} at {} of {}", message->path(), record.position, message->size());
 }
 
+Result<void> RegularFileKind::relocate(Record& record, const Place& place) const {
+  return relocate_file(record, place);
+}
+
 }  // namespace stasis::resource

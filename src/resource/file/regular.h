@@ -10,6 +10,7 @@ class RegularFileKind final : public DescriptorKind {
   KindInfo info() const override;
   bool recognises(const OpenFile& file, const Observation& tree) const override;
   Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
+  Result<void> relocate(Record& record, const Place& place) const override;
   Result<Fd> make(const Record& record, Making& context) const override;
   std::string summary(const Record& record) const override;
 };

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "resource/content.h"
+#include "resource/file/open_by_name.h"
 #include "resource/file/removed.h"
 #include "resource/file_search.h"
 #include "resource/payload.h"
@@ -133,6 +134,10 @@ std::string UnlinkedFileKind::summary(const Record& record) const {
   auto message = unpack<schema::File>(record);
   if (!message.ok()) return {};
   return fmt::format("{} without a name, at {} of {}", message->path(), record.position, message->size());
+}
+
+Result<void> UnlinkedFileKind::relocate(Record& record, const Place& place) const {
+  return relocate_file(record, place);
 }
 
 }  // namespace stasis::resource

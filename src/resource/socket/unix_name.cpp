@@ -183,6 +183,15 @@ Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& 
 
 }  // namespace
 
+Result<std::string> relocated(const std::string& address, const DescriptorKind::Place& place) {
+  const std::string path = path_of(address);
+  if (!path.starts_with('/')) return address;
+  const std::string there = place(path);
+  if (there.size() >= sizeof(sockaddr_un::sun_path))
+    return Error{"restart", there, "this path is too long for a socket", {}, ErrorCode::kUsage};
+  return address.substr(0, kPathStart) + there + '\0';
+}
+
 std::string unix_name(const std::string& address) {
   if (address.size() <= kPathStart) return {};
   if (std::string path = path_of(address); !path.empty()) return path;

@@ -35,6 +35,9 @@ class Reach {
   std::string directory_, root_, address_;
 };
 
+// The address with its path in another place; what is no path stays. kUsage when no address has room for it.
+Result<std::string> relocated(const std::string& address, const DescriptorKind::Place& place);
+
 // For people: "/run/x.sock", "@abstract".
 std::string unix_name(const std::string& address);
 

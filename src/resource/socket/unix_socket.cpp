@@ -277,4 +277,16 @@ std::string UnixSocketKind::summary(const Record& record) const {
   return text;
 }
 
+Result<void> UnixSocketKind::relocate(Record& record, const Place& place) const {
+  STASIS_TRY(auto message, unpack<schema::UnixSocket>(record));
+  STASIS_TRY(*message.mutable_address(), relocated(message.address(), place));
+  STASIS_TRY(*message.mutable_peer_address(), relocated(message.peer_address(), place));
+  for (auto& queued : *message.mutable_queue()) {
+    STASIS_TRY(*queued.mutable_sender_address(), relocated(queued.sender_address(), place));
+  }
+  message.set_directory(place(message.directory()));
+  record.payload = pack(message);
+  return {};
+}
+
 }  // namespace stasis::resource
