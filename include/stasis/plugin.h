@@ -76,12 +76,13 @@ class Plugin {
   virtual std::string_view name() const = 0;
   // Asked before the engine's own kinds.
   virtual std::span<const resource::DescriptorKind* const> kinds() const { return {}; }
-  // Whether a program that is launched by this user, on this host, can need it.
+  // Whether a program that is launched by this user, on this host, can need it: then the session has it, and
+  // its checkpoints say so.
   virtual bool is_wanted() const { return true; }
   // The library that is to be loaded into the programs of a session, by its file name; empty: none. It is
   // looked for beside the command (<name>/) and where the distribution puts libraries of its own (stasis/).
   virtual std::string preload() const { return {}; }
-  // Of a session that was launched with the plugin.
+  // Of a session that was launched with the plugin. Null: it takes no part.
   virtual std::unique_ptr<Participant> participate() const { return nullptr; }
   // Tries what this host offers.
   virtual std::vector<Finding> check() const { return {}; }

@@ -142,7 +142,9 @@ class Attempt {
     if (request_.participants.empty()) return {};
     STASIS_TRY(auto processes, freeze::session_processes(request_.init));
     std::erase(processes, request_.init);
-    for (const auto& make : request_.participants) participants_.push_back(make());
+    for (const auto& make : request_.participants) {
+      if (auto made = make()) participants_.push_back(std::move(made));
+    }
     for (auto& participant : participants_) STASIS_CHECK(participant->prepare(processes));
     return {};
   }

@@ -81,7 +81,7 @@ CLI::App* add_gl(CLI::App& app, int& status) {
   show->callback([options, &status] { status = report(run_status(*options)); });
   CLI::App* move = verb->add_subcommand("move", "Let running programs go on with another driver");
   move->add_option("SESSION", options->name, "Name of the session ('stasis ps')")->required();
-  move->add_option("--driver", options->driver, session::kDriverHelp)->required();
+  move->add_option("--driver", options->driver, session::driver_help())->required();
   move->callback([options, &status] { status = report(run_move(*options)); });
   verb->footer(R"(
 Examples:

@@ -89,7 +89,7 @@ CLI::App* add_restart(CLI::App& app, int& status) {
           "there, a path stays as it was")
       ->type_name("OLD=NEW")
       ->allow_extra_args(false);
-  verb->add_option("--gl-driver", options->request.gl_driver, session::kDriverHelp);
+  verb->add_option("--gl-driver", options->request.gl_driver, session::driver_help());
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
   verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
   verb->footer(R"(

@@ -14,6 +14,7 @@
 #include "plugin/plugins.h"
 #include "session/names.h"
 #include "session/supervisor.h"
+#include "stasis/parts.h"
 
 namespace stasis::session {
 namespace {

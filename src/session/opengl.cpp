@@ -12,9 +12,10 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "plugin/plugins.h"
 #include "session/display.h"
 #include "session/processes.h"
+#include "stasis/opengl_drivers.h"
+#include "stasis/parts.h"
 
 namespace stasis::session {
 
@@ -137,16 +138,18 @@ Result<void> start_server(const std::vector<std::string>& words, const std::stri
 }  // namespace
 
 Result<std::string> driver_settings(const std::string& driver) {
-  // All that one of them sets the others take away.
-  constexpr const char* kNone = "GALLIUM_DRIVER= MESA_LOADER_DRIVER_OVERRIDE= LIBGL_ALWAYS_SOFTWARE=";
-  if (driver.empty()) return std::string();
-  if (driver == "default") return std::string(kNone);
-  if (driver == "llvmpipe" || driver == "softpipe")
-    return fmt::format("{} GALLIUM_DRIVER={} LIBGL_ALWAYS_SOFTWARE=1", kNone, driver);
-  if (driver == "zink")
-    return fmt::format("{} MESA_LOADER_DRIVER_OVERRIDE=zink LIBGL_ALWAYS_SOFTWARE=1", kNone);
-  if (driver.find('=') != std::string::npos) return driver;
-  return Error{kStep, driver, "there is no driver of this name", kDriverHelp, ErrorCode::kUsage};
+  if (driver.empty() || driver.find('=') != std::string::npos) return driver;
+  for (const gl::Driver& one : gl::kDrivers) {
+    if (one.name == driver) return fmt::format("{}{}", gl::kNoSettings, one.settings);
+  }
+  return Error{kStep, driver, "there is no driver of this name", driver_help(), ErrorCode::kUsage};
+}
+
+std::string driver_help() {
+  std::string names;
+  for (const gl::Driver& one : gl::kDrivers) names += fmt::format("{}, ", one.name);
+  return fmt::format(
+      "Driver for OpenGL: {}or settings for its environment (NAME=VALUE); 'stasis check' tries them", names);
 }
 
 Result<bool> choose_opengl(OpenGlUse use, bool has_display) {
@@ -191,7 +194,7 @@ Result<void> OpenGlServer::restore(const Record& record, const std::string& imag
   if (said.ok()) return {};
   Error error = std::move(said).error();
   error.object = settings.empty() ? "the driver" : settings;
-  error.hint = "choose another driver (restart --gl-driver=softpipe)";
+  error.hint = "choose another driver (restart --gl-driver=softpipe); 'stasis check' says which work here";
   return error;
 }
 

@@ -16,8 +16,8 @@ namespace stasis::session {
 // A driver by name, as settings for the renderer's environment: "NAME=VALUE NAME=VALUE". Settings themselves
 // are taken as they are.
 Result<std::string> driver_settings(const std::string& driver);
-constexpr const char* kDriverHelp =
-    "Driver for OpenGL: llvmpipe, softpipe, zink, default, or settings for its environment (NAME=VALUE)";
+// The names that there are, for options and errors.
+std::string driver_help();
 
 // What the server and its parts have to say, in the session's directory.
 constexpr const char* kOpenGlLog = "opengl.log";

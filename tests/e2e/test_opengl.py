@@ -94,6 +94,11 @@ class OpenGl(unittest.TestCase):
             connection.send(request.encode() + b"\0")
             return connection.recv(65536).decode().rstrip("\0")
 
+    def status(self):
+        """How many calls were recorded and are kept, and how large they are."""
+        said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
+        return tuple(map(int, said.groups())) if said else (0, 0, 0)
+
     def part(self, name):
         found = children_of(self.server.pid, "stasis-gl-" + name)
         return found[0] if found else None
@@ -185,20 +190,16 @@ class OpenGl(unittest.TestCase):
     def test_keeper_may_be_killed_at_any_moment(self):
         gears = self.start("glxgears")
 
-        def status():
-            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
-            return tuple(map(int, said.groups())) if said else (0, 0, 0)
-
-        wait_for("some frames", lambda: status()[0] > 2000, 20)
-        before = status()[1:]
+        wait_for("some frames", lambda: self.status()[0] > 2000, 20)
+        before = self.status()[1:]
         for _ in range(40):
             time.sleep(random.random() / 20)
             self.kill_part("keeper")
-        recorded = status()[0]
+        recorded = self.status()[0]
         self.kill_renderer()
-        wait_for("more frames", lambda: status()[0] > recorded + 2000, 30)
+        wait_for("more frames", lambda: self.status()[0] > recorded + 2000, 30)
         # What a replay says beside what it was made of is kept, too, but only once.
-        self.assertAlmostEqual(status()[1], before[0], delta=4)
+        self.assertAlmostEqual(self.status()[1], before[0], delta=4)
         self.assertIsNone(gears.poll())
         self.end(gears)
 
@@ -216,16 +217,31 @@ class OpenGl(unittest.TestCase):
         """glxgears draws thousands of frames; what is kept of them is what its first one needed."""
         gears = self.start("glxgears")
 
-        def status():
-            said = re.search(r"recorded=(\d+) kept=(\d+) bytes=(\d+)", self.ask("status"))
-            return tuple(map(int, said.groups())) if said else (0, 0, 0)
-
-        wait_for("some frames", lambda: status()[0] > 2000, 20)
-        recorded, kept, size = status()
-        wait_for("ten times as many calls", lambda: status()[0] > 10 * recorded, 60)
-        self.assertEqual(status()[1:], (kept, size))
+        wait_for("some frames", lambda: self.status()[0] > 2000, 20)
+        recorded, kept, size = self.status()
+        wait_for("ten times as many calls", lambda: self.status()[0] > 10 * recorded, 60)
+        self.assertEqual(self.status()[1:], (kept, size))
         self.assertLess(size, 1 << 20)
         self.end(gears)
+
+    def test_log_of_a_matrix_that_is_never_loaded_does_not_grow(self):
+        """300,000 multiplications of two matrices, some of them by a list; the pictures are the native ones, also of new renderers."""
+        native = self.pictures("turning", ["draw"] * 102, recorded=False)
+        self.assertEqual(len(set(native)), len(native))
+        program = self.start(SCENE, "turning")
+        self.assertIn("ready", program.stdout.readline())
+        seen, sizes = [], []
+        for number in range(len(native)):
+            if number in (40, 100, 101):
+                self.kill_renderer()
+            program.stdin.write("draw\n")
+            program.stdin.flush()
+            seen.append(program.stdout.readline().strip())
+            sizes.append(self.status()[1:])
+        self.assertEqual(seen, native)
+        self.assertLess(max(kept for kept, _ in sizes), 40_000, sizes)
+        self.assertLess(max(size for _, size in sizes), 1 << 20, sizes)
+        self.end(program)
 
     def test_what_is_not_recorded_is_not_there(self):
         said = subprocess.run(["glxinfo"], capture_output=True, text=True, timeout=60, env={
@@ -292,11 +308,11 @@ def native_pictures(mode, script, scene=SCENE, **environment):
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
 class Sessions(ProgramTest):
-    def generations(self, mode):
-        native = native_pictures(mode, ["draw", "draw", "draw", "extra", "draw"])
+    def generations(self, mode, before=("draw",)):
+        native = native_pictures(mode, [*before, "draw", "draw", "extra", "draw"])
         scene = Scene(self, mode)
         scene.launch("scene", "--gl=on")
-        seen = [scene.draw()]
+        seen = [scene.draw(word) for word in before]
         for word in ("draw", "draw", "extra"):
             self.box.save_and_kill("scene")
             self.box.restart("scene")
@@ -311,6 +327,9 @@ class Sessions(ProgramTest):
 
     def test_core_profile_for_three_generations(self):
         self.generations("core")
+
+    def test_a_matrix_that_is_never_loaded_for_three_generations(self):
+        self.generations("turning", ["draw"] * 9)
 
     def test_what_only_the_driver_knows_for_three_generations(self):
         script = ["draw", "swap", "begin", "more", "draw", "swap", "draw"]
@@ -347,6 +366,7 @@ class Sessions(ProgramTest):
         self.assertGreater(program["recorded"], 0)
         refused = self.box.stasis("gl", "move", "scene", "--driver", "nonsense", check=False)
         self.assertEqual(refused.returncode, 2)
+        self.assertIn("default, llvmpipe, softpipe, zink, virpipe", refused.stderr)
         self.assertEqual(scene.draw(), native[2])
 
     def test_a_move_to_a_driver_that_does_not_start_is_taken_back(self):
@@ -403,6 +423,68 @@ class Sessions(ProgramTest):
         self.assertEqual(len(parts()), 1)
         self.box.stasis("signal", "scene", "KILL", "--all")
         wait_for("the server has ended", lambda: not parts(), 10)
+
+
+class Check(ProgramTest):
+    """What `stasis check` says of OpenGL."""
+
+    def findings(self, binary=None, **environment):
+        self.box.env.update(environment)
+        begun = time.monotonic()
+        found = json.loads(self.box.run(binary or self.box.binary, "check", "--json").stdout)
+        self.assertLess(time.monotonic() - begun, 10)  # where much else runs, too
+        self.assertTrue(found["usable"], found)  # OpenGL is not essential
+        return {one["name"].removeprefix("OpenGL: "): one for one in found["checks"] if one["name"].startswith("OpenGL")}
+
+    def installed(self, renderer=None):
+        """A command of its own, with these parts."""
+        place = self.box.dir / "installed"
+        (place / "gl").mkdir(parents=True)
+        shutil.copy2(self.box.binary, place / "stasis")
+        if renderer is not None:
+            for part in ("stasis-gl-server", "stasis-gl-keeper", "libGLX_stasis.so.0", "libEGL_stasis.so.0", "stasis_egl.json"):
+                (place / "gl" / part).touch()
+            (place / "gl/stasis-gl-renderer").write_text(renderer)
+            (place / "gl/stasis-gl-renderer").chmod(0o755)
+        return place / "stasis"
+
+    @unittest.skipUnless(pathlib.Path("/usr/lib/x86_64-linux-gnu/dri/swrast_dri.so").exists(), "Mesa is missing (scripts/setup --tests)")
+    def test_drivers_are_started(self):
+        found = self.findings()
+        self.assertEqual(set(found), {"OpenGL", "GLVND", "default", "llvmpipe", "softpipe", "zink", "virpipe"})
+        for name in ("OpenGL", "GLVND", "default", "llvmpipe", "softpipe"):
+            self.assertEqual(found[name]["state"], "ok", found)
+        for name in ("llvmpipe", "softpipe"):
+            self.assertTrue(found[name]["reason"].startswith(name), found)
+
+    def test_without_drivers(self):
+        found = self.findings(LIBGL_DRIVERS_PATH="/nowhere")
+        self.assertEqual(found["GLVND"]["state"], "ok")
+        for name in ("default", "llvmpipe", "softpipe", "zink", "virpipe"):
+            self.assertEqual(found[name]["state"], "missing")
+            self.assertTrue(found[name]["reason"] and found[name]["remedy"], found)
+
+    def test_without_parts(self):
+        found = self.findings(self.installed())
+        self.assertEqual(list(found), ["OpenGL"])
+        self.assertEqual(found["OpenGL"]["state"], "missing")
+        self.assertIn("stasis-gl-renderer", found["OpenGL"]["reason"])
+
+    def test_without_glvnd(self):
+        found = self.findings(self.installed("#!/bin/sh\necho 'error while loading shared libraries: libOpenGL.so.0' >&2\nexit 127\n"))
+        self.assertEqual(set(found), {"OpenGL", "GLVND"})
+        self.assertEqual(found["GLVND"]["state"], "missing")
+        self.assertIn("libOpenGL.so.0", found["GLVND"]["reason"])
+
+    def test_a_driver_that_hangs_or_crashes(self):
+        found = self.findings(self.installed(
+            "#!/bin/sh\ncase $GALLIUM_DRIVER in llvmpipe) exec sleep 1000;; softpipe) kill -SEGV $$;; *) echo other, OpenGL 9;; esac\n"))
+        self.assertIn("it has not started", found["llvmpipe"]["reason"])
+        self.assertIn("signal 11", found["softpipe"]["reason"])
+        self.assertEqual(found["zink"]["reason"], "there is other, OpenGL 9 in its place")
+        self.assertEqual(found["default"]["state"], "ok")
+        for name in ("llvmpipe", "softpipe", "zink"):
+            self.assertEqual(found[name]["state"], "missing")
 
 
 if __name__ == "__main__":

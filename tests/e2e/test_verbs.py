@@ -2,6 +2,7 @@
 """list, inspect, verify, rm and check: what they print for people and for programs, and their exit codes."""
 import json
 import os
+import pathlib
 import re
 import subprocess
 import tempfile
@@ -191,6 +192,10 @@ class Verbs(ProgramTest):
             self.assertTrue(check["reason"], check)
             self.assertEqual(bool(check["remedy"]), check["state"] != "ok", check)
         self.assertTrue(re.search(r"^exact pids +ok", self.box.stasis("check").stdout, re.MULTILINE))
+
+    def test_support_table_is_what_is_documented(self):
+        document = pathlib.Path(__file__).resolve().parents[2] / "docs/support.md"
+        self.assertEqual(self.box.stasis("check", "--support").stdout, document.read_text())
 
 
 

@@ -13,7 +13,6 @@
 #include <GLES3/gl3.h>
 #include <X11/Xlib.h>
 #include <X11/Xutil.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -21,6 +20,8 @@
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "serve.h"
 
 namespace {
 
@@ -388,6 +389,12 @@ std::string text_of_picture() {
 std::string run_command(const std::string& command) {
   GL(glClear);
   GL(glDrawElements);
+  if (command == "formats") {  // of binaries of programs
+    GL(glGetIntegerv);
+    GLint count = -1;
+    glGetIntegerv(GL_NUM_PROGRAM_BINARY_FORMATS, &count);
+    return std::to_string(count);
+  }
   if (command == "end") {  // of what "begin" has begun
     GL(glUniform2f);
     GL(glGetUniformLocation);
@@ -419,39 +426,13 @@ std::string run_command(const std::string& command) {
   return text;
 }
 
-// No descriptor stays open in between, so that a test can go on with it after a restart.
-[[noreturn]] void serve_directory(const std::string& directory) {
-  for (int number = 1;;) {
-    const std::string name = directory + "/" + std::to_string(number);
-    char command[64] = {};
-    FILE* file = fopen((name + ".command").c_str(), "r");
-    if (file == nullptr) {
-      usleep(10'000);
-      continue;
-    }
-    if (fscanf(file, "%63s", command) != 1) die("no command");
-    fclose(file);
-    file = fopen((name + ".part").c_str(), "w");
-    fprintf(file, "%s\n", run_command(command).c_str());
-    fclose(file);
-    rename((name + ".part").c_str(), (name + ".answer").c_str());
-    ++number;
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   mode = argc > 1 ? argv[1] : "window";
   open_surface();
   set_up();
-  if (argc > 2) serve_directory(argv[2]);
-  printf("ready\n");
-  fflush(stdout);
-  char line[64];
-  while (fscanf(stdin, "%63s", line) == 1) {
-    printf("%s\n", run_command(line).c_str());
-    fflush(stdout);
-  }
+  if (argc > 2) serve_directory(argv[2], run_command);
+  serve_lines("ready", run_command);
   return 0;
 }

@@ -6,7 +6,6 @@
 #include <GL/glext.h>
 #include <GL/glx.h>
 #include <X11/Xlib.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +13,8 @@
 #include <cstring>
 #include <string>
 #include <vector>
+
+#include "serve.h"
 
 namespace {
 
@@ -379,8 +380,27 @@ void set_up_core() {
   glClearColor(0.2F, 0.1F, 0.3F, 1);
 }
 
+// Of the frame before, which may have been another driver's.
+void wait_for_last_frame() {
+  LOAD(PFNGLFENCESYNCPROC, glFenceSync);
+  LOAD(PFNGLCLIENTWAITSYNCPROC, glClientWaitSync);
+  LOAD(PFNGLISSYNCPROC, glIsSync);
+  LOAD(PFNGLDELETESYNCPROC, glDeleteSync);
+  static GLsync last = nullptr;
+  if (last != nullptr) {
+    constexpr GLuint64 kMinute_ns = 60'000'000'000;
+    const GLenum said = glClientWaitSync(last, GL_SYNC_FLUSH_COMMANDS_BIT, kMinute_ns);
+    if (said != GL_ALREADY_SIGNALED && said != GL_CONDITION_SATISFIED) die("a fence that is not reached");
+    if (!glIsSync(last)) die("a fence that is none");
+    glDeleteSync(last);
+    if (glIsSync(last)) die("a fence that was deleted");
+  }
+  last = glFenceSync(GL_SYNC_GPU_COMMANDS_COMPLETE, 0);
+}
+
 void draw_core() {
   LOAD(PFNGLBINDVERTEXARRAYPROC, glBindVertexArray);
+  wait_for_last_frame();
   glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
   glBindVertexArray(array);
   glDrawElements(GL_TRIANGLES, 6, GL_UNSIGNED_SHORT, nullptr);
@@ -610,6 +630,54 @@ void draw_driver() {
   more_driver();
 }
 
+// --- A matrix that is multiplied for ever, and never loaded
+
+void set_up_turning() {
+  glMatrixMode(GL_PROJECTION);
+  glFrustum(-1, 1, -1, 1, 1.5, 20);
+  glMatrixMode(GL_MODELVIEW);
+  glTranslatef(0, 0, -4);
+  glMatrixMode(GL_TEXTURE);
+  glTranslatef(0.1F, 0.2F, 0);
+  glMatrixMode(GL_MODELVIEW);
+  glGenTextures(1, textures);
+  glBindTexture(GL_TEXTURE_2D, textures[0]);
+  filter(GL_NEAREST);
+  glPixelStorei(GL_UNPACK_ALIGNMENT, 1);
+  glTexImage2D(GL_TEXTURE_2D, 0, GL_RGB8, 16, 16, 0, GL_RGB, GL_UNSIGNED_BYTE, pattern(16, 16, 3).data());
+  glEnable(GL_TEXTURE_2D);
+  glEnable(GL_DEPTH_TEST);
+  glClearColor(0.2F, 0.1F, 0.3F, 1);
+  list = glGenLists(1);
+  glNewList(list, GL_COMPILE);
+  glRotatef(0.13F, -2, 1, 0.5F);
+  glEndList();
+}
+
+void draw_turning() {
+  constexpr int kTurns = 1000;
+  glXSwapBuffers(display, window);  // all before is in the log
+  for (int i = 0; i < kTurns; ++i) {
+    glRotatef(0.37F, 1, 2, 3);
+    glPushMatrix();
+    glScalef(1.01F, 0.99F, 1);
+    glPopMatrix();
+    glCallList(list);
+  }
+  glPushAttrib(GL_TRANSFORM_BIT | GL_TEXTURE_BIT);
+  glMatrixMode(GL_TEXTURE);
+  for (int i = 0; i < kTurns; ++i) glRotatef(0.1F, 0, 0, 1);
+  glPopAttrib();
+  glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
+  fullscreen(-1, -1, 1, 1, 0.5F);
+  fullscreen(-0.5F, -1, 1.2F, 0.7F, -0.5F);
+  triangle(0.2F, 0.3F);
+  glPushMatrix();
+  glRotatef(90, 1, 0, 0);
+  fullscreen(-1, -1, 1, 1, 0.2F);
+  glPopMatrix();
+}
+
 }  // namespace
 
 namespace {
@@ -622,7 +690,8 @@ struct Kind {
 };
 constexpr Kind kKinds[] = {{"fixed", set_up_fixed, draw_fixed, extra_fixed},
                            {"core", set_up_core, draw_core, nullptr},
-                           {"driver", set_up_driver, draw_driver, nullptr}};
+                           {"driver", set_up_driver, draw_driver, nullptr},
+                           {"turning", set_up_turning, draw_turning, nullptr}};
 
 std::string run_command(const std::string& command, const Kind& kind) {
   if (command == "extra" && kind.extra != nullptr) kind.extra();
@@ -639,27 +708,6 @@ std::string run_command(const std::string& command, const Kind& kind) {
   return text;
 }
 
-// No descriptor stays open in between, so that a test can go on with it after a restart.
-[[noreturn]] void serve_directory(const std::string& directory, const Kind& kind) {
-  for (int number = 1;;) {
-    const std::string name = directory + "/" + std::to_string(number);
-    char command[64] = {};
-    FILE* file = fopen((name + ".command").c_str(), "r");
-    if (file == nullptr) {
-      usleep(10'000);
-      continue;
-    }
-    if (fscanf(file, "%63s", command) != 1) die("no command");
-    fclose(file);
-    file = fopen((name + ".part").c_str(), "w");
-    fprintf(file, "%s %s\n", run_command(command, kind).c_str(),
-            reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
-    fclose(file);
-    rename((name + ".part").c_str(), (name + ".answer").c_str());
-    ++number;
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -670,13 +718,8 @@ int main(int argc, char** argv) {
   open_window(strcmp(kind->name, "core") == 0);
   kind->set_up();
   glXSwapBuffers(display, window);  // from now on all of it is in the log
-  if (argc > 2) serve_directory(argv[2], *kind);
-  printf("ready %s\n", reinterpret_cast<const char*>(glGetString(GL_RENDERER)));
-  fflush(stdout);
-  char line[64];
-  while (fscanf(stdin, "%63s", line) == 1) {
-    printf("%s\n", run_command(line, *kind).c_str());
-    fflush(stdout);
-  }
+  const auto run = [&](const std::string& command) { return run_command(command, *kind); };
+  if (argc > 2) serve_directory(argv[2], run);
+  serve_lines("ready", run);
   return 0;
 }

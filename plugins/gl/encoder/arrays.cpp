@@ -364,86 +364,68 @@ bool draw_elements(Stream& s, uint32_t command, GLenum mode, GLuint start, GLuin
   return true;
 }
 
-}  // namespace
+// The packet needs only where the array is.
+template <typename P>
+void send_pointer(Stream& s, P* packet, const void* pointer) {
+  packet->pointer = pointer_value(pointer);
+  s.commit_small();
+}
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
+}  // namespace
 
 void stub_VertexPointer(GLint size, GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kVertexArray, size, type, stride, pointer)) {
-    begin_VertexPointer(*s, size, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kVertexArray, size, type, stride, pointer))
+    send_pointer(*s, begin_VertexPointer(*s, size, type, stride, kOffset), pointer);
 }
 void stub_NormalPointer(GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kNormalArray, 3, type, stride, pointer)) {
-    begin_NormalPointer(*s, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kNormalArray, 3, type, stride, pointer))
+    send_pointer(*s, begin_NormalPointer(*s, type, stride, kOffset), pointer);
 }
 void stub_ColorPointer(GLint size, GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kColorArray, size, type, stride, pointer)) {
-    begin_ColorPointer(*s, size, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kColorArray, size, type, stride, pointer))
+    send_pointer(*s, begin_ColorPointer(*s, size, type, stride, kOffset), pointer);
 }
 void stub_SecondaryColorPointer(GLint size, GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kSecondaryColorArray, size, type, stride, pointer)) {
-    begin_SecondaryColorPointer(*s, size, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kSecondaryColorArray, size, type, stride, pointer))
+    send_pointer(*s, begin_SecondaryColorPointer(*s, size, type, stride, kOffset), pointer);
 }
 void stub_FogCoordPointer(GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kFogCoordArray, 1, type, stride, pointer)) {
-    begin_FogCoordPointer(*s, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kFogCoordArray, 1, type, stride, pointer))
+    send_pointer(*s, begin_FogCoordPointer(*s, type, stride, kOffset), pointer);
 }
 void stub_IndexPointer(GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kIndexArray, 1, type, stride, pointer)) {
-    begin_IndexPointer(*s, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kIndexArray, 1, type, stride, pointer))
+    send_pointer(*s, begin_IndexPointer(*s, type, stride, kOffset), pointer);
 }
 void stub_EdgeFlagPointer(GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kEdgeFlagArray, 1, GL_UNSIGNED_BYTE, stride, pointer)) {
-    begin_EdgeFlagPointer(*s, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kEdgeFlagArray, 1, GL_UNSIGNED_BYTE, stride, pointer))
+    send_pointer(*s, begin_EdgeFlagPointer(*s, stride, kOffset), pointer);
 }
 void stub_TexCoordPointer(GLint size, GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
-  if (set(*s, kTexCoordArray + context_of(*s).client_texture, size, type, stride, pointer)) {
-    begin_TexCoordPointer(*s, size, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (set(*s, kTexCoordArray + context_of(*s).client_texture, size, type, stride, pointer))
+    send_pointer(*s, begin_TexCoordPointer(*s, size, type, stride, kOffset), pointer);
 }
 void stub_VertexAttribPointer(GLuint index, GLint size, GLenum type, GLboolean normalized, GLsizei stride,
                               const void* pointer) {
   STREAM_OR_RETURN();
   constexpr GLuint kGeneric = kArrays - kGenericArray;
   if (index >= kGeneric ||
-      set(*s, kGenericArray + index, size, type, stride, pointer, normalized ? kNormalized : 0)) {
-    begin_VertexAttribPointer(*s, index, size, type, normalized, stride, kOffset)->pointer =
-        pointer_value(pointer);
-    s->commit_small();
-  }
+      set(*s, kGenericArray + index, size, type, stride, pointer, normalized ? kNormalized : 0))
+    send_pointer(*s, begin_VertexAttribPointer(*s, index, size, type, normalized, stride, kOffset), pointer);
 }
 void stub_VertexAttribIPointer(GLuint index, GLint size, GLenum type, GLsizei stride, const void* pointer) {
   STREAM_OR_RETURN();
   constexpr GLuint kGeneric = kArrays - kGenericArray;
-  if (index >= kGeneric || set(*s, kGenericArray + index, size, type, stride, pointer, kInteger)) {
-    begin_VertexAttribIPointer(*s, index, size, type, stride, kOffset)->pointer = pointer_value(pointer);
-    s->commit_small();
-  }
+  if (index >= kGeneric || set(*s, kGenericArray + index, size, type, stride, pointer, kInteger))
+    send_pointer(*s, begin_VertexAttribIPointer(*s, index, size, type, stride, kOffset), pointer);
 }
 
 namespace {

@@ -6,10 +6,6 @@
 
 namespace stasis::gl {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 void stub_PushClientAttrib(GLbitfield mask) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);

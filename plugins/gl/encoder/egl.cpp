@@ -8,6 +8,8 @@
 
 #include <cstdlib>
 
+#include "encoder/entry.h"
+
 namespace stasis::gl::egl {
 
 Display* displays = nullptr;
@@ -211,16 +213,6 @@ EGLBoolean BindAPI(EGLenum api) {
 }
 EGLBoolean supports_api(EGLenum api) { return api == EGL_OPENGL_API || api == EGL_OPENGL_ES_API; }
 
-struct Entry {
-  const char* name;
-  void* function;
-  bool is_extension;
-};
-template <typename F>
-Entry entry(const char* name, F* function, bool is_extension = false) {
-  return {name, reinterpret_cast<void*>(function), is_extension};
-}
-
 const Entry* find_entry(const char* name) {
   static const Entry kEntries[] = {
       entry("eglBindAPI", BindAPI),
@@ -260,21 +252,11 @@ const Entry* find_entry(const char* name) {
       entry("eglDestroySyncKHR", DestroySyncKHR, true),
       entry("eglGetSyncAttribKHR", GetSyncAttribKHR, true),
   };
-  for (const Entry& one : kEntries) {
-    if (strcmp(one.name, name) == 0) return &one;
-  }
-  return nullptr;
+  return gl::find_entry(kEntries, name);
 }
 
-void* get_proc_address(const char* name) {
-  if (const Entry* found = find_entry(name)) return found->function;
-  return find_exported(name);
-}
-// There is no other vendor to choose from, so the function itself does as its dispatcher.
-void* get_dispatch_address(const char* name) {
-  const Entry* found = find_entry(name);
-  return found != nullptr && found->is_extension ? found->function : nullptr;
-}
+void* get_proc_address(const char* name) { return address_of(find_entry(name), name); }
+void* get_dispatch_address(const char* name) { return dispatcher_of(find_entry(name)); }
 void set_dispatch_index(const char*, int) {}
 
 }  // namespace

@@ -4,10 +4,6 @@
 
 namespace stasis::gl {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 // --- GL_EXT_vertex_array: how many elements there are is of no use to anybody
 
 void stub_VertexPointerEXT(GLint size, GLenum type, GLsizei stride, GLsizei, const void* pointer) {

@@ -11,6 +11,7 @@
 
 #include "encoder/connection.h"
 #include "encoder/contexts.h"
+#include "encoder/entry.h"
 #include "generated/packets.h"
 
 namespace stasis::gl {
@@ -449,16 +450,6 @@ const char* GetClientString(Display*, int name) { return text_for(name); }
 
 // --- What libGLX asks of a vendor
 
-struct Entry {
-  const char* name;
-  void* function;
-  bool is_extension;
-};
-template <typename F>
-Entry entry(const char* name, F* function, bool is_extension = false) {
-  return {name, reinterpret_cast<void*>(function), is_extension};
-}
-
 const Entry* find_entry(const char* name) {
   static const Entry kEntries[] = {
       entry("glXChooseFBConfig", ChooseFBConfig),
@@ -504,21 +495,15 @@ const Entry* find_entry(const char* name) {
       entry("glXGetFBConfigAttribSGIX", GetFBConfigAttrib, true),
       entry("glXGetVisualFromFBConfigSGIX", GetVisualFromFBConfig, true),
   };
-  for (const Entry& one : kEntries) {
-    if (strcmp(one.name, name) == 0) return &one;
-  }
-  return nullptr;
+  return gl::find_entry(kEntries, name);
 }
 
 void* get_proc_address(const GLubyte* name) {
   const char* text = reinterpret_cast<const char*>(name);
-  if (const Entry* found = find_entry(text)) return found->function;
-  return find_exported(text);
+  return address_of(find_entry(text), text);
 }
-// There is no other vendor to choose from, so the function itself does as its dispatcher.
 void* get_dispatch_address(const GLubyte* name) {
-  const Entry* found = find_entry(reinterpret_cast<const char*>(name));
-  return found != nullptr && found->is_extension ? found->function : nullptr;
+  return dispatcher_of(find_entry(reinterpret_cast<const char*>(name)));
 }
 void set_dispatch_index(const GLubyte*, int) {}
 Bool is_screen_supported(Display*, int) { return getenv("STASIS_GL_SOCKET") != nullptr; }

@@ -1,15 +1,12 @@
 // Buffers and their mappings, shaders, lists, sync objects: calls whose arguments the rules cannot describe.
 #include <cstdlib>
 
+#include "encoder/matrices.h"
 #include "encoder/program.h"
 #include "generated/packets.h"
 #include "wire/names.h"
 
 namespace stasis::gl {
-
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
 
 void* zeroed(size_t bytes) { return calloc(1, bytes); }
 
@@ -377,15 +374,21 @@ void stub_NewList(GLuint list, GLenum mode) {
   note_name(*s, kList, list);
   Context& c = context_of(*s);
   if (list != 0 && c.list_mode == 0 && !c.in_primitive &&
-      (mode == GL_COMPILE || mode == GL_COMPILE_AND_EXECUTE))
+      (mode == GL_COMPILE || mode == GL_COMPILE_AND_EXECUTE)) {
     c.list_mode = mode;
+    c.list = list;
+  }
   begin_NewList(*s, list, mode);
   s->commit_small();
 }
 
 void stub_EndList() {
   STREAM_OR_RETURN();
-  if (!context_of(*s).in_primitive) context_of(*s).list_mode = 0;
+  Context& c = context_of(*s);
+  if (!c.in_primitive && c.list_mode != 0) {
+    c.list_mode = 0;
+    note_end_of_list(c);
+  }
   begin_EndList(*s);
   s->commit_small();
 }
@@ -411,6 +414,7 @@ void stub_CallList(GLuint list) {
   if (context_of(*s).list_mode != GL_COMPILE) context_of(*s).in_primitive = false;
   begin_CallList(*s, list);
   s->commit_small();
+  note_call_of_list(*s, list);
 }
 void stub_CallLists(GLsizei count, GLenum type, const void* lists) {
   STREAM_OR_RETURN();
@@ -419,6 +423,7 @@ void stub_CallLists(GLsizei count, GLenum type, const void* lists) {
   auto* packet = begin_CallLists(*s, count, type, bytes);
   put_payload(reinterpret_cast<char*>(packet) + padded(sizeof *packet), lists, bytes);
   s->commit();
+  if (count > 0) note_call_of_lists(*s, static_cast<size_t>(count));
 }
 
 // --- Evaluators: the points of a map, without gaps

@@ -11,10 +11,6 @@ namespace stasis::gl {
 
 namespace {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 size_t components_of(GLenum format) {
   switch (format) {
     case GL_COLOR_INDEX:

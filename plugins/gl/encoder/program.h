@@ -64,6 +64,9 @@ struct Share {
   std::atomic<uint32_t> next_name[kNameTypes];
   std::atomic<uint64_t> next_sync;
   Table<BufferInfo> buffers;
+  // How often a list multiplies a matrix, and the most that any does.
+  Table<uint32_t> list_multiplies;
+  uint32_t most_multiplies;
 };
 
 struct Array {
@@ -95,6 +98,27 @@ struct ClientAttributes {
   uint32_t array_buffer, client_texture;
 };
 
+// How often each matrix of a stack was multiplied since it was loaded (encoder/matrices.h).
+struct MatrixStack {
+  static constexpr uint32_t kLevels = 32;
+  uint32_t depth;
+  uint32_t multiplied[kLevels];
+};
+struct Matrices {
+  static constexpr uint32_t kUnits = 32, kOfPrograms = 32, kSaved = 16;
+  struct Current {
+    uint32_t mode;  // 0: GL_MODELVIEW
+    uint32_t unit;
+  } current;
+  MatrixStack modelview, projection, texture[kUnits], of_programs[kOfPrograms];
+  struct {
+    uint32_t mask;
+    Current current;
+  } saved[kSaved];
+  uint32_t saved_count;
+  uint32_t in_list;  // multiplications of the list that is being made
+};
+
 enum BufferTarget {
   kArrayTarget,
   kPixelPackTarget,
@@ -116,9 +140,10 @@ struct Text {
 struct Context {
   uint32_t number;
   Share* share;
-  Stream* user;                   // the thread that has it
-  bool in_primitive;              // between glBegin and glEnd
-  GLenum list_mode;               // of the list that is being made
+  Stream* user;       // the thread that has it
+  bool in_primitive;  // between glBegin and glEnd
+  GLenum list_mode;   // of the list that is being made
+  uint32_t list;
   bool restarts, restarts_fixed;  // primitives, at an index
   uint32_t restart_index;
   bool is_core, is_es, may_be_core;
@@ -146,6 +171,7 @@ struct Context {
     int32_t value;
     bool known;
   } limits[256];
+  Matrices matrices;
   void* feedback;
   void* selection;
   uint32_t render_mode;

@@ -7,10 +7,6 @@
 
 namespace stasis::gl {
 
-#define STREAM_OR_RETURN(...) \
-  Stream* s = stream();       \
-  if (s == nullptr) return __VA_ARGS__
-
 size_t type_size(uint32_t type) {
   switch (type) {
     case GL_BYTE:
@@ -318,6 +314,12 @@ bool known_integer(Stream& s, GLenum name, GLint& value) {
       value = name == GL_MAJOR_VERSION ? major : minor;
       return true;
     }
+    case GL_NUM_SHADER_BINARY_FORMATS:
+    case GL_NUM_PROGRAM_BINARY_FORMATS:
+      // Of ES, where the commands for them are absent all the same.
+      if (!c.is_es) return false;
+      value = 0;
+      return true;
     case GL_ARRAY_BUFFER_BINDING:
       value = static_cast<GLint>(c.bound[kArrayTarget]);
       return true;

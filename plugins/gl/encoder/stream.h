@@ -94,6 +94,10 @@ class Stream {
 // Of the calling thread; null without a current context.
 extern thread_local Stream* current_stream __attribute__((tls_model("initial-exec")));
 inline Stream* stream() { return current_stream; }
+// A call without a context does nothing.
+#define STREAM_OR_RETURN(...) \
+  Stream* s = stream();       \
+  if (s == nullptr) return __VA_ARGS__
 
 inline void copy(void* into, const void* from, size_t bytes) {
   if (from != nullptr) memcpy(into, from, bytes);

@@ -319,29 +319,24 @@ void Log::copy_image(KeptContext& c, const Packet& packet) {
   const auto& p = view<PCopyTexImage2D>(packet);
   const PixelKind kind = kind_of(p.internalformat);
   alignas(8) char room[(sizeof(PTexImage2D) + 7) / 8 * 8] = {};
-  const auto internal = static_cast<GLint>(p.internalformat);
-  if (packet.op == kOpCopyTexImage1D) {
-    auto& made = *new (room) PTexImage1D{};
-    made.header = {sizeof room, kOpTexImage1D, 0};
+  auto begin = [&]<typename P>(uint16_t op) -> P& {
+    P& made = *new (room) P{};
+    made.header = {sizeof room, op, 0};
     made.width = p.width;
     made.target = p.target;
     made.level = p.level;
-    made.internalformat = internal;
+    made.internalformat = static_cast<GLint>(p.internalformat);
     made.format = kind.format;
     made.type = kind.type;
     made.pixels_bytes = kNull;
+    return made;
+  };
+  if (packet.op == kOpCopyTexImage1D) {
+    begin.operator()<PTexImage1D>(kOpTexImage1D);
   } else {
-    auto& made = *new (room) PTexImage2D{};
-    made.header = {sizeof room, kOpTexImage2D, 0};
-    made.width = p.width;
+    auto& made = begin.operator()<PTexImage2D>(kOpTexImage2D);
     made.height = p.height;
     made.border = p.border;
-    made.target = p.target;
-    made.level = p.level;
-    made.internalformat = internal;
-    made.format = kind.format;
-    made.type = kind.type;
-    made.pixels_bytes = kNull;
   }
   const auto& made = *reinterpret_cast<const Packet*>(room);
   set_image(c, made, rule_of(made.op));

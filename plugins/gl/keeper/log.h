@@ -23,6 +23,21 @@ struct Kept {
 };
 using KeptList = std::vector<Kept>;
 
+// A matrix: the call that made it, of one that is made as the product of another. Those of a stack share what
+// they have in common.
+struct MatrixCall : Kept {
+  MatrixCall(Kept call, std::shared_ptr<MatrixCall> made_of)
+      : Kept(std::move(call)), before(std::move(made_of)) {}
+  // Not one destructor within the other: there may be a million of them.
+  ~MatrixCall() {
+    while (before && before.use_count() == 1) before = std::shared_ptr<MatrixCall>(std::move(before->before));
+  }
+  MatrixCall(const MatrixCall&) = delete;
+  MatrixCall& operator=(const MatrixCall&) = delete;
+  std::shared_ptr<MatrixCall> before;
+};
+using Matrix = std::shared_ptr<MatrixCall>;  // null: the identity
+
 // What calls supersede each other by.
 struct Key {
   uint16_t slot = 0;
@@ -41,7 +56,8 @@ struct KeyHash {
 struct StateCall : Kept {
   uint32_t groups = 0;  // of glPushAttrib
   bool of_unit = false;
-  std::shared_ptr<const KeptList> eye;  // the modelview matrix that it was seen through
+  bool has_eye = false;
+  Matrix eye;  // the modelview matrix that it was seen through
 };
 using StateMap = std::unordered_map<Key, StateCall, KeyHash>;
 
@@ -64,10 +80,11 @@ struct KeptObject {
 struct KeptShare {
   std::map<std::pair<uint32_t, uint32_t>, KeptObject> objects;  // by type and name
   std::map<uint32_t, KeptList> lists;
+  std::map<uint64_t, std::string> fences;  // the next driver's are reached at once
 };
 
 struct MatrixStack {
-  std::vector<std::shared_ptr<KeptList>> levels;
+  std::vector<Matrix> levels;
 };
 
 struct AttributeLevel {

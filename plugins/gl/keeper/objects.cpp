@@ -235,6 +235,15 @@ void Log::create(KeptContext& c, const Packet& packet, const EffectRule& rule) {
     for (GLsizei i = 0; i < p.range; ++i) (void)c.share->lists[p.first + static_cast<GLuint>(i)];
     return;
   }
+  if (packet.op == kOpFenceSync) {
+    struct Request : PFenceSync {
+      uint64_t number;
+    };
+    const auto& p = view<Request>(packet);
+    if (p.condition == GL_SYNC_GPU_COMMANDS_COMPLETE && p.flags == 0)
+      c.share->fences[p.number] = bytes_of(packet);
+    return;
+  }
   if (packet.op == kOpCreateShader || packet.op == kOpCreateProgram) {
     const size_t fixed = packet.op == kOpCreateShader ? sizeof(PCreateShader) : sizeof(PCreateProgram);
     GLuint name = 0;
@@ -271,7 +280,10 @@ void Log::destroy(KeptContext& c, const Packet& packet, const EffectRule& rule) 
     sweep_programs(*c.share);
     return;
   }
-  if (packet.op == kOpDeleteSync) return;
+  if (packet.op == kOpDeleteSync) {
+    c.share->fences.erase(view<PDeleteSync>(packet).sync);
+    return;
+  }
   if (packet.op == kOpDeleteLists) {
     const auto& p = view<PDeleteLists>(packet);
     auto first = c.share->lists.lower_bound(p.list);

@@ -118,6 +118,7 @@ class Log::Emitter {
     }
     programs(share);
     for (const auto& [name, calls] : share.lists) list(name, calls);
+    for (const auto& [number, fence] : share.fences) put(fence);
   }
 
   void buffer(uint32_t name, const KeptObject& object) {
@@ -242,10 +243,15 @@ class Log::Emitter {
     packet->framebuffer = name;
   }
 
-  void matrix(const KeptList& calls) {
-    if (calls.empty() || rule_of(packet_of(calls.front().packet).op).effect != Effect::k_load)
-      add<PLoadIdentity>(kOpLoadIdentity);
-    for (const Kept& call : calls) put(call.packet);
+  // `there`: the matrix that the driver has at that moment.
+  void matrix(const Matrix& wanted, const Matrix& there = nullptr) {
+    std::vector<const MatrixCall*> calls;
+    const MatrixCall* at = wanted.get();
+    for (; at != nullptr && at != there.get(); at = at->before.get()) calls.push_back(at);
+    const bool is_loaded =
+        !calls.empty() && rule_of(packet_of(calls.back()->packet).op).effect == Effect::k_load;
+    if (at == nullptr && !is_loaded) add<PLoadIdentity>(kOpLoadIdentity);
+    for (; !calls.empty(); calls.pop_back()) put(calls.back()->packet);
   }
 
   void state(const StateMap& calls) {
@@ -257,9 +263,9 @@ class Log::Emitter {
       const uint16_t op = packet_of(call->packet).op;
       if (op == kOpActiveTexture || op == kOpMatrixMode) continue;  // last of all
       if (call->of_unit) unit(units_[call] - 1U);
-      if (call->eye) {
+      if (call->has_eye) {
         matrix_mode(GL_MODELVIEW);
-        matrix(*call->eye);
+        matrix(call->eye);
       }
       put(call->packet);
     }
@@ -272,7 +278,7 @@ class Log::Emitter {
       matrix_mode(where.first);
       for (size_t i = 0; i < stack.levels.size(); ++i) {
         if (i != 0) add<PPushMatrix>(kOpPushMatrix);
-        matrix(*stack.levels[i]);
+        matrix(stack.levels[i], i != 0 ? stack.levels[i - 1] : nullptr);
       }
     }
     // Something may have been seen through another matrix.

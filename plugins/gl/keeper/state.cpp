@@ -114,28 +114,28 @@ void Log::set_state(KeptContext& c, const Packet& packet, const EffectRule& rule
   call.of_unit = of_unit;
   if ((rule.flags & kOfEye) != 0) {
     auto& stack = c.matrices[{GL_MODELVIEW, 0}];
-    if (!stack.levels.empty()) call.eye = std::make_shared<const KeptList>(*stack.levels.back());
+    call.has_eye = !stack.levels.empty();
+    call.eye = call.has_eye ? stack.levels.back() : nullptr;
   }
 }
 
 void Log::change_matrix(KeptContext& c, const Packet& packet, const EffectRule& rule) {
   auto& stack = c.matrices[{c.matrix_mode, c.matrix_mode == GL_TEXTURE ? c.active_unit : 0}];
-  if (stack.levels.empty()) stack.levels.push_back(std::make_shared<KeptList>());
+  if (stack.levels.empty()) stack.levels.emplace_back();
+  Matrix& current = stack.levels.back();
   switch (rule.effect) {
     case Effect::k_load:
-      stack.levels.back()->clear();
-      break;
+      current = std::make_shared<MatrixCall>(keep(packet), nullptr);
+      return;
     case Effect::k_pushmatrix:
-      if (stack.levels.size() >= kMostMatrices) return;
-      stack.levels.push_back(std::make_shared<KeptList>(*stack.levels.back()));
+      if (stack.levels.size() < kMostMatrices) stack.levels.push_back(Matrix(current));
       return;
     case Effect::k_popmatrix:
       if (stack.levels.size() > 1) stack.levels.pop_back();
       return;
     default:
-      break;
+      current = std::make_shared<MatrixCall>(keep(packet), current);
   }
-  stack.levels.back()->push_back(keep(packet));
 }
 
 void Log::push_attributes(KeptContext& c, const Packet& packet) {

@@ -109,6 +109,10 @@ def read_rules(path):
     return rules
 
 
+def commands_of(node):
+    return list(dict.fromkeys(c.get("name") for r in node.findall("require") for c in r.findall("command")))
+
+
 class Registry:
     def __init__(self, xml, rules):
         root = ElementTree.parse(xml).getroot()
@@ -118,15 +122,12 @@ class Registry:
             self.all[command.gl_name] = command
         self.enums = {e.get("name"): int(e.get("value"), 0) for group in root.findall("enums") for e in group.findall("enum")
                       if e.get("api") in (None, "gl")}
-        wanted = []
-        for feature in root.findall("feature"):
-            api = feature.get("api")
-            if api in VERSIONS and float(feature.get("number")) <= VERSIONS[api]:
-                for c in feature.iter("command"):
-                    wanted.append(c.get("name"))
-        by_extension = {e.get("name"): [c.get("name") for r in e.findall("require") for c in r.findall("command")]
-                        for e in root.find("extensions").findall("extension")
-                        if {"gl", "glcore", "gles2"} & set(e.get("supported").split("|"))}
+        # What a version adds: (API, number) -> commands; what an extension adds, which newer versions may have, too.
+        self.versions = {(f.get("api"), float(f.get("number"))): commands_of(f) for f in root.findall("feature")
+                         if f.get("api") in VERSIONS}
+        self.all_extensions = {e.get("name"): commands_of(e) for e in root.find("extensions").findall("extension")
+                               if {"gl", "glcore", "gles2"} & set(e.get("supported").split("|"))}
+        wanted = [name for (api, number), commands in self.versions.items() if number <= VERSIONS[api] for name in commands]
         for rule in rules:
             if "extension" in rule.flags:
                 wanted += sorted(fnmatch.filter(self.all, rule.pattern))
@@ -152,7 +153,7 @@ class Registry:
             target = self.resolve(name)
             if name not in self.exported and target in own and self.same_call(command, self.all[target]):
                 self.exported[name] = self.all[target]
-        self.extensions = sorted(WITHOUT_COMMANDS) + sorted(name for name, commands in by_extension.items()
+        self.extensions = sorted(WITHOUT_COMMANDS) + sorted(name for name, commands in self.all_extensions.items()
                                  if all(c in self.exported for c in commands) and name not in NEVER)
 
     def resolve(self, name):
@@ -285,6 +286,9 @@ def stub(c):
             lines.append(f"  at_ = put_payload(at_, {p.name}, {p.name}_bytes);")
     if not c.is_query:
         lines.append("  stream_->commit();" if sized else "  stream_->commit_small();")
+        if "then" in c.rule.values:
+            name, _, arguments = c.rule.values["then"].rstrip(")").partition("(")
+            lines.append(f"  {name}({', '.join(['*stream_', arguments] if arguments else ['*stream_'])});")
     else:
         lines.append("  Answer answer = stream_->ask();")
         for p in c.outputs:
@@ -345,7 +349,7 @@ def packets_header(registry):
 
 
 def encoder(registry):
-    out = [HEAD, "#include \"encoder/program.h\"\n#include \"generated/packets.h\"\n\nnamespace stasis::gl {\n"]
+    out = [HEAD, "#include \"encoder/matrices.h\"\n#include \"encoder/program.h\"\n#include \"generated/packets.h\"\n\nnamespace stasis::gl {\n"]
     for c in registry.commands:
         if "hand" in c.rule.flags:
             continue

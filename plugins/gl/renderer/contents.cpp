@@ -182,12 +182,18 @@ class Answer {
     made.depth = depth;
     made.bytes = static_cast<uint32_t>(bytes);
   }
-  Contents& header() { return *reinterpret_cast<Contents*>(into_.data() + start_); }
+  void describe(const PixelFormat& pixels, GLenum internal) {
+    header().internal_format = internal;
+    header().format = pixels.format;
+    header().type = pixels.type;
+  }
   void* pixels() { return into_.data() + start_ + sizeof(Contents); }
   // When the driver does not give it.
   void take_back() { into_.resize(start_); }
 
  private:
+  Contents& header() { return *reinterpret_cast<Contents*>(into_.data() + start_); }
+
   std::string& into_;
   size_t start_;
 };
@@ -196,6 +202,17 @@ class Answer {
 constexpr size_t kMostBytes = size_t{3} << 30;
 
 // --- Reading by way of a framebuffer: what has no question of its own.
+
+// The pixels of what is bound for reading.
+void read_pixels(std::string& into, const Contents& question, GLint width, GLint height,
+                 const PixelFormat& pixels, GLenum internal) {
+  const size_t bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * pixels.pixel;
+  if (bytes > kMostBytes) return;
+  Answer answer(into, question, question.level, width, height, 1, bytes);
+  answer.describe(pixels, internal);
+  gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, answer.pixels());
+  if (gl.GetError() != GL_NO_ERROR) answer.take_back();
+}
 
 class Framebuffer {
  public:
@@ -226,20 +243,27 @@ GLbitfield mask_of(const Components& c) {
   return (c.depth != 0 ? GL_DEPTH_BUFFER_BIT : 0U) | (c.stencil != 0 ? GL_STENCIL_BUFFER_BIT : 0U);
 }
 
-Components components_of_renderbuffer() {
-  auto size = [](GLenum name) {
-    GLint value = 0;
-    gl.GetRenderbufferParameteriv(GL_RENDERBUFFER, name, &value);
-    return value;
-  };
+struct ComponentSizes {
+  GLenum red, green, blue, alpha, depth, stencil;
+};
+// `size_of` asks the driver.
+template <typename SizeOf>
+Components ask_components(const ComponentSizes& names, SizeOf size_of) {
   Components c;
-  c.red = size(GL_RENDERBUFFER_RED_SIZE);
-  c.green = size(GL_RENDERBUFFER_GREEN_SIZE);
-  c.blue = size(GL_RENDERBUFFER_BLUE_SIZE);
-  c.alpha = size(GL_RENDERBUFFER_ALPHA_SIZE);
-  c.depth = size(GL_RENDERBUFFER_DEPTH_SIZE);
-  c.stencil = size(GL_RENDERBUFFER_STENCIL_SIZE);
+  c.red = size_of(names.red);
+  c.green = size_of(names.green);
+  c.blue = size_of(names.blue);
+  c.alpha = size_of(names.alpha);
+  c.depth = size_of(names.depth);
+  c.stencil = size_of(names.stencil);
   return c;
+}
+
+// Of what is bound.
+GLint renderbuffer_parameter(GLenum name) {
+  GLint value = 0;
+  gl.GetRenderbufferParameteriv(GL_RENDERBUFFER, name, &value);
+  return value;
 }
 
 GLenum component_type(GLenum target, GLenum attachment) {
@@ -253,20 +277,19 @@ void read_renderbuffer(Renderer& r, const Contents& question, std::string& into)
   const bool es = r.current->is_es;
   const GLuint name = r.names(kRenderbuffer).find(question.name, false);
   gl.BindRenderbuffer(GL_RENDERBUFFER, name);
-  auto parameter = [](GLenum which) {
-    GLint value = 0;
-    gl.GetRenderbufferParameteriv(GL_RENDERBUFFER, which, &value);
-    return value;
-  };
-  const GLint width = parameter(GL_RENDERBUFFER_WIDTH), height = parameter(GL_RENDERBUFFER_HEIGHT);
-  const GLint internal = parameter(GL_RENDERBUFFER_INTERNAL_FORMAT);
+  const GLint width = renderbuffer_parameter(GL_RENDERBUFFER_WIDTH);
+  const GLint height = renderbuffer_parameter(GL_RENDERBUFFER_HEIGHT);
+  const GLint internal = renderbuffer_parameter(GL_RENDERBUFFER_INTERNAL_FORMAT);
   if (width == 0 || height == 0) {
     (void)gl.GetError();
     Answer nothing(into, question, 0, 0, 0, 0, 0);
     return;
   }
-  const GLint samples = es ? 0 : parameter(GL_RENDERBUFFER_SAMPLES);
-  Components c = components_of_renderbuffer();
+  const GLint samples = es ? 0 : renderbuffer_parameter(GL_RENDERBUFFER_SAMPLES);
+  Components c =
+      ask_components({GL_RENDERBUFFER_RED_SIZE, GL_RENDERBUFFER_GREEN_SIZE, GL_RENDERBUFFER_BLUE_SIZE,
+                      GL_RENDERBUFFER_ALPHA_SIZE, GL_RENDERBUFFER_DEPTH_SIZE, GL_RENDERBUFFER_STENCIL_SIZE},
+                     renderbuffer_parameter);
   (void)gl.GetError();
   Framebuffer whole, resolved;
   const bool has_color = (mask_of(c) & GL_COLOR_BUFFER_BIT) != 0;
@@ -286,36 +309,25 @@ void read_renderbuffer(Renderer& r, const Contents& question, std::string& into)
     gl.BlitFramebuffer(0, 0, width, height, 0, 0, width, height, mask_of(c), GL_NEAREST);
     resolved.bind(GL_READ_FRAMEBUFFER, has_color, es);
   }
-  const PixelFormat pixels = exact_format(c, es);
-  const size_t bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * pixels.pixel;
-  if (bytes <= kMostBytes) {
-    Answer answer(into, question, 0, width, height, 1, bytes);
-    answer.header().internal_format = static_cast<uint32_t>(internal);
-    answer.header().format = pixels.format;
-    answer.header().type = pixels.type;
-    gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, answer.pixels());
-    if (gl.GetError() != GL_NO_ERROR) answer.take_back();
-  }
+  read_pixels(into, question, width, height, exact_format(c, es), static_cast<GLenum>(internal));
   if (single != 0) gl.DeleteRenderbuffers(1, &single);
 }
 
 // --- Textures
 
+GLint level_parameter(GLenum face, GLint level, GLenum name) {
+  GLint value = 0;
+  gl.GetTexLevelParameteriv(face, level, name, &value);
+  return value;
+}
+
 Components components_of_level(GLenum face, GLint level) {
-  auto get_level = [&](GLenum name) {
-    GLint value = 0;
-    gl.GetTexLevelParameteriv(face, level, name, &value);
-    return value;
-  };
-  Components c;
-  c.red = get_level(GL_TEXTURE_RED_SIZE);
-  c.green = get_level(GL_TEXTURE_GREEN_SIZE);
-  c.blue = get_level(GL_TEXTURE_BLUE_SIZE);
-  c.alpha = get_level(GL_TEXTURE_ALPHA_SIZE);
+  auto get_level = [&](GLenum name) { return level_parameter(face, level, name); };
+  Components c = ask_components({GL_TEXTURE_RED_SIZE, GL_TEXTURE_GREEN_SIZE, GL_TEXTURE_BLUE_SIZE,
+                                 GL_TEXTURE_ALPHA_SIZE, GL_TEXTURE_DEPTH_SIZE, GL_TEXTURE_STENCIL_SIZE},
+                                get_level);
   c.luminance = get_level(GL_TEXTURE_LUMINANCE_SIZE);
   c.intensity = get_level(GL_TEXTURE_INTENSITY_SIZE);
-  c.depth = get_level(GL_TEXTURE_DEPTH_SIZE);
-  c.stencil = get_level(GL_TEXTURE_STENCIL_SIZE);
   c.shared = get_level(GL_TEXTURE_SHARED_SIZE);
   for (GLenum name : {GL_TEXTURE_DEPTH_TYPE, GL_TEXTURE_RED_TYPE, GL_TEXTURE_ALPHA_TYPE,
                       GL_TEXTURE_LUMINANCE_TYPE, GL_TEXTURE_INTENSITY_TYPE}) {
@@ -331,11 +343,7 @@ Components components_of_level(GLenum face, GLint level) {
 // False when there is no such level.
 bool read_level(const Contents& question, GLint level, std::string& into) {
   const GLenum face = question.face;
-  auto get_level = [&](GLenum name) {
-    GLint value = 0;
-    gl.GetTexLevelParameteriv(face, level, name, &value);
-    return value;
-  };
+  auto get_level = [&](GLenum name) { return level_parameter(face, level, name); };
   const GLint width = get_level(GL_TEXTURE_WIDTH), height = get_level(GL_TEXTURE_HEIGHT);
   const GLint depth = get_level(GL_TEXTURE_DEPTH);
   if (gl.GetError() != GL_NO_ERROR || width <= 0 || height <= 0 || depth <= 0) return false;
@@ -353,9 +361,7 @@ bool read_level(const Contents& question, GLint level, std::string& into) {
   (void)gl.GetError();
   if (bytes > kMostBytes) return true;
   Answer answer(into, question, level, width, height, depth, bytes);
-  answer.header().internal_format = internal;
-  answer.header().format = pixels.format;
-  answer.header().type = pixels.type;
+  answer.describe(pixels, internal);
   if (compressed) {
     gl.GetCompressedTexImage(face, level, answer.pixels());
   } else {
@@ -377,13 +383,7 @@ void read_level_by_framebuffer(Renderer& r, const Contents& question, GLuint nam
   Components c;
   c.red = c.green = c.blue = c.alpha = 8;
   c.type = component_type(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0);
-  const PixelFormat pixels = exact_format(c, r.current->is_es);
-  const size_t bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * pixels.pixel;
-  Answer answer(into, question, question.level, width, height, 1, bytes);
-  answer.header().format = pixels.format;
-  answer.header().type = pixels.type;
-  gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, answer.pixels());
-  if (gl.GetError() != GL_NO_ERROR) answer.take_back();
+  read_pixels(into, question, width, height, exact_format(c, r.current->is_es), 0);
 }
 
 void read_texture(Renderer& r, const Contents& question, std::string& into) {
@@ -459,17 +459,10 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
     Answer nothing(into, question, 0, 0, 0, 0, 0);
     return;
   }
-  const PixelFormat pixels = exact_format(c, es);
-  const size_t bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * pixels.pixel;
-  Answer answer(into, question, 0, width, height, 1, bytes);
-  answer.header().format = pixels.format;
-  answer.header().type = pixels.type;
-  answer.header().internal_format = c.depth != 0
-                                        ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : GL_DEPTH_COMPONENT24)
-                                    : c.red > 8 ? GL_RGBA16
-                                                : GL_RGBA8;
-  gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, answer.pixels());
-  if (gl.GetError() != GL_NO_ERROR) answer.take_back();
+  const GLenum internal = c.depth != 0 ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : GL_DEPTH_COMPONENT24)
+                          : c.red > 8  ? GL_RGBA16
+                                       : GL_RGBA8;
+  read_pixels(into, question, width, height, exact_format(c, es), internal);
   if (!es) gl.ReadBuffer(static_cast<GLenum>(buffer));
 }
 

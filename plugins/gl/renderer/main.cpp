@@ -9,15 +9,19 @@
 //   go on
 //
 // Each is answered: "ok ...", "later", or what is wrong.
+//
+// stasis-gl-renderer --try: says which driver starts here.
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "reader/ring_file.h"
 #include "renderer/meeting.h"
 #include "renderer/renderer.h"
+#include "renderer/trial.h"
 
 namespace stasis::gl {
 
@@ -104,6 +108,11 @@ std::string handle(const Message& message) {
 int main(int argc, char** argv) {
   using namespace stasis::gl;
   if (argc != 2) return 2;
+  if (strcmp(argv[1], "--try") == 0) {
+    const int status = try_driver();
+    fflush(stdout);
+    _exit(status);
+  }
   const int connection = atoi(argv[1]);
   load_functions();
   Message message;

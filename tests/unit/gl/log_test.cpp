@@ -202,6 +202,51 @@ TEST_F(LogTest, AMatrixBeginsAgainWithALoad) {
   EXPECT_EQ(count(kOpTranslatef), 1U);
 }
 
+TEST_F(LogTest, WhatAPushedMatrixWasMadeOfIsKeptOnce) {
+  call(kOpLoadIdentity, PLoadIdentity{});
+  for (int i = 0; i < 3; ++i) call(kOpRotatef, PRotatef{{}, 1, 0, 0, 1});
+  call(kOpPushMatrix, PPushMatrix{});
+  call(kOpTranslatef, PTranslatef{{}, 1, 2, 3});
+  call(kOpPushMatrix, PPushMatrix{});
+  call(kOpLoadIdentity, PLoadIdentity{});
+  call(kOpScalef, PScalef{{}, 1, 2, 3});
+  call(kOpPushMatrix, PPushMatrix{});
+  EXPECT_EQ(count(kOpRotatef), 3U);
+  EXPECT_EQ(count(kOpTranslatef), 1U);
+  EXPECT_EQ(count(kOpScalef), 1U);
+  EXPECT_EQ(count(kOpLoadIdentity), 2U);
+  for (int i = 0; i < 2; ++i) call(kOpPopMatrix, PPopMatrix{});
+  EXPECT_EQ(count(kOpScalef), 0U);
+  EXPECT_EQ(count(kOpTranslatef), 1U);
+  EXPECT_EQ(count(kOpLoadIdentity), 1U);
+}
+
+TEST_F(LogTest, ALightIsKeptWithTheMatrixThatItWasSeenThrough) {
+  call(kOpRotatef, PRotatef{{}, 30, 0, 0, 1});
+  call(kOpPushMatrix, PPushMatrix{});
+  call(kOpTranslatef, PTranslatef{{}, 1, 2, 3});
+  PLightf light = {{}, GL_LIGHT0, GL_SPOT_CUTOFF, 1};
+  call(kOpLightf, light);
+  call(kOpPopMatrix, PPopMatrix{});
+  call(kOpLoadIdentity, PLoadIdentity{});
+  EXPECT_EQ(count(kOpRotatef), 1U);
+  EXPECT_EQ(count(kOpTranslatef), 1U);
+  call(kOpLightf, light);
+  EXPECT_EQ(count(kOpRotatef), 0U);
+  EXPECT_EQ(count(kOpTranslatef), 0U);
+}
+
+TEST_F(LogTest, AMillionMultiplicationsEndWithALoad) {
+  constexpr size_t kMillion = 1'000'000;
+  for (size_t i = 0; i < kMillion; ++i) call(kOpRotatef, PRotatef{{}, 1, 0, 0, 1});
+  call(kOpPushMatrix, PPushMatrix{});
+  EXPECT_EQ(count(kOpRotatef), kMillion);
+  call(kOpPopMatrix, PPopMatrix{});
+  call(kOpLoadMatrixf, PLoadMatrixf{});
+  EXPECT_EQ(count(kOpRotatef), 0U);
+  EXPECT_EQ(count(kOpLoadMatrixf), 1U);
+}
+
 TEST_F(LogTest, PoppedAttributesAreThoseFromBefore) {
   call(kOpColor3f, PColor3f{{}, 1, 0, 0});
   call(kOpLineWidth, PLineWidth{{}, 2});
@@ -391,6 +436,21 @@ TEST_F(LogTest, AQueryThatHasEndedHasAResultAgain) {
 }
 
 // What a log says is a log again: a keeper that begins with it comes to the same.
+TEST_F(LogTest, AFenceIsKeptUntilItIsDeleted) {
+  struct Fence : PFenceSync {
+    uint64_t number;
+  };
+  for (uint64_t number = 16; number <= 48; number += 16) {
+    call(kOpFenceSync, Fence{{{}, GL_SYNC_GPU_COMMANDS_COMPLETE, 0}, number});
+    call(kOpDeleteSync, PDeleteSync{{}, number - 16});
+  }
+  EXPECT_EQ(count(kOpFenceSync), 1U);
+  EXPECT_EQ(last<Fence>().number, 48U);
+  call(kOpFenceSync, Fence{{{}, GL_SYNC_GPU_COMMANDS_COMPLETE, 1}, 64});  // an error
+  call(kOpFenceSync, Fence{{{}, GL_SYNC_STATUS, 0}, 80});
+  EXPECT_EQ(count(kOpFenceSync), 1U);
+}
+
 TEST_F(LogTest, ALogOfALogIsTheSame) {
   enable(GL_FOG);
   bind_texture(5);
