@@ -1,0 +1,403 @@
+#!/usr/bin/python3
+"""checkpoint --pid: programs that stasis did not launch, of the ordinary user and of root."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import ProgramTest, Redis, Sandbox, Terminal, find_program, free_port, wait_for
+
+# Two children with a pipe between them; the second writes what it gets to the standard output of all. System calls
+# are made without Python's own help against EINTR.
+PIPELINE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+directory = sys.argv[1]
+def producer(out):
+    number = 0
+    while not os.path.exists(directory + "/stop"):
+        number += 1
+        os.write(out, b"%d\\n" % number)
+        if libc.usleep(5000) != 0:
+            os._exit(3)
+    os._exit(0)
+def consumer(source):
+    buffer = ctypes.create_string_buffer(4096)
+    while True:
+        size = libc.read(source, buffer, 4096)
+        if size < 0:
+            os._exit(4)
+        if size == 0:
+            os._exit(0)
+        os.write(1, buffer.raw[:size])
+read_end, write_end = os.pipe()
+children = []
+for work, end in (producer, write_end), (consumer, read_end):
+    child = os.fork()
+    if child == 0:
+        os.close(read_end if end == write_end else write_end)
+        work(end)
+    children.append(child)
+os.close(read_end)
+os.close(write_end)
+with open(directory + "/pids", "w") as pids:
+    print(os.getpid(), *children, file=pids)
+failed = [status for _, status in (os.waitpid(child, 0) for child in children) if status]
+sys.exit(failed[0] >> 8 if failed else 7)
+"""
+
+THREADS = """
+import os, sys, threading, time
+directory = sys.argv[1]
+lock, counts, ended = threading.Lock(), [0] * 4, threading.Event()
+def count(which):
+    while not ended.is_set():
+        with lock:
+            counts[which] += 1
+        time.sleep(0.002)
+threads = [threading.Thread(target=count, args=(i,)) for i in range(4)]
+for thread in threads:
+    thread.start()
+number = 0
+while not os.path.exists(directory + "/stop"):
+    number += 1
+    before = list(counts)
+    time.sleep(0.05)
+    assert all(a > b for a, b in zip(counts, before)), (counts, before)
+    print(number, flush=True)
+ended.set()
+for thread in threads:
+    thread.join()
+sys.exit(7)
+"""
+
+
+class Stream:
+    """The numbers that a program writes to a pipe, which must come one by one."""
+
+    def __init__(self, process):
+        self.process, self.first, self.last, self.rest = process, None, None, b""
+        os.set_blocking(process.stdout.fileno(), False)
+
+    def read(self):
+        while data := self.process.stdout.read(65536):
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            for line in lines:
+                number = int(line)
+                assert self.last is None or number == self.last + 1, f"{number} comes after {self.last}"
+                self.first = self.first or number
+                self.last = number
+        return self.last
+
+    def await_more(self, count=20):
+        start = self.read() or 0
+        wait_for("it goes on counting", lambda: (self.read() or 0) >= start + count)
+        return self.last
+
+    def end(self):
+        self.process.wait(30)
+        self.read()
+        self.process.stdout.close()
+        return self.process.returncode
+
+
+class Foreign:
+    python = "/usr/bin/python3"
+
+    def start(self, *line, leads=True, **streams):
+        process = subprocess.Popen(self.box.line(line), env=self.box.env, cwd=self.box.dir, start_new_session=leads,
+                                   **{"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **streams})
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def start_counter(self, script=PIPELINE, **how):
+        path = self.box.write("counter.py", script, 0o644)
+        stream = Stream(self.start(self.python, path, self.box.dir, stdout=subprocess.PIPE, **how))
+        stream.await_more(3)
+        return stream
+
+    def restart_counter(self, name, *flags):
+        line = self.box.line([self.box.binary, "restart", name, *flags])
+        with open(self.box.dir / f"{name}.errors", "wb") as errors:
+            process = subprocess.Popen(line, env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=errors)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        stream = Stream(process)
+        stream.await_more(5)
+        return stream
+
+    def save(self, pid, *flags):
+        """The name under which it was saved."""
+        report = json.loads(self.box.stasis("checkpoint", "--pid", pid, "--json", *flags).stdout)
+        return report["session"]
+
+    def stop(self, *streams):
+        (self.box.dir / "stop").touch()
+        for stream in streams:
+            self.assertEqual(stream.end(), 7)
+
+    def pids(self, name):
+        return sorted(process["pid"] for process in self.box.session(name)["processes"])
+
+    def check_counter(self, script, count, **how):
+        original = self.start_counter(script, **how)
+        pid = original.process.pid
+        before = original.read()
+        done = self.box.stasis("checkpoint", "--pid", pid, "--name", "counter")
+        after = original.read()
+        original.await_more()  # it is not disturbed
+        self.assertEqual("leads one of its own" in done.stderr, not how.get("leads", True), done.stderr)
+        # Two restarts at the same time, beside the original.
+        restarted = self.restart_counter("counter")
+        self.assertTrue(before < restarted.first <= after + 1 + 10, (before, restarted.first, after))
+        other = self.restart_counter("counter", "--name", "other")
+        self.assertEqual(other.first, restarted.first)
+        for name in "counter", "other":
+            self.assertEqual(len(self.pids(name)), count)
+            self.assertIn(pid, self.pids(name))
+            if count > 1:
+                self.assertEqual(self.pids(name), sorted(map(int, (self.box.dir / "pids").read_text().split())))
+        # The second generation, by name.
+        self.box.stasis("checkpoint", "counter", "--stop")
+        self.assertEqual(restarted.end(), 0)
+        again = self.restart_counter("counter")
+        self.assertEqual(again.first, restarted.last + 1)
+        for stream in original, other, again:
+            stream.await_more()
+        self.stop(original, other, again)
+
+    def test_pipeline(self):
+        self.check_counter(PIPELINE, 3)
+
+    def test_pipeline_in_a_session_of_others(self):
+        self.check_counter(PIPELINE, 3, leads=False)
+
+    def test_threads(self):
+        self.check_counter(THREADS, 1)
+
+    def test_stop(self):
+        original = self.start_counter()
+        name = self.save(original.process.pid, "--stop")
+        self.assertEqual(name, "python3")
+        self.assertEqual(original.end(), -signal.SIGKILL)
+        for pid in map(int, (self.box.dir / "pids").read_text().split()):
+            self.assertFalse(os.path.exists(f"/proc/{pid}/exe"), pid)
+        restarted = self.restart_counter(name)
+        self.assertEqual(restarted.first, original.last + 1)  # nothing ran in between
+        self.stop(restarted)
+
+    def test_the_same_program_again(self):
+        original = self.start_counter()
+        store = self.box.dir / "elsewhere"
+        for number in 1, 2, 3:
+            report = json.loads(self.box.stasis("checkpoint", "--pid", original.process.pid, "--json", *(
+                ["--store", store] if number == 1 else [])).stdout)
+            self.assertEqual((report["session"], report["id"], report["base"]), ("python3", number, number - 1))
+            original.await_more()
+        restarted = self.restart_counter("python3@2")  # finds the store
+        # The name is that of a session now.
+        refused = self.box.stasis("checkpoint", "--pid", original.process.pid, "--name", "python3", check=False)
+        self.assertEqual(refused.returncode, 6, refused.stderr)
+        self.assertIn("a session of this name runs already", refused.stderr)
+        self.assertEqual(self.save(original.process.pid), "python3-2")
+        self.stop(original, restarted)
+
+    def test_file_that_the_original_goes_on_writing(self):
+        script = self.box.write("writer.py", """
+import os, sys, time
+number = 0
+with open("numbers", "w") as out:
+    while not os.path.exists("stop"):
+        number += 1
+        print(number, file=out, flush=True)
+        time.sleep(0.005)
+""", 0o644)
+        original = self.start(self.python, script)
+        numbers = self.box.dir / "numbers"
+        wait_for("it begins", lambda: numbers.exists() and len(numbers.read_text()) > 20)
+        name = self.save(original.pid)
+        self.box.restart(name)
+        time.sleep(0.3)
+        (self.box.dir / "stop").touch()
+        self.assertEqual(original.wait(30), 0)
+        wait_for("the restarted one ends", lambda: not self.box.session(name))
+        written = list(map(int, numbers.read_text().split()))
+        self.assertEqual(written, list(range(1, len(written) + 1)))
+
+    def check_redis(self, *daemon):
+        port = free_port()
+        server = self.start(find_program("redis-server"), "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir",
+                            self.box.dir, *daemon, stdout=subprocess.DEVNULL)
+        wait_for("redis answers", lambda: Redis.ready(port))
+        client = Redis(port)
+        client("SET", "key", "x" * 100000)
+        for i in range(100):
+            client("RPUSH", "list", i)
+        info = dict(line.split(":", 1) for line in client("INFO", "server").decode().splitlines() if ":" in line)
+        pid = int(info["process_id"])
+        client.close()
+        self.assertEqual(pid == server.pid, not daemon)
+        self.assertEqual(self.save(pid), "redis-server")
+        client = Redis(port)
+        self.assertEqual(client("GET", "key"), b"x" * 100000)
+        client("SET", "late", 1)
+        client.close()
+        self.box.stasis("checkpoint", "--pid", pid, "--stop")
+        wait_for("it is gone", lambda: not Redis.ready(port))
+        if not daemon:
+            self.assertEqual(server.wait(30), -signal.SIGKILL)
+        self.box.restart("redis-server")
+        wait_for("redis answers again", lambda: Redis.ready(port))
+        client = Redis(port)
+        self.assertEqual(client("GET", "key"), b"x" * 100000)
+        self.assertEqual(client("GET", "late"), b"1")
+        self.assertEqual(client("LRANGE", "list", 0, -1), [b"%d" % i for i in range(100)])
+        self.assertEqual(self.pids("redis-server"), [pid])
+
+    def test_redis(self):
+        self.check_redis()
+
+    def test_redis_as_a_daemon(self):
+        self.check_redis("--daemonize", "yes")
+
+    def start_bash(self):
+        self.box.write("rc", "PS1='prompt> '\nunset PROMPT_COMMAND\nbind 'set enable-bracketed-paste off' 2>/dev/null\n")
+        terminal = Terminal(self.box, program=[find_program("bash"), "--noprofile", "--rcfile", self.box.dir / "rc", "-i"])
+        self.addCleanup(terminal.process.kill)
+        terminal.expect("prompt> ")
+        return terminal
+
+    def restart_in_terminal(self, name):
+        terminal = Terminal(self.box, "restart", name)
+        self.addCleanup(terminal.process.kill)
+        wait_for("the program has the terminal", terminal.is_raw)
+        return terminal
+
+    def test_bash_in_a_terminal(self):
+        original = self.start_bash()
+        original.send("x=4711; cd /usr; sleep 1000 & echo began\n")
+        original.expect("began\r\n")
+        original.expect("prompt> ")
+        self.save(original.process.pid, "--name", "shell")
+        terminal = self.restart_in_terminal("shell")
+        terminal.send("echo value $x in $PWD from $$; jobs\n")
+        terminal.expect(f"value 4711 in /usr from {original.process.pid}\r\n")
+        terminal.expect("Running +sleep 1000")
+        terminal.send("fg\n")
+        terminal.expect("sleep 1000\r\n")
+        terminal.send("\x1a")
+        terminal.expect("Stopped")
+        terminal.send("kill %1; exit 3\n")
+        # bash tells once that there is a stopped job.
+        self.assertEqual(terminal.end(), 3)
+        original.send("echo still $x\n")  # the original does not know
+        original.expect("still 4711\r\n")
+        original.send("kill %1; exit 5\n")
+        self.assertEqual(original.end(), 5)
+
+    def test_bash_with_a_child_in_the_foreground(self):
+        original = self.start_bash()
+        original.send("sleep 1000\n")
+        original.expect("sleep 1000\r\n")
+        wait_for("the child runs", lambda: children(original.process.pid))
+        self.save(original.process.pid, "--name", "shell", "--stop")
+        original.end()
+        terminal = self.restart_in_terminal("shell")
+        terminal.send("\x03")  # ^C: the terminal must know the job's group
+        terminal.expect("prompt> ")
+        terminal.send("echo code $?; exit 4\n")
+        terminal.expect("code 130")
+        self.assertEqual(terminal.end(), 4)
+
+    def test_editor_of_a_shell_that_is_not_saved(self):
+        vi = find_program("vim.basic", "vim.tiny", "vim")
+        self.box.write("text", "first line\n", 0o644)
+        shell = self.start_bash()
+        shell.send(f"{vi} -u NONE text\n")
+        shell.expect("first line")
+        shell.send("osecond line")
+        shell.expect("second line")
+        editor, = children(shell.process.pid)
+        name = self.save(editor, "--name", "editor")
+        shell.send("\x1b:q!\n")
+        shell.expect("prompt> ")
+        terminal = self.restart_in_terminal(name)
+        terminal.send(" is longer\x1b:wq\n")
+        self.assertEqual(terminal.end(), 0)
+        self.assertEqual((self.box.dir / "text").read_text(), "first line\nsecond line is longer\n")
+        shell.send("exit 6\n")
+        self.assertEqual(shell.end(), 6)
+
+    def test_killed_at_any_moment(self):
+        original = self.start_counter()
+        line = self.box.line([self.box.binary, "checkpoint", "--pid", original.process.pid, "--name", "killed"])
+        chance = random.Random(4711)
+        for _ in range(40):
+            saver = subprocess.Popen(line, env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0, 0.06))
+            saver.kill()
+            saver.wait()
+            original.await_more(3)
+        self.save(original.process.pid, "--name", "killed")
+        restarted = self.restart_counter("killed")
+        self.stop(original, restarted)
+
+    def assert_refused(self, pid, *words, code=4, **how):
+        done = self.box.stasis("checkpoint", "--pid", pid, "--name", "refused", check=False, **how)
+        self.assertEqual(done.returncode, code, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+        for left in "sessions", "store":
+            self.assertFalse((self.box.home / left / "refused").exists(), left)
+
+    def test_refused(self):
+        self.box.launch("known", "/usr/bin/sleep", "1000")
+        process, = self.box.session("known")["processes"]
+        self.assert_refused(process["host_pid"], "it belongs to the session known", "stasis checkpoint known")
+        self.assert_refused(1, "first process of the system")
+        self.assert_refused(2, "kernel")
+        self.assert_refused(os.getpid(), "this command descends from")
+        self.assert_refused(4_194_303, "no such process", code=3)
+        threads = self.start_counter(THREADS)
+        thread = max(map(int, os.listdir(f"/proc/{threads.process.pid}/task")))
+        self.assert_refused(thread, f"it is a thread of process {threads.process.pid}")
+        if self.box.user:
+            other = subprocess.Popen(["/usr/bin/sleep", "1000"])
+            self.addCleanup(other.wait)
+            self.addCleanup(other.kill)
+            self.assert_refused(other.pid, "only the owner", code=8)
+        usage = self.box.stasis("checkpoint", check=False)
+        self.assertEqual(usage.returncode, 2)
+        usage = self.box.stasis("checkpoint", "known", "--pid", process["host_pid"], check=False)
+        self.assertEqual(usage.returncode, 2)
+        self.stop(threads)
+
+    def test_refused_with_a_session_inside(self):
+        shell = self.start("/bin/sh", "-c", f"{self.box.binary} launch --name inner -- /usr/bin/sleep 1000; exit 1")
+        wait_for("the session runs", lambda: (self.box.session("inner") or {}).get("state") == "running")
+        self.assert_refused(shell.pid, "pid namespace of its own", "stasis ps")
+
+
+def children(pid):
+    return list(map(int, open(f"/proc/{pid}/task/{pid}/children").read().split()))
+
+
+class OfTheUser(Foreign, ProgramTest):
+    pass
+
+
+class OfRoot(Foreign, ProgramTest):
+    def sandbox(self):
+        if os.getuid() != 0:
+            self.skipTest("needs root")
+        return Sandbox(user=None)
+
+
+if __name__ == "__main__":
+    unittest.main()
