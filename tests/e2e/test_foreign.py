@@ -2,6 +2,7 @@
 """checkpoint --pid: programs that stasis did not launch, of the ordinary user and of root."""
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -71,6 +72,59 @@ while not os.path.exists(directory + "/stop"):
 ended.set()
 for thread in threads:
     thread.join()
+sys.exit(7)
+"""
+
+
+# The child stays in the session, and group, that its father has left, and has a terminal's number for its own there.
+LEAVER = """
+import os, sys, time
+directory = sys.argv[1]
+if os.fork() == 0:
+    session, group = os.getsid(0), os.getpgrp()
+    while not os.path.exists(directory + "/stop"):
+        assert (os.getsid(0), os.getpgrp()) == (session, group)
+        time.sleep(0.01)
+    os._exit(0)
+os.setsid()
+number = 0
+while not os.path.exists(directory + "/stop"):
+    number += 1
+    assert os.getsid(0) == os.getpid() == os.getpgrp()
+    print(number, flush=True)
+    time.sleep(0.005)
+sys.exit(7 if os.wait()[1] == 0 else 1)
+"""
+
+# A segment that only it has attached, a queue and a semaphore: their namespace is the host's.
+SYSTEM_V = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+def call(function, *arguments):
+    result = function(*arguments)
+    assert result != -1, (function, os.strerror(ctypes.get_errno()))
+    return result
+CREATE, REMOVE, SET, GET = 0o1600, 0, 16, 12
+segment = call(libc.shmget, 0, 8192, CREATE)
+memory = call(libc.shmat, segment, None, 0)
+ctypes.memmove(memory, b"in the segment", 14)
+queue = call(libc.msgget, 0, CREATE)
+call(libc.msgsnd, queue, b"\\1\\0\\0\\0\\0\\0\\0\\0in the queue", 12, 0)
+semaphore = call(libc.semget, 0, 1, CREATE)
+call(libc.semctl, semaphore, 0, SET, 42)
+number = 0
+while not os.path.exists(sys.argv[1] + "/stop"):
+    number += 1
+    assert ctypes.string_at(memory, 14) == b"in the segment"
+    assert libc.semctl(semaphore, 0, GET) == 42
+    print(number, flush=True)
+    time.sleep(0.005)
+text = ctypes.create_string_buffer(100)
+assert call(libc.msgrcv, queue, text, 92, 0, 0) == 12 and text.raw[8:20] == b"in the queue"
+call(libc.shmctl, segment, REMOVE, None)
+call(libc.msgctl, queue, REMOVE, None)
+call(libc.semctl, semaphore, 0, REMOVE)
 sys.exit(7)
 """
 
@@ -179,6 +233,30 @@ class Foreign:
 
     def test_threads(self):
         self.check_counter(THREADS, 1)
+
+    def test_left_session_of_others(self):
+        original = self.start_counter(LEAVER, leads=False)
+        self.save(original.process.pid, "--name", "leaver")
+        restarted = self.restart_counter("leaver")
+        self.assertEqual(len(self.pids("leaver")), 2)
+        self.stop(original, restarted)
+
+    def test_system_v(self):
+        # Somebody else's, which may neither be read nor disturb.
+        strange, user = None, os.environ.get("STASIS_TEST_USER")
+        if user and os.getuid() == 0:
+            who = [] if self.box.user else ["setpriv", f"--reuid={user}", "--clear-groups"]
+            made = subprocess.run([*who, "ipcmk", "--shmem", "4096", "--mode", "0600"], check=True, capture_output=True,
+                                  text=True)
+            strange = made.stdout.split()[-1]
+            self.addCleanup(subprocess.run, ["ipcrm", "--shmem-id", strange])
+        original = self.start_counter(SYSTEM_V)
+        self.save(original.process.pid, "--name", "objects")
+        saved = list((self.box.home / "store" / "objects" / "1").glob("segment-*"))
+        self.assertTrue(saved)
+        self.assertNotIn(f"segment-{strange}.stasis-pages", [file.name for file in saved])
+        restarted = self.restart_counter("objects")
+        self.stop(original, restarted)
 
     def test_stop(self):
         original = self.start_counter()
@@ -292,8 +370,12 @@ with open("numbers", "w") as out:
         terminal.expect("sleep 1000\r\n")
         terminal.send("\x1a")
         terminal.expect("Stopped")
-        terminal.send("kill %1; exit 3\n")
-        # bash tells once that there is a stopped job.
+        terminal.expect("prompt> ")
+        terminal.send("fg\n")
+        terminal.expect("sleep 1000\r\n")
+        terminal.send("\x03")
+        terminal.expect("prompt> ")
+        terminal.send("exit 3\n")
         self.assertEqual(terminal.end(), 3)
         original.send("echo still $x\n")  # the original does not know
         original.expect("still 4711\r\n")
@@ -385,7 +467,7 @@ with open("numbers", "w") as out:
 
 
 def children(pid):
-    return list(map(int, open(f"/proc/{pid}/task/{pid}/children").read().split()))
+    return list(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 class OfTheUser(Foreign, ProgramTest):
