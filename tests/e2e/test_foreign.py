@@ -409,6 +409,12 @@ with open("numbers", "w") as out:
         shell.send("\x1b:q!\n")
         shell.expect("prompt> ")
         terminal = self.restart_in_terminal(name)
+        process, = self.box.session(name)["processes"]
+        # Group, session, terminal, and the group in the foreground of that.
+        group, session, device, foreground = map(int, pathlib.Path(f"/proc/{process['host_pid']}/stat").read_text()
+                                                 .rsplit(")", 1)[1].split()[2:6])
+        self.assertEqual((process["pid"], group, session, foreground), (editor, *[process["host_pid"]] * 3))
+        self.assertNotEqual(device, 0)
         terminal.send(" is longer\x1b:wq\n")
         self.assertEqual(terminal.end(), 0)
         self.assertEqual((self.box.dir / "text").read_text(), "first line\nsecond line is longer\n")
@@ -459,6 +465,23 @@ with open("numbers", "w") as out:
         usage = self.box.stasis("checkpoint", "known", "--pid", process["host_pid"], check=False)
         self.assertEqual(usage.returncode, 2)
         self.stop(threads)
+
+    def test_child_of_another_user(self):
+        if not self.box.user:
+            self.skipTest("root may save it")
+        user = self.box.user.pw_uid
+        line = f"sleep 1000 & exec setpriv --reuid={user} --regid={self.box.user.pw_gid} --clear-groups sleep 1001"
+        parent = subprocess.Popen(["/bin/sh", "-c", line], start_new_session=True)
+        self.addCleanup(parent.wait)
+        self.addCleanup(os.killpg, parent.pid, signal.SIGKILL)
+        wait_for("it is the user's", lambda: os.stat(f"/proc/{parent.pid}").st_uid == user)
+        self.assert_refused(parent.pid, "only the owner", code=8)
+        # Where it cannot even be seen.
+        line = self.box.line([self.box.binary, "checkpoint", "--pid", parent.pid])
+        hidden = subprocess.run(["unshare", "--mount", "/bin/sh", "-c", 'mount -t proc -o hidepid=2 proc /proc; exec "$@"',
+                                 "sh", *line], env=self.box.env, cwd=self.box.dir, capture_output=True, text=True)
+        self.assertEqual(hidden.returncode, 4, hidden.stderr)
+        self.assertIn("this user may not see it", hidden.stderr)
 
     def test_refused_with_a_session_inside(self):
         shell = self.start("/bin/sh", "-c", f"{self.box.binary} launch --name inner -- /usr/bin/sleep 1000; exit 1")
