@@ -299,7 +299,12 @@ with open("numbers", "w") as out:
         numbers = self.box.dir / "numbers"
         wait_for("it begins", lambda: numbers.exists() and len(numbers.read_text()) > 20)
         name = self.save(original.pid)
+        before = numbers.stat().st_ino
         self.box.restart(name)
+        self.assertEqual(numbers.stat().st_ino, before)
+        process, = self.box.session(name)["processes"]
+        self.assertNotIn(before, [os.stat(f"/proc/{process['host_pid']}/fd/{number}").st_ino
+                                  for number in os.listdir(f"/proc/{process['host_pid']}/fd")])
         time.sleep(0.3)
         (self.box.dir / "stop").touch()
         self.assertEqual(original.wait(30), 0)
