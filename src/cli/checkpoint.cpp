@@ -91,7 +91,8 @@ CLI::App* add_checkpoint(CLI::App& app, int& status) {
       verb->add_option("--pid", options->pid,
                        "Save this process and its descendants, which stasis has not launched; 'stasis "
                        "restart NAME' brings them back as a session");
-  pid->check(CLI::PositiveNumber)->type_name("PID");
+  constexpr int kMostPid = 1 << 22;  // PID_MAX_LIMIT
+  pid->check(CLI::Range(1, kMostPid))->type_name("PID");
   verb->add_option(
           "--name", options->new_name,
           "With --pid: the name to save it under. Default: that of its last checkpoint, or the program's")

@@ -72,8 +72,8 @@ class DescentFinder final : public ProcessFinder {
       auto stat = kernel::read_stat(HostTid{pid});
       if (stat.ok()) parents[pid] = stat->parent.value;
     }
-    // Who has a parent of whom nothing is known, since it was born after its number had been passed, is looked
-    // at again the next time.
+    // Who has a parent of whom nothing is known, since it was born after its number had been passed, is
+    // looked at again the next time.
     for (bool decided = true; decided;) {
       decided = false;
       for (auto entry = parents.begin(); entry != parents.end();) {
@@ -128,12 +128,13 @@ class DescentFinder final : public ProcessFinder {
                    ErrorCode::kRefused};
     }
     if (status->namespace_depth > 1) {
-      return Error{"freeze", fmt::format("process {} ({})", task, status->name),
-                   fmt::format("it descends from process {} and has a pid namespace of its own (a session, or a "
-                               "container)",
-                               root_),
-                   "nested namespaces are not supported; a session is saved by its name, see `stasis ps`",
-                   ErrorCode::kRefused};
+      return Error{
+          "freeze", fmt::format("process {} ({})", task, status->name),
+          fmt::format("it descends from process {} and has a pid namespace of its own (a session, or a "
+                      "container)",
+                      root_),
+          "nested namespaces are not supported; a session is saved by its name, see `stasis ps`",
+          ErrorCode::kRefused};
     }
     members_.insert(task.value);
     found_.push_back(task);
@@ -184,10 +185,10 @@ Result<std::vector<std::string>> settle_sessions(std::vector<FrozenProcess>& pro
       process.status.ns_session = number;
       if (process.status.ns_group == group) process.status.ns_group = number;
     }
-    warnings.push_back(
-        fmt::format("{}: its process session is led by process {}, outside of the program; after a restart it "
-                    "leads one of its own",
-                    describe(root), session));
+    warnings.push_back(fmt::format(
+        "{}: its process session is led by process {}, outside of the program; after a restart it "
+        "leads one of its own",
+        describe(root), session));
   }
   // The root, or a father, has left for a session of its own.
   for (const FrozenProcess& process : processes) {

@@ -34,7 +34,8 @@ Result<std::string> examine(HostTid root) {
   auto status = kernel::read_status(root);
   auto stat = kernel::read_stat(root);
   if (!status.ok() || !stat.ok())
-    return Error{"checkpoint", fmt::format("process {}", root), "there is no such process", {}, ErrorCode::kNotFound};
+    return Error{
+        "checkpoint", fmt::format("process {}", root), "there is no such process", {}, ErrorCode::kNotFound};
   auto refuse = [&](std::string cause, std::string hint) {
     return Error{"checkpoint", fmt::format("process {} ({})", root, status->name), std::move(cause),
                  std::move(hint), ErrorCode::kRefused};
@@ -88,7 +89,8 @@ class Places {
     return places;
   }
   Places(Places&& other) noexcept
-      : session_(std::move(other.session_)), store_(std::move(other.store_)),
+      : session_(std::move(other.session_)),
+        store_(std::move(other.store_)),
         is_new_(std::exchange(other.is_new_, false)) {}
   Places& operator=(Places&&) = delete;
   ~Places() {

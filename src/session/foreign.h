@@ -1,6 +1,6 @@
-// Saving a program that was not launched by stasis: a process and its descendants, which a restart brings back
-// as a session. They are found by descent, nothing is left behind in or beside them, and what they have from
-// whoever started them is replaced as that of launch is.
+// Saving a program that was not launched by stasis: a process and its descendants, which a restart brings
+// back as a session. They are found by descent, nothing is left behind in or beside them, and what they have
+// from whoever started them is replaced as that of launch is.
 #pragma once
 
 #include <string>
