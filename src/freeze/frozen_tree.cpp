@@ -412,7 +412,24 @@ void FrozenTree::thaw() {
 void FrozenTree::kill() {
   if (!frozen_) return;
   frozen_ = false;
-  for (const auto& process : processes_) ::kill(process.leader.value, SIGKILL);
+  const auto kill_all = [this] {
+    for (const auto& process : processes_) ::kill(process.leader.value, SIGKILL);
+  };
+  // A session ends with its init. Of a program one ends after the other, and whoever ends us in between must
+  // not leave half of it: so a child does it, that nobody knows.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_SETMASK, &all, &before);
+  const pid_t child = scope_.is_session() ? -1 : ::fork();
+  if (child == 0) {
+    ::setsid();
+    kill_all();
+    ::_exit(0);
+  }
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (child < 0) return kill_all();
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
 }
 
 }  // namespace stasis::freeze

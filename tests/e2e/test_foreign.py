@@ -96,6 +96,25 @@ while not os.path.exists(directory + "/stop"):
 sys.exit(7 if os.wait()[1] == 0 else 1)
 """
 
+# Fathers end while their children live, who are adopted from outside: nobody may be left stopped, or be lost.
+STORM = """
+import os, sys, time
+directory = sys.argv[1]
+number = 0
+while not os.path.exists(directory + "/stop"):
+    number += 1
+    child = os.fork()
+    if child == 0:
+        if os.fork() == 0:
+            time.sleep(0.02)
+            with open(directory + "/ended", "ab", 0) as ended:
+                ended.write(b".")
+        os._exit(number & 127)
+    assert os.waitpid(child, 0) == (child, (number & 127) << 8)
+    print(number, flush=True)
+sys.exit(7)
+"""
+
 # A segment that only it has attached, a queue and a semaphore: their namespace is the host's.
 SYSTEM_V = """
 import ctypes, os, sys, time
@@ -240,6 +259,22 @@ class Foreign:
         restarted = self.restart_counter("leaver")
         self.assertEqual(len(self.pids("leaver")), 2)
         self.stop(original, restarted)
+
+    def test_orphans_are_born_all_the_time(self):
+        original = self.start_counter(STORM)
+        for number in range(10):
+            self.save(original.process.pid, "--name", "storm")
+            original.await_more(10)
+        restarted = [self.restart_counter(f"storm@{number}", "--name", f"storm-{number}") for number in (1, 5, 10)]
+        time.sleep(0.1)
+        (self.box.dir / "stop").touch()
+        self.assertEqual(original.end(), 7)
+        time.sleep(0.1)
+        ended = (self.box.dir / "ended").stat().st_size
+        for stream in restarted:
+            self.assertEqual(stream.end(), 7)
+        # Some of those that stood still were saved as well, and ended once more.
+        self.assertGreaterEqual(ended, original.last)
 
     def test_system_v(self):
         # Somebody else's, which may neither be read nor disturb.
@@ -440,6 +475,32 @@ with open("numbers", "w") as out:
         self.save(original.process.pid, "--name", "killed")
         restarted = self.restart_counter("killed")
         self.stop(original, restarted)
+
+    def test_stop_killed_at_any_moment(self):
+        """All of it runs on, or all of it has ended and is saved."""
+        chance = random.Random(815)
+        whole = self.start_counter()
+        took = self.box.stasis("checkpoint", "--pid", whole.process.pid, "--name", "whole", "--stop").took
+        whole.end()
+        for number in range(16):
+            original = self.start_counter()
+            pids = (self.box.dir / "pids").read_text().split()
+            saver = subprocess.Popen(self.box.line([self.box.binary, "checkpoint", "--pid", original.process.pid, "--name",
+                                                    f"stop-{number}", "--stop"]), env=self.box.env, cwd=self.box.dir,
+                                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0.3, 1.1) * took)
+            saver.kill()
+            saver.wait()
+            time.sleep(0.1)
+            alive = [pid for pid in pids if os.path.exists(f"/proc/{pid}/exe") and os.listdir(f"/proc/{pid}/fd")]
+            self.assertIn(len(alive), (0, 3))
+            if alive:
+                original.await_more(3)
+                self.stop(original)
+                (self.box.dir / "stop").unlink()
+                continue
+            self.assertEqual(original.end(), -signal.SIGKILL)
+            self.assertTrue((self.box.home / "store" / f"stop-{number}" / "1" / "manifest").exists())
 
     def assert_refused(self, pid, *words, code=4, **how):
         done = self.box.stasis("checkpoint", "--pid", pid, "--name", "refused", check=False, **how)
