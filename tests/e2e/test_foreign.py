@@ -191,6 +191,10 @@ class Foreign:
         path = self.box.write("counter.py", script, 0o644)
         stream = Stream(self.start(self.python, path, self.box.dir, stdout=subprocess.PIPE, **how))
         stream.await_more(3)
+        if script == PIPELINE:  # its children may be quicker than it
+            pids = self.box.dir / "pids"
+            wait_for("it tells who it is", lambda: pids.exists() and pids.read_text().startswith(f"{stream.process.pid} ")
+                     and pids.read_text().endswith("\n"))
         return stream
 
     def restart_counter(self, name, *flags):
