@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -26,6 +25,7 @@
 #include "inspect/filters.h"
 #include "inspect/message_queues.h"
 #include "inspect/namespaces.h"
+#include "inspect/outside.h"
 #include "inspect/process.h"
 #include "inspect/sharing.h"
 #include "inspect/system_v.h"
@@ -39,12 +39,6 @@ namespace stasis::checkpoint {
 
 namespace {
 
-// The kernel packs a terminal's device number differently in stat than in st_rdev.
-dev_t terminal_device(int64_t packed) {
-  auto value = static_cast<uint32_t>(packed);
-  return makedev((value >> 8) & 0xfff, (value & 0xff) | ((value >> 12) & 0xfff00));
-}
-
 // One attempt, from the freeze to the published image.
 class Attempt {
  public:
@@ -54,7 +48,7 @@ class Attempt {
         held_(held),
         queues_(queues),
         room_(base != nullptr ? room_for_copies(request) : 0),
-        files_(request.terminal_device, request.stdio) {}
+        files_(request.streams) {}
 
   // Of a failed attempt: whether a process was killed while the tree stood still. What is read of a dead
   // process looks like many things, so this says more than the error does.
@@ -82,7 +76,7 @@ class Attempt {
   Result<Report> execute() {
     STASIS_CHECK(prepare_participants());
     kernel::OneProcessor together;
-    STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.init, request_.deadlines));
+    STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.scope, request_.deadlines));
     // Many work side by side, on all processors.
     constexpr size_t kFew = 2;
     if (tree_->processes().size() > kFew) together.release();
@@ -96,7 +90,7 @@ class Attempt {
     // From here on nothing is refused any more, so now something may be written.
     STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
-    STASIS_CHECK(inspect::save_message_queues(queues_, files_, manifest_));
+    STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, files_, manifest_));
     STASIS_CHECK(namespaces_.save(writer, manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
@@ -140,8 +134,7 @@ class Attempt {
 
   Result<void> prepare_participants() {
     if (request_.participants.empty()) return {};
-    STASIS_TRY(auto processes, freeze::session_processes(request_.init));
-    std::erase(processes, request_.init);
+    STASIS_TRY(auto processes, freeze::processes_of(request_.scope));
     for (const auto& make : request_.participants) {
       if (auto made = make()) participants_.push_back(std::move(made));
     }
@@ -169,11 +162,12 @@ class Attempt {
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
     STASIS_CHECK(inspect::suspend_filters(*tree_));
+    for (const std::string& warning : tree_->warnings()) files_.warn(warning);
     const std::string directory = request_.deadlines.substr(0, request_.deadlines.rfind('/') + 1);
     STASIS_CHECK(namespaces_.collect(*tree_, directory + kernel::kFirstMounts));
     files_.set_namespaces(namespaces_);
     STASIS_CHECK(files_.collect(*tree_));
-
+    if (!request_.scope.is_session()) files_.set_streams(inspect::find_outside_streams(*tree_, files_));
     STASIS_CHECK(files_.classify());
 
     const auto& processes = tree_->processes();
@@ -194,7 +188,9 @@ class Attempt {
     }
     auto out = [&](size_t saver) { return manifest_.mutable_processes(static_cast<int>(living[saver])); };
     auto memory = [&](size_t saver) { return manifest_.mutable_memories(static_cast<int>(saver)); };
-    auto groups = kernel::read_proc(request_.init, "cgroup");
+    // In which a program was is a matter of whoever started it: only what differs from its root is its own.
+    const freeze::Scope& scope = request_.scope;
+    auto groups = kernel::read_proc(scope.is_session() ? scope.init : scope.root, "cgroup");
     const std::string init_groups = groups.ok() ? *groups : std::string();
     for (size_t i = 0; i < savers_.size(); ++i)
       STASIS_CHECK(savers_[i]->begin_observation(init_groups, *out(i), *memory(i)));
@@ -227,9 +223,13 @@ class Attempt {
     if (std::none_of(savers_.begin(), savers_.end(),
                      [](const auto& saver) { return saver->sees_system_v(); }))
       return {};
-    STASIS_TRY(auto objects, inspect::read_system_v(*tree_));
-    const inspect::SystemVCounts counts = {objects.semaphore_sets_size(), objects.queues_size(),
-                                           objects.segments_size()};
+    std::set<int> attached;
+    for (const auto& saver : savers_) saver->add_segments(attached);
+    STASIS_TRY(auto objects, inspect::read_system_v(*tree_, attached));
+    // Whoever sees others than init does is elsewhere. A program sees those of the whole host.
+    std::optional<inspect::SystemVCounts> counts;
+    if (request_.scope.is_session())
+      counts = {objects.semaphore_sets_size(), objects.queues_size(), objects.segments_size()};
     size_t next = 0;
     std::vector<std::string> warnings;
     for (auto& process : *manifest_.mutable_processes()) {
@@ -374,24 +374,35 @@ class Attempt {
 
   // The image is on the disk, and the tree still stands: it ends where the image begins.
   Result<void> end_session() {
-    Fd init(static_cast<int>(::syscall(SYS_pidfd_open, request_.init.value, 0)));
-    ::kill(request_.init.value, SIGKILL);
+    // The kernel lets init end when its whole namespace has.
+    std::vector<HostTid> last;
+    if (request_.scope.is_session()) {
+      last.push_back(request_.scope.init);
+    } else {
+      for (const auto& process : tree_->processes()) last.push_back(process.leader);
+    }
+    std::vector<Fd> ends;
+    for (HostTid task : last) {
+      Fd end(static_cast<int>(::syscall(SYS_pidfd_open, task.value, 0)));
+      if (end) ends.push_back(std::move(end));
+    }
+    if (request_.scope.is_session()) ::kill(request_.scope.init.value, SIGKILL);
     tree_->kill();
-    // The kernel lets init end when its whole namespace has, and tasks that we trace are gone only when
-    // waited for.
-    for (int i = 0; init && i < 10'000; ++i) {
+    // Tasks that we trace are gone only when waited for.
+    for (int i = 0; !ends.empty() && i < 10'000; ++i) {
       while (::waitpid(-1, nullptr, __WALL | WNOHANG) > 0) {
       }
-      pollfd wait{init.get(), POLLIN, 0};
-      if (::poll(&wait, 1, 1) == 1) break;
+      pollfd wait{ends.back().get(), POLLIN, 0};
+      if (::poll(&wait, 1, 1) == 1) ends.pop_back();
     }
     return {};
   }
 
   void observe_clocks() {
-    auto offsets = kernel::read_clock_offsets(request_.init);
-    kernel::ClockOffsets none;
-    const auto& offset = offsets.ok() ? *offsets : none;
+    kernel::ClockOffsets offset;  // a program has our own clocks
+    if (request_.scope.is_session()) {
+      if (auto offsets = kernel::read_clock_offsets(request_.scope.init); offsets.ok()) offset = *offsets;
+    }
     auto* clocks = manifest_.mutable_clocks();
     clocks->set_realtime_ns(clock_ns(CLOCK_REALTIME));
     clocks->set_monotonic_ns(clock_ns(CLOCK_MONOTONIC) + offset.monotonic_ns);
@@ -409,7 +420,7 @@ class Attempt {
       out.set_without_terminal(number != 0);
     }
     if (number == 0) return;
-    const auto* terminal = files_.find_terminal(terminal_device(number));
+    const auto* terminal = files_.find_terminal(kernel::terminal_device(number));
     if (terminal == nullptr) {
       files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
                               out.pid()));
@@ -424,11 +435,12 @@ class Attempt {
   }
 
   void observe_session_terminal() {
-    if (request_.terminal_device == 0) return;
-    const auto* file = files_.find_terminal(request_.terminal_device);
+    const uint64_t device = files_.session_terminal();
+    if (device == 0) return;
+    const auto* file = files_.find_terminal(device);
     auto* terminal = manifest_.mutable_terminal();
     terminal->set_present(true);
-    terminal->set_device(request_.terminal_device);
+    terminal->set_device(device);
     if (file == nullptr) return;
     termios attributes;
     if (::tcgetattr(file->duplicate.get(), &attributes) == 0) {
@@ -514,10 +526,10 @@ Result<Report> run(const Request& request) {
   // The pieces of an increment take more of it, afterwards.
   constexpr size_t kEnough = 4 << 20, kForPieces = 48 << 20, kForFewTasks = 512 << 10;
   prefault(request.tracking != nullptr && request.tracking->base != 0 ? kForPieces : kEnough, kForFewTasks);
-  if (request.files.mode != FileMode::kNone) flush_for_clones(request.init, request.store);
+  if (request.files.mode != FileMode::kNone) flush_for_clones(request.scope, request.store);
   auto base = BaseImage::open(request.base);
   auto held = hold_tracked(base, request.tracking);
-  STASIS_TRY(Fd queues, inspect::open_message_queues(request.init));
+  STASIS_TRY(Fd queues, inspect::open_message_queues(request.scope));
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);
     std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held, queues);

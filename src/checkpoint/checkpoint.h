@@ -1,7 +1,6 @@
-// Takes one checkpoint of a running session.
+// Takes one checkpoint of a running session or program.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -11,6 +10,7 @@
 
 #include "checkpoint/file_capture.h"
 #include "checkpoint/tracking.h"
+#include "freeze/scope.h"
 #include "image/writer.h"
 #include "inspect/descriptors.h"
 #include "schema/manifest.pb.h"
@@ -21,8 +21,8 @@
 namespace stasis::checkpoint {
 
 struct Request {
-  HostTid init;  // pid 1 of the session, as the host sees it
-  NsTid root;    // the process whose exit status is the session's
+  freeze::Scope scope;
+  NsTid root;  // the process whose exit status is the session's
   std::string session;
   std::string store;  // <store>/<SESSION>
   std::string tag;
@@ -30,8 +30,8 @@ struct Request {
   std::string base;       // directory of a checkpoint whose page files may be shared; empty: none
   bool stop = false;      // end the session when the image is complete; it does not run on in between
   std::vector<std::string> command;
-  uint64_t terminal_device = 0;  // st_rdev of the slave of the session's own terminal; 0: none
-  std::array<inspect::SessionStdio, 3> stdio;
+  // Of a session; those of a program are looked for.
+  inspect::OutsideStreams streams;
   bool user_namespace = false;
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   bool opengl = false;                     // is recorded

@@ -22,15 +22,13 @@ bool can_clone(const struct statfs& fs) {
 
 }  // namespace
 
-void flush_for_clones(HostTid init, const std::string& store) {
+void flush_for_clones(const freeze::Scope& scope, const std::string& store) {
   struct statfs of_store = {};
   if (::statfs(store.c_str(), &of_store) != 0 || !can_clone(of_store)) return;
-  auto wanted = kernel::pid_namespace(init);
-  auto pids = kernel::list_numbers("");
-  if (!wanted || !pids.ok()) return;
+  auto pids = freeze::processes_of(scope);
+  if (!pids.ok()) return;
   std::set<std::pair<dev_t, ino_t>> done;
-  for (int pid : *pids) {
-    if (kernel::pid_namespace(HostTid{pid}) != wanted) continue;
+  for (HostTid pid : *pids) {
     auto numbers = kernel::list_numbers(fmt::format("{}/fd", pid));
     if (!numbers.ok()) continue;
     for (int number : *numbers) {

@@ -47,9 +47,10 @@ Result<void> ProcessSaver::observe(schema::Process& out, schema::Memory& memory)
   return inspection_->finish(out, memory, system_v_);
 }
 
-Result<void> ProcessSaver::observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
-                                            schema::Process& out, std::vector<std::string>& warnings) {
-  if (system_v_ != session) {
+Result<void> ProcessSaver::observe_system_v(const std::optional<inspect::SystemVCounts>& session,
+                                            schema::SystemV& objects, schema::Process& out,
+                                            std::vector<std::string>& warnings) {
+  if (session && system_v_ != *session) {
     return Error{"save", describe(), "it has an IPC namespace of its own, with System V objects in it",
                  "nested namespaces are not supported yet", ErrorCode::kRefused};
   }
@@ -58,6 +59,12 @@ Result<void> ProcessSaver::observe_system_v(const inspect::SystemVCounts& sessio
       STASIS_CHECK(inspect::match_segment(facts, describe(), objects));
   }
   return inspect::observe_adjustments(*foothold_, objects, out, warnings);
+}
+
+void ProcessSaver::add_segments(std::set<int>& attached) const {
+  for (const auto& facts : mappings_) {
+    if (facts.mapping.kind() == Mapping::SYSTEM_V) attached.insert(facts.mapping.segment());
+  }
 }
 
 Result<void> ProcessSaver::classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,

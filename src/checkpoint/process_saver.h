@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <set>
 #include <vector>
 
 #include "checkpoint/base_image.h"
@@ -34,14 +36,18 @@ class ProcessSaver {
   Result<void> begin_observation(const std::string& init_groups, schema::Process& out,
                                  schema::Memory& memory);
   Result<void> observe(schema::Process& out, schema::Memory& memory);
-  // The same for System V objects, when any process sees one; `session`: how many there are.
-  Result<void> observe_system_v(const inspect::SystemVCounts& session, schema::SystemV& objects,
-                                schema::Process& out, std::vector<std::string>& warnings);
+  // The same for System V objects, when any process sees one; `session`: how many there are, where that can
+  // be told.
+  Result<void> observe_system_v(const std::optional<inspect::SystemVCounts>& session,
+                                schema::SystemV& objects, schema::Process& out,
+                                std::vector<std::string>& warnings);
   Result<void> ask_for_peers(inspect::DescriptorGraph& files) {
     return files.ask_for_peers(process_.pid, *foothold_);
   }
   void lend_to(inspect::DescriptorGraph& files) { files.set_foothold(process_, *foothold_); }
   bool sees_system_v() const { return system_v_.any(); }
+  // The ids of the System V segments that it has attached.
+  void add_segments(std::set<int>& attached) const;
   Result<void> classify(const inspect::DescriptorGraph& files, inspect::SharedMemoryTable& shared,
                         schema::Manifest& manifest, schema::Memory& memory);
   const freeze::FrozenProcess& process() const { return process_; }

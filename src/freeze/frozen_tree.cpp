@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -22,60 +23,13 @@ constexpr int64_t kMillisecond = 1'000'000;
 constexpr uint64_t kUserWorker =
     0x4000;  // PF_USER_WORKER: threads that the kernel makes in a process (vhost, KVM)
 
-// Finds the processes of one pid namespace among all of the host's. Asked repeatedly while a tree is being
-// stopped, so it remembers whom it has already seen to be strangers.
-class NamespaceScanner {
- public:
-  explicit NamespaceScanner(HostTid init) : init_(init), identity_(kernel::pid_namespace(init)) {}
-
-  Result<std::vector<HostTid>> scan() {
-    if (!identity_) {
-      return Error{"find the session's processes",
-                   fmt::format("init {}", init_),
-                   "it is gone",
-                   {},
-                   ErrorCode::kNotFound};
-    }
-    STASIS_TRY(std::vector<int> pids, kernel::list_numbers(""));
-    std::vector<HostTid> ours;
-    for (int pid : pids) {
-      HostTid task{pid};
-      if (strangers_.contains(pid)) continue;
-      if (members_.contains(pid) || is_member(task)) {
-        members_.insert(pid);
-        ours.push_back(task);
-      } else {
-        strangers_.insert(pid);
-      }
-    }
-    return ours;
-  }
-
- private:
-  bool is_member(HostTid task) {
-    if (task == init_) return true;
-    if (auto identity = kernel::pid_namespace(task)) return *identity == *identity_;
-    // A zombie has no namespaces any more, or we may not look: descent and depth decide.
-    auto status = kernel::read_status(task);
-    if (!status.ok() || status->state != 'Z' || status->namespace_depth < 2) return false;
-    return members_.contains(status->parent.value) || status->parent == init_;
-  }
-
-  HostTid init_;
-  std::optional<uint64_t> identity_;
-  std::set<int> strangers_;
-  std::set<int> members_;
-};
-
 }  // namespace
-
-Result<std::vector<HostTid>> session_processes(HostTid init) { return NamespaceScanner(init).scan(); }
 
 // Attaches and stops; on its destruction everything that was not handed on is let go.
 class FrozenTree::Freezer {
  public:
-  Freezer(HostTid init, NamespaceScanner& scanner, const Sleepers& sleepers, remote::Deadlines& deadlines)
-      : init_(init), scanner_(scanner), sleepers_(sleepers), deadlines_(deadlines) {}
+  Freezer(const Scope& scope, ProcessFinder& finder, const Sleepers& sleepers, remote::Deadlines& deadlines)
+      : scope_(scope), finder_(finder), sleepers_(sleepers), deadlines_(deadlines) {}
   ~Freezer() {
     constexpr int64_t kLonger = 2000 * kMillisecond;
     thaw(kLonger);
@@ -106,7 +60,7 @@ class FrozenTree::Freezer {
 
   Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
-    tree->init_ = init_;
+    tree->scope_ = scope_;
     tree->frozen_since_ns_ = since_ns;
     for (HostTid pid : processes_) {
       FrozenProcess process;
@@ -152,6 +106,15 @@ class FrozenTree::Freezer {
       }
       if (!process.zombie && process.threads.empty()) continue;
       tree->processes_.push_back(std::move(process));
+    }
+    // Until here they are ours to let go.
+    if (!scope_.is_session()) {
+      if (tree->processes_.empty() || tree->processes_.front().leader != scope_.root ||
+          tree->processes_.front().zombie)
+        return Error{
+            "freeze", fmt::format("process {}", scope_.root), "it has ended", {}, ErrorCode::kNotFound};
+      STASIS_CHECK(finder_.check_complete());
+      STASIS_TRY(tree->warnings_, settle_sessions(tree->processes_));
     }
     tree->frozen_ = true;
     stopped_.clear();
@@ -203,8 +166,7 @@ class FrozenTree::Freezer {
   }
 
   Result<bool> seize_all() {
-    STASIS_TRY(processes_, scanner_.scan());
-    std::erase(processes_, init_);
+    STASIS_TRY(processes_, finder_.find());
     bool found = false;
     for (HostTid pid : processes_) {
       auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
@@ -230,7 +192,7 @@ class FrozenTree::Freezer {
     auto status = kernel::read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
     if (status->tracer.value != 0) {
-      if (status->tracer == init_) {
+      if (scope_.is_session() && status->tracer == scope_.init) {
         // The memory guard of a mapped restart is at work; it takes less than a millisecond.
         return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
                      "the session's init is giving it memory", "try again", ErrorCode::kBusy};
@@ -244,9 +206,19 @@ class FrozenTree::Freezer {
     auto stat = kernel::read_stat(tid);
     if (stat.ok() && (stat->flags & kUserWorker) != 0) return false;
     return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name), seized.error().cause,
-                 "only the owner of a program may checkpoint it; `stasis check` tells what this host allows",
-                 ErrorCode::kDenied};
+                 hint_for_denied(), ErrorCode::kDenied};
     (void)pid;
+  }
+
+  // In a session the user has the rights of its user namespace; elsewhere a security module may keep one
+  // process from tracing another one of the same user.
+  std::string hint_for_denied() const {
+    auto yama = read_file(kernel::host_proc(), "sys/kernel/yama/ptrace_scope", 16);
+    if (!scope_.is_session() && ::geteuid() != 0 && yama.ok() && std::atoi(yama->c_str()) > 0)
+      return "this host lets only root trace what is no child (kernel.yama.ptrace_scope): take the "
+             "checkpoint as "
+             "root, or start the program by `stasis launch`";
+    return "only the owner of a program may checkpoint it; `stasis check` tells what this host allows";
   }
 
   Result<bool> wait_all(int64_t limit_ns) {
@@ -364,8 +336,8 @@ class FrozenTree::Freezer {
     std::optional<int64_t> deadline;
   };
 
-  HostTid init_;
-  NamespaceScanner& scanner_;
+  Scope scope_;
+  ProcessFinder& finder_;
   const Sleepers& sleepers_;
   remote::Deadlines& deadlines_;
   std::vector<HostTid> processes_;
@@ -376,21 +348,22 @@ class FrozenTree::Freezer {
   std::string unstoppable_;
 };
 
-Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::string& deadlines_file) {
+Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
+                                                       const std::string& deadlines_file) {
   constexpr int64_t kPatience = 10'000 * kMillisecond;
   ::signal(SIGCHLD, SIG_DFL);  // whoever started us may have ignored it; see Tracee::wait()
   std::string unstoppable;
-  NamespaceScanner scanner(init);
+  auto finder = ProcessFinder::make(scope);
   Sleepers sleepers;
   remote::Deadlines deadlines(deadlines_file);
   deadlines.load();
-  STASIS_TRY(auto processes, scanner.scan());
+  STASIS_TRY(auto processes, finder->find());
   for (HostTid pid : processes) {
     auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
     if (!tids.ok()) continue;
     for (int tid : *tids) sleepers.look(HostTid{tid});
   }
-  Freezer freezer(init, scanner, sleepers, deadlines);
+  Freezer freezer(scope, *finder, sleepers, deadlines);
   const int64_t begun = monotonic_ns();
   for (int attempt = 0; monotonic_ns() < begun + kPatience; ++attempt) {
     int64_t since = monotonic_ns();
@@ -415,6 +388,18 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(HostTid init, const std::
 
 FrozenTree::~FrozenTree() { thaw(); }
 
+HostTid FrozenTree::surroundings() const { return scope_.is_session() ? scope_.init : HostTid{::getpid()}; }
+
+std::set<uint32_t> users_of(const FrozenTree& tree) {
+  std::set<uint32_t> users;
+  for (const auto& process : tree.processes()) {
+    users.insert(process.status.uids.begin(), process.status.uids.end());
+    for (const auto& thread : process.threads)
+      users.insert(thread.status.uids.begin(), thread.status.uids.end());
+  }
+  return users;
+}
+
 void FrozenTree::thaw() {
   if (!frozen_) return;
   frozen_ = false;
@@ -427,7 +412,24 @@ void FrozenTree::thaw() {
 void FrozenTree::kill() {
   if (!frozen_) return;
   frozen_ = false;
-  for (const auto& process : processes_) ::kill(process.leader.value, SIGKILL);
+  const auto kill_all = [this] {
+    for (const auto& process : processes_) ::kill(process.leader.value, SIGKILL);
+  };
+  // A session ends with its init. Of a program one ends after the other, and whoever ends us in between must
+  // not leave half of it: so a child does it, that nobody knows.
+  sigset_t all, before;
+  ::sigfillset(&all);
+  ::sigprocmask(SIG_SETMASK, &all, &before);
+  const pid_t child = scope_.is_session() ? -1 : ::fork();
+  if (child == 0) {
+    ::setsid();
+    kill_all();
+    ::_exit(0);
+  }
+  ::sigprocmask(SIG_SETMASK, &before, nullptr);
+  if (child < 0) return kill_all();
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
 }
 
 }  // namespace stasis::freeze

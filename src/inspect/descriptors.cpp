@@ -50,7 +50,7 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
   slots_.resize(tree.processes().size());
   locks_.resize(tree.processes().size());
   hidden_.resize(tree.processes().size());
-  tasks_[tree.init().value] = NsTid{1};
+  if (tree.scope().is_session()) tasks_[tree.scope().init.value] = NsTid{1};
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     tasks_[process.leader.value] = process.status.ns_tgid;
@@ -361,7 +361,7 @@ const OpenFile* DescriptorGraph::find(HostTid pid, int number) const {
 
 std::optional<int> DescriptorGraph::session_stdio(const OpenFile& file) const {
   for (int which = 0; which < 3; ++which) {
-    const SessionStdio& stdio = stdio_[which];
+    const SessionStdio& stdio = streams_.stdio[which];
     if (stdio.outside && stdio.device == file.status.st_dev && stdio.inode == file.status.st_ino)
       return which;
   }

@@ -24,12 +24,17 @@ struct SessionStdio {
   uint64_t inode = 0;
 };
 
+// What was there before the session, and is replaced by what a restart has.
+struct OutsideStreams {
+  uint64_t terminal = 0;  // st_rdev of the slave of the session's own terminal; 0: none
+  std::array<SessionStdio, 3> stdio;
+};
+
 class Namespaces;
 
 class DescriptorGraph final : public resource::Observation {
  public:
-  DescriptorGraph(uint64_t session_terminal, std::array<SessionStdio, 3> stdio)
-      : session_terminal_(session_terminal), stdio_(stdio) {}
+  explicit DescriptorGraph(const OutsideStreams& streams) : streams_(streams) {}
 
   // Who knows where a description has to be made; must live as long as this.
   void set_namespaces(const Namespaces& namespaces) { namespaces_ = &namespaces; }
@@ -43,6 +48,8 @@ class DescriptorGraph final : public resource::Observation {
   // Asks the kinds about each; an Error names what cannot be saved. Nothing is written when `writer` is not
   // set yet: contents of unlinked files are taken by observe(), so it comes after everything that can refuse.
   Result<void> observe(const freeze::FrozenTree& tree, image::Writer& writer, schema::Manifest& manifest);
+  // After collect(), of a program of which nobody knew them.
+  void set_streams(const OutsideStreams& streams) { streams_ = streams; }
   // Refuses what no kind claims, before anything is written.
   Result<void> classify();
 
@@ -65,7 +72,7 @@ class DescriptorGraph final : public resource::Observation {
 
   const std::vector<std::unique_ptr<resource::OpenFile>>& all() const override { return files_; }
   const resource::OpenFile* find(HostTid pid, int number) const override;
-  uint64_t session_terminal() const override { return session_terminal_; }
+  uint64_t session_terminal() const override { return streams_.terminal; }
   std::optional<int> session_stdio(const resource::OpenFile& file) const override;
   NsTid peer_process(const resource::OpenFile& socket) const override;
   NsTid session_task(HostTid task) const override;
@@ -92,8 +99,7 @@ class DescriptorGraph final : public resource::Observation {
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
   void find_other_names();
 
-  uint64_t session_terminal_;
-  std::array<SessionStdio, 3> stdio_;
+  OutsideStreams streams_;
   std::vector<std::unique_ptr<resource::OpenFile>> files_;
   std::vector<const resource::DescriptorKind*> kinds_;  // parallel to files_
   std::vector<std::vector<schema::DescriptorSlot>> slots_;

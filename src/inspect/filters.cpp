@@ -22,10 +22,10 @@ struct Metadata {
   uint64_t flags;
 };
 
-// Filters that init has, too, are not the program's: the memory guard of an earlier restart, or what the
-// whole of stasis was started under (a container's).
+// Filters that init, or this command, has, too, are not the program's: the memory guard of an earlier
+// restart, or what the whole of stasis was started under (a container's).
 int shared_filters(const freeze::FrozenTree& tree) {
-  auto init = kernel::read_status(tree.init());
+  auto init = kernel::read_status(tree.surroundings());
   return init.ok() ? init->seccomp_filters : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,9 +37,20 @@ int enter_and_open(HostTid init, bool other_user) {
   return directory >= 0 ? directory : -errno;
 }
 
+// Of our own IPC namespace, without the right to mount anything.
+Result<Fd> open_own_queues() {
+  constexpr long kMessageQueues = 0x19800202;  // MQUEUE_MAGIC
+  auto directory = open_file("/dev/mqueue", O_RDONLY | O_DIRECTORY);
+  struct statfs fs = {};
+  if (!directory.ok() || ::fstatfs(directory->get(), &fs) != 0 || fs.f_type != kMessageQueues) return Fd();
+  return directory;
+}
+
 }  // namespace
 
-Result<Fd> open_message_queues(HostTid init) {
+Result<Fd> open_message_queues(const freeze::Scope& scope) {
+  if (!scope.is_session()) return open_own_queues();
+  const HostTid init = scope.init;
   STASIS_TRY(auto ours, kernel::read_proc_link(HostTid{::getpid()}, "ns/user"));
   STASIS_TRY(auto theirs, kernel::read_proc_link(init, "ns/user"));
   int ends[2];
@@ -61,9 +73,10 @@ Result<Fd> open_message_queues(HostTid init) {
   return Fd(answer);
 }
 
-Result<void> save_message_queues(const Fd& directory, const DescriptorGraph& files,
-                                 schema::Manifest& manifest) {
+Result<void> save_message_queues(const freeze::FrozenTree& tree, const Fd& directory,
+                                 const DescriptorGraph& files, schema::Manifest& manifest) {
   if (!directory) return {};
+  const auto users = freeze::users_of(tree);
   Fd own(::openat(directory.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   DIR* list = own ? ::fdopendir(own.get()) : nullptr;
   if (list == nullptr) return errno_error("look for message queues", {});
@@ -75,6 +88,7 @@ Result<void> save_message_queues(const Fd& directory, const DescriptorGraph& fil
     if (::fstatat(::dirfd(list), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) != 0 ||
         !S_ISREG(status.st_mode))
       continue;
+    if (!tree.scope().is_session() && !users.contains(status.st_uid)) continue;
     if (files.find_file(status.st_dev, status.st_ino) != nullptr) continue;
     auto* queue = manifest.add_message_queues();
     queue->set_name(entry->d_name);

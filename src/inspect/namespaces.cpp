@@ -120,7 +120,7 @@ const Namespaces::Found* Namespaces::find(uint64_t type, uint64_t identity) cons
 }
 
 Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::string& first_mounts) {
-  init_ = tree.init();
+  reference_ = tree.surroundings();
   of_processes_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
@@ -129,9 +129,9 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   }
   MountsBefore before;
   STASIS_TRY(before.outside, kernel::read_mounts(HostTid{::getpid()}));
-  auto first = read_file(first_mounts);
+  auto first = read_file(tree.scope().is_session() ? first_mounts : std::string());
   before.first = first.ok() ? kernel::parse_mounts(*first) : before.outside;
-  STASIS_TRY(auto session, kernel::read_mounts(init_));
+  STASIS_TRY(auto session, kernel::read_mounts(reference_));
   STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
   for (auto& found : found_) STASIS_CHECK(observe(*found));
   return {};
@@ -140,7 +140,7 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
   for (const Type& type : kTypes) {
     auto [of_session, is_new] = of_session_.try_emplace(type.name);
-    if (is_new) of_session->second = identity_of(init_, type.name);
+    if (is_new) of_session->second = identity_of(reference_, type.name);
     const uint64_t session = of_session->second, own = identity_of(process.pid, type.name);
     for (const auto& thread : process.threads) {
       // A thread cannot leave the user and time namespaces of its process.
@@ -187,7 +187,7 @@ Result<void> Namespaces::observe(Found& found) {
                      "no process sees all of it: they are in a chroot", "this is not supported yet",
                      ErrorCode::kRefused};
       }
-      STASIS_TRY(auto session, kernel::read_mounts(init_));
+      STASIS_TRY(auto session, kernel::read_mounts(reference_));
       STASIS_TRY(auto own, kernel::read_mounts(found.task));
       // Those show the processes of the session, and are made when it has some.
       MountsBefore before;
@@ -261,7 +261,7 @@ Result<Namespaces::InNetwork> Namespaces::enter_network(const resource::OpenFile
 }
 
 Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest) {
-  STASIS_CHECK(save_contents(init_, writer, session_));
+  STASIS_CHECK(save_contents(reference_, writer, session_));
   *manifest.mutable_session_mounts() = session_;
   for (auto& found : found_) {
     if (found->message.type() == CLONE_NEWNS)

@@ -18,7 +18,7 @@ namespace stasis::inspect {
 class Namespaces {
  public:
   // Finds them all. An Error refuses those that cannot be made again.
-  // `first_mounts`: the file with what was mounted before the program began.
+  // `first_mounts`: of a session, the file with what was mounted before the program began.
   Result<void> collect(const freeze::FrozenTree& tree, const std::string& first_mounts);
   // Of the i-th process of the tree.
   Result<void> describe(size_t process, schema::Process& out) const;
@@ -52,7 +52,7 @@ class Namespaces {
   Result<void> observe(Found& found);
   const Found* find(uint64_t type, uint64_t identity) const;
 
-  HostTid init_;
+  HostTid reference_;                           // FrozenTree::surroundings()
   std::map<std::string, uint64_t> of_session_;  // identities, by type
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids

@@ -33,9 +33,29 @@ Error refuse(std::string object, std::string cause, std::string hint) {
   return Error{"save", std::move(object), std::move(cause), std::move(hint), ErrorCode::kRefused};
 }
 
+// Of all objects of the namespace, those that are saved.
+class Wanted {
+ public:
+  Wanted(const freeze::FrozenTree& tree, const std::set<int>& attached)
+      : all_(tree.scope().is_session()), users_(freeze::users_of(tree)), attached_(attached) {}
+  bool owned(const ipc_perm& permissions) const {
+    return all_ || users_.contains(permissions.uid) || users_.contains(permissions.cuid);
+  }
+  bool segment(int id, const ipc_perm& permissions) const {
+    return owned(permissions) || attached_.contains(id);
+  }
+
+ private:
+  bool all_;
+  std::set<uint32_t> users_;
+  const std::set<int>& attached_;
+};
+
 // --- in the helper, which has all rights in the session's namespaces
 
-Result<void> enter_session(HostTid init) {
+Result<void> enter_session(const freeze::Scope& scope) {
+  if (!scope.is_session()) return {};
+  const HostTid init = scope.init;
   STASIS_TRY(auto ours, kernel::read_proc_link(HostTid{::getpid()}, "ns/user"));
   STASIS_TRY(auto theirs, kernel::read_proc_link(init, "ns/user"));
   int kinds = CLONE_NEWIPC | (ours != theirs ? CLONE_NEWUSER : 0);
@@ -80,7 +100,7 @@ bool has_reserved_huge_pages() {
   return (text.ok() && std::atoi(text->c_str()) > 0) || (more.ok() && std::atoi(more->c_str()) > 0);
 }
 
-Result<void> read_segments(schema::SystemV& out) {
+Result<void> read_segments(const Wanted& wanted, schema::SystemV& out) {
   shm_info info = {};
   int last = ::shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&info));
   bool huge_pages = info.used_ids > 0 && has_reserved_huge_pages();
@@ -88,6 +108,7 @@ Result<void> read_segments(schema::SystemV& out) {
     shmid_ds state = {};
     int id = ::shmctl(index, SHM_STAT, &state);
     if (id < 0) continue;  // a free place
+    if (!wanted.segment(id, state.shm_perm)) continue;
     if (huge_pages) {
       STASIS_TRY(bool huge, is_huge(id, state.shm_segsz));
       if (huge) {
@@ -104,13 +125,13 @@ Result<void> read_segments(schema::SystemV& out) {
   return {};
 }
 
-Result<void> read_semaphores(schema::SystemV& out) {
+Result<void> read_semaphores(const Wanted& wanted, schema::SystemV& out) {
   seminfo info = {};
   int last = ::semctl(0, 0, SEM_INFO, &info);
   for (int index = 0; index <= last; ++index) {
     semid_ds state = {};
     int id = ::semctl(index, 0, SEM_STAT, &state);
-    if (id < 0) continue;
+    if (id < 0 || !wanted.owned(state.sem_perm)) continue;
     auto* set = out.add_semaphore_sets();
     describe(state.sem_perm, id, *set->mutable_object());
     std::vector<uint16_t> values(state.sem_nsems);
@@ -143,13 +164,13 @@ Result<void> read_messages(schema::MessageQueue& queue, const msqid_ds& state) {
   return {};
 }
 
-Result<void> read_queues(schema::SystemV& out) {
+Result<void> read_queues(const Wanted& wanted, schema::SystemV& out) {
   msginfo info = {};
   int last = ::msgctl(0, MSG_INFO, reinterpret_cast<msqid_ds*>(&info));
   for (int index = 0; index <= last; ++index) {
     msqid_ds state = {};
     int id = ::msgctl(index, MSG_STAT, &state);
-    if (id < 0) continue;
+    if (id < 0 || !wanted.owned(state.msg_perm)) continue;
     auto* queue = out.add_queues();
     describe(state.msg_perm, id, *queue->mutable_object());
     queue->set_max_bytes(state.msg_qbytes);
@@ -196,7 +217,8 @@ Result<void> write_segment(int file, schema::IpcSegment& segment) {
 // --- around the helper
 
 // Runs `work` in a child that has entered the session's namespaces. What it says comes back as SystemV.
-Result<schema::SystemV> ask_helper(HostTid init, const std::function<Result<schema::SystemV>()>& work) {
+Result<schema::SystemV> ask_helper(const freeze::Scope& scope,
+                                   const std::function<Result<schema::SystemV>()>& work) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error("save", "System V objects");
   Fd from(ends[0]), to(ends[1]);
@@ -206,7 +228,7 @@ Result<schema::SystemV> ask_helper(HostTid init, const std::function<Result<sche
   if (helper == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != self) ::_exit(1);
-    auto entered = enter_session(init);
+    auto entered = enter_session(scope);
     auto found = entered.ok() ? work() : Result<schema::SystemV>(std::move(entered).error());
     const std::string answer = found.ok() ? '+' + found->SerializeAsString() : '-' + packed(found.error());
     ::_exit(write_all(to.get(), answer).ok() ? 0 : 1);
@@ -311,12 +333,13 @@ class AdjustmentSearch {
 
 }  // namespace
 
-Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree) {
-  STASIS_TRY(auto objects, ask_helper(tree.init(), []() -> Result<schema::SystemV> {
+Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree, const std::set<int>& attached) {
+  const Wanted wanted(tree, attached);
+  STASIS_TRY(auto objects, ask_helper(tree.scope(), [&]() -> Result<schema::SystemV> {
                schema::SystemV found;
-               STASIS_CHECK(read_segments(found));
-               STASIS_CHECK(read_semaphores(found));
-               STASIS_CHECK(read_queues(found));
+               STASIS_CHECK(read_segments(wanted, found));
+               STASIS_CHECK(read_semaphores(wanted, found));
+               STASIS_CHECK(read_queues(wanted, found));
                return found;
              }));
   std::map<int, int> numbers;
@@ -359,7 +382,7 @@ Result<void> save_segments(const freeze::FrozenTree& tree, image::Writer& writer
     files.push_back(std::move(file));
   }
   if (files.empty()) return {};
-  STASIS_TRY(auto saved, ask_helper(tree.init(), [&]() -> Result<schema::SystemV> {
+  STASIS_TRY(auto saved, ask_helper(tree.scope(), [&]() -> Result<schema::SystemV> {
                schema::SystemV runs;
                for (size_t i = 0; i < files.size(); ++i) {
                  auto* segment = runs.add_segments();

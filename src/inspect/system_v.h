@@ -1,6 +1,7 @@
 // System V shared memory, semaphores and message queues: everything in the session's IPC namespace.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,10 @@ struct SystemVCounts {
 };
 
 // Everything but the content of the segments, seen by a helper that enters the session's namespace. Who
-// changed a semaphore last is told in the numbers of the session.
-Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree);
+// changed a semaphore last is told in the numbers of the session. A program shares its namespace with the
+// host: what it has `attached` is its own, and all that belongs to a user that it runs as, since the kernel
+// does not tell who uses it.
+Result<schema::SystemV> read_system_v(const freeze::FrozenTree& tree, const std::set<int>& attached);
 
 // Finds the segment of a mapping, and tells it what only the mapping knows.
 Result<void> match_segment(const MappingFacts& facts, const std::string& task, schema::SystemV& objects);

@@ -273,6 +273,11 @@ Result<TaskStat> read_stat(HostTid task) {
   return stat;
 }
 
+uint64_t terminal_device(int64_t terminal) {
+  auto value = static_cast<uint32_t>(terminal);
+  return makedev((value >> 8) & 0xfff, (value & 0xff) | ((value >> 12) & 0xfff00));
+}
+
 std::optional<ScheduleMoment> read_schedule_moment(HostTid task) {
   auto text = read_proc_record(task, "sched");
   if (!text.ok()) return std::nullopt;

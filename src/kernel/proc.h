@@ -56,8 +56,8 @@ struct TaskStat {
   std::string comm;
   char state = '?';
   HostTid parent;
-  int64_t group = 0, session = 0, terminal = 0, foreground_group = 0;
-  uint64_t flags = 0;  // PF_*
+  int64_t group = 0, session = 0, terminal = 0, foreground_group = 0;  // terminal: see terminal_device()
+  uint64_t flags = 0;                                                  // PF_*
   uint64_t start_time = 0;
   uint64_t start_code = 0, end_code = 0, start_stack = 0;
   uint64_t start_data = 0, end_data = 0, start_brk = 0, arg_start = 0, arg_end = 0, env_start = 0,
@@ -67,6 +67,8 @@ struct TaskStat {
   int32_t exit_code = 0;
 };
 Result<TaskStat> read_stat(HostTid task);
+// st_rdev of the controlling terminal: the kernel packs it differently in /proc/PID/stat.
+uint64_t terminal_device(int64_t terminal);
 
 // When a task last left or entered a processor, and how often it did so by itself; from /proc/TID/sched.
 struct ScheduleMoment {

@@ -38,25 +38,10 @@ class StopMarker {
   std::string path_;
 };
 
-// The checkpoint that is most like the program: the newest of this run, else the one that it was restarted
-// from, else the newest that there is. Any would do, since pages are compared, and none at all is no failure.
-std::string find_base(const Record& record) {
-  auto entries = image::list(record.store + "/" + record.name);
-  const image::Entry* newest = nullptr;
-  if (entries.ok()) {
-    for (const auto& entry : *entries) {
-      if (entry.problem.empty()) newest = &entry;
-    }
-  }
-  const bool of_this_run = newest != nullptr && newest->created_ns >= record.started_ns;
-  if (!record.image.empty() && !of_this_run) return record.image;
-  return newest != nullptr ? newest->directory : std::string();
-}
-
 checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request,
                                    const std::string& directory) {
   checkpoint::Request engine;
-  engine.init = record.init;
+  engine.scope = freeze::Scope::session(record.init);
   engine.root = record.root;
   engine.session = record.name;
   engine.store = record.store + "/" + record.name;
@@ -65,11 +50,10 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   engine.stop = request.stop;
   if (!request.full) engine.base = find_base(record);
   engine.command = record.command;
-  engine.terminal_device = record.terminal_device;
+  engine.streams.terminal = record.terminal_device;
   for (size_t i = 0; i < record.stdio.size(); ++i) {
-    engine.stdio[i].outside = record.stdio[i].outside;
-    engine.stdio[i].device = record.stdio[i].device;
-    engine.stdio[i].inode = record.stdio[i].inode;
+    const Stdio& one = record.stdio[i];
+    engine.streams.stdio[i] = {one.outside, one.device, one.inode};
   }
   engine.user_namespace = record.user_namespace;
   engine.display = record.display;
@@ -106,6 +90,20 @@ void write_log(const std::string& name, const std::string& text) {
 }
 
 }  // namespace
+
+// Any would do, since pages are compared, and none at all is no failure.
+std::string find_base(const Record& record) {
+  auto entries = image::list(record.store + "/" + record.name);
+  const image::Entry* newest = nullptr;
+  if (entries.ok()) {
+    for (const auto& entry : *entries) {
+      if (entry.problem.empty()) newest = &entry;
+    }
+  }
+  const bool of_this_run = newest != nullptr && newest->created_ns >= record.started_ns;
+  if (!record.image.empty() && !of_this_run) return record.image;
+  return newest != nullptr ? newest->directory : std::string();
+}
 
 Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) {
   STASIS_TRY(Record found, load_live_record(request.name));

@@ -23,6 +23,10 @@ struct CheckpointRequest {
 
 Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request);
 
+// The checkpoint that is most like the program: the newest of this run, else the one that it was restarted
+// from, else the newest that there is; empty: there is none.
+std::string find_base(const Record& record);
+
 // For the supervisor's timer: saves, removes the oldest interval checkpoints beyond record.keep, and writes
 // what went wrong to the session's log. The exit code of the process that does it.
 int interval_checkpoint(const Record& record);

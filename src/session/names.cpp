@@ -18,14 +18,14 @@ bool has_checkpoints(const std::string& store, const std::string& name) {
 
 }  // namespace
 
-Result<ClaimedName> claim_name(const std::string& name, const std::string& program,
-                               const std::string& store) {
+Result<ClaimedName> claim_name(const std::string& name, const std::string& program, const std::string& store,
+                               const std::string& purpose) {
   if (!name.empty()) {
-    STASIS_TRY(SessionLock lock, SessionLock::take(name, kStartPurpose));
+    STASIS_TRY(SessionLock lock, SessionLock::take(name, purpose));
     auto record = load_record(name);
     if (record.ok() && is_alive(*record))
-      return Error{"start session", name, "a session of this name runs already", "choose another with --name",
-                   ErrorCode::kBusy};
+      return Error{purpose + " session", name, "a session of this name runs already",
+                   "choose another with --name", ErrorCode::kBusy};
     return ClaimedName{name, std::move(lock)};
   }
   std::string base = name_for_program(program);
@@ -33,7 +33,7 @@ Result<ClaimedName> claim_name(const std::string& name, const std::string& progr
     std::string candidate = number == 1 ? base : fmt::format("{}-{}", base, number);
     auto record = load_record(candidate);
     if ((record.ok() && is_alive(*record)) || has_checkpoints(store, candidate)) continue;
-    auto lock = SessionLock::take(candidate, kStartPurpose);
+    auto lock = SessionLock::take(candidate, purpose);
     if (!lock.ok()) {
       if (lock.error().code == ErrorCode::kBusy) continue;
       return std::move(lock).error();

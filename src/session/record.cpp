@@ -56,7 +56,9 @@ json plain_to_json(const Record& record) {
           {"files", checkpoint::file_mode_name(record.files.mode)},
           {"files_limit", record.files.limit},
           {"opengl", record.opengl},
-          {"plugins", record.plugins}};
+          {"plugins", record.plugins},
+          {"origin_pid", record.origin.value},
+          {"origin_start", record.origin_start}};
 }
 
 json to_json(const schema::Display& display) {
@@ -114,8 +116,17 @@ Record from_json(const json& value) {
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
   record.opengl = value.value("opengl", false);
   record.plugins = value.value("plugins", std::vector<std::string>());
+  record.origin = HostTid{value.value("origin_pid", 0)};
+  record.origin_start = value.value("origin_start", uint64_t{0});
   if (value.contains("display")) record.display = display_from_json(value.at("display"));
   return record;
+}
+
+// Whether the number is still that of the process that began then.
+bool runs(HostTid process, uint64_t start) {
+  if (process.value <= 0) return false;
+  auto stat = kernel::read_stat(process);
+  return stat.ok() && stat->start_time == start && stat->state != 'Z' && stat->state != 'X';
 }
 
 Result<std::string> sessions_directory() {
@@ -238,11 +249,20 @@ Result<void> identify_init(Record& record, HostTid init) {
   return {};
 }
 
+Result<void> identify_origin(Record& record, HostTid origin) {
+  STASIS_TRY(kernel::TaskStat stat, kernel::read_stat(origin));
+  record.origin = origin;
+  record.origin_start = stat.start_time;
+  record.boot = boot_id();
+  return {};
+}
+
 bool is_alive(const Record& record) {
-  if (record.init.value <= 0) return false;
-  auto stat = kernel::read_stat(record.init);
-  return stat.ok() && stat->start_time == record.init_start && stat->state != 'Z' && stat->state != 'X' &&
-         record.boot == boot_id();
+  return runs(record.init, record.init_start) && record.boot == boot_id();
+}
+
+bool origin_runs(const Record& record) {
+  return runs(record.origin, record.origin_start) && record.boot == boot_id();
 }
 
 Result<Record> load_live_record(const std::string& name) {

@@ -55,6 +55,10 @@ struct Record {
   std::optional<schema::Display> display;  // its private X server
   bool opengl = false;                     // is recorded
   std::vector<std::string> plugins;        // with which it was launched
+  // Of a program that was not launched: the process that was saved, which may still run beside what was
+  // restarted; of the same `boot`. 0: it was launched.
+  HostTid origin;
+  uint64_t origin_start = 0;  // as init_start
 };
 
 // [A-Za-z0-9._-]{1,64}, not starting with '-' or '.'.
@@ -89,6 +93,9 @@ Result<std::vector<Record>> all_records();
 // Fills in what identifies the init that runs now.
 Result<void> identify_init(Record& record, HostTid init);
 bool is_alive(const Record& record);
+// The same for the program that was saved without having been launched.
+Result<void> identify_origin(Record& record, HostTid origin);
+bool origin_runs(const Record& record);
 // The record of a session that runs; kNotFound with a hint otherwise.
 Result<Record> load_live_record(const std::string& name);
 

@@ -127,7 +127,14 @@ Result<int> restart(const RestartRequest& request) {
   record.interval_ns = request.interval_ns.value_or(record.interval_ns);
   record.keep = request.keep.value_or(record.keep);
   if (earlier) record.files = earlier->files;
-  const bool another = record.name != manifest.session();
+  // A program that was not launched may go on, and needs its files.
+  auto saved = earlier ? earlier : earlier_record(manifest.session());
+  const bool beside = saved && origin_runs(*saved);
+  if (beside && record.name == saved->name) {
+    record.origin = saved->origin;
+    record.origin_start = saved->origin_start;
+  }
+  const bool another = beside || record.name != manifest.session();
   const restore::FileUse use =
       request.files.value_or(another ? restore::FileUse::kCopies : restore::FileUse::kPutBack);
   const std::string own_files = unused_directory(store + "/" + record.name);

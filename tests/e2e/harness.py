@@ -158,9 +158,9 @@ class Sandbox:
 
 
 class Terminal:
-    """A program in the foreground at a terminal of its own, driven from here."""
+    """A program in the foreground at a terminal of its own, driven from here: stasis with these arguments, or any."""
 
-    def __init__(self, sandbox, *args, rows=24, columns=80):
+    def __init__(self, sandbox, *args, rows=24, columns=80, program=None):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         if sandbox.user:
@@ -170,11 +170,13 @@ class Terminal:
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(sandbox.line([sandbox.binary, *args]), env=sandbox.env, cwd=sandbox.dir,
-                                        stdin=slave, stdout=slave, stderr=slave, preexec_fn=take_terminal)
+        self.process = subprocess.Popen(sandbox.line(program or [sandbox.binary, *args]), env=sandbox.env,
+                                        cwd=sandbox.dir, stdin=slave, stdout=slave, stderr=slave,
+                                        preexec_fn=take_terminal)
         os.close(slave)
         self.seen = ""
-        sandbox.log.append(f"$ stasis {' '.join(map(str, args))}   (at a terminal)")
+        if not program:
+            sandbox.log.append(f"$ stasis {' '.join(map(str, args))}   (at a terminal)")
 
     def send(self, text):
         os.write(self.master, text.encode())
