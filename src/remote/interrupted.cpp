@@ -21,6 +21,8 @@ namespace {
 
 constexpr int64_t kRestartNoHand = -514;
 constexpr int64_t kRestartBlock = -516;
+// How much later than at its deadline a sleep may be seen.
+constexpr int64_t kLate_ns = 100'000'000;
 
 // The relative timeout that the program asked for, in nanoseconds; -1: none.
 int64_t requested_ns(HostTid task, const Registers& registers) {
@@ -169,8 +171,13 @@ std::optional<int64_t> Deadlines::find(HostTid task, NsTid number, uint64_t volu
   for (const auto* entries : {&noted_, &known_}) {
     auto found = entries->find(number.value);
     if (found == entries->end() || found->second.arguments != arguments_of(registers)) continue;
-    // Since then it fell asleep once, and was stopped once. Another sleep would have been one more.
-    if (voluntary_switches > found->second.voluntary_switches + 2) continue;
+    // Since then it fell asleep once, and was stopped once; another sleep would have been one more. But a
+    // task that has worked for us has waited for us as well. Then it is the kernel that tells: it goes on
+    // with a sleep that was interrupted, and an earlier one would have ended at its deadline.
+    const bool same_count = voluntary_switches <= found->second.voluntary_switches + 2;
+    const bool interrupted_before =
+        registers.orig_rax == SYS_restart_syscall && found->second.deadline_ns + kLate_ns > monotonic_ns();
+    if (!same_count && !interrupted_before) continue;
     registers.orig_rax = found->second.call;
     return found->second.deadline_ns;
   }

@@ -172,6 +172,25 @@ class Life(SessionTest):
         self.assertEqual(codes, {0, 6})
 
 
+class Sleep(SessionTest):
+    def test_one_sleep_and_many_checkpoints(self):
+        """It ends when it would have ended, whichever of the checkpoints it goes on from."""
+        whole = 3.0
+        self.box.launch("s", "sleep", whole)
+        begun = time.monotonic()
+        for number in range(1, 4):
+            time.sleep(0.5)
+            self.box.stasis("checkpoint", "s")
+        slept = time.monotonic() - begun
+        self.box.stasis("checkpoint", "s", "--stop")
+        for what, left in ("s", whole - slept), ("s@2", whole - 1.0):
+            started = time.monotonic()
+            self.box.stasis("restart", what)
+            took = time.monotonic() - started
+            self.assertGreater(took, left - 0.3, what)
+            self.assertLess(took, left + 0.8, what)
+
+
 class Timer(SessionTest):
     def test_interval_and_keep(self):
         timer = ["--interval", "1s", "--keep", "2"]
