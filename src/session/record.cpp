@@ -2,11 +2,13 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -274,6 +276,18 @@ Result<Record> load_live_record(const std::string& name) {
   return record;
 }
 
+namespace {
+
+constexpr int kMomentsOfTheDead = 200;
+
+// "PID: what", as the lock has it.
+bool is_there(const std::string& holder) {
+  const int pid = std::atoi(holder.c_str());
+  return pid <= 0 || ::kill(pid, 0) == 0 || errno != ESRCH;
+}
+
+}  // namespace
+
 Result<SessionLock> SessionLock::take(const std::string& name, const std::string& purpose) {
   STASIS_TRY(std::string directory, session_directory(name));
   STASIS_CHECK(make_directories(directory));
@@ -286,6 +300,13 @@ Result<SessionLock> SessionLock::take(const std::string& name, const std::string
     // A start takes milliseconds, and whoever asks for something right after it wants it of the started
     // session.
     bool starting = holder.ok() && purpose != kStartPurpose && holder->ends_with(kStartPurpose);
+    // One that was killed may have left a child behind that shares its lock, and ends within a moment.
+    for (int i = 0; !starting && i < kMomentsOfTheDead && holder.ok() && !is_there(*holder); ++i) {
+      timespec moment{0, 5'000'000};
+      ::nanosleep(&moment, nullptr);
+      if (::fcntl(fd.get(), F_OFD_SETLK, &whole) == 0) return take_over(std::move(fd), name, purpose);
+      holder = read_file(path);
+    }
     if (starting && ::fcntl(fd.get(), F_OFD_SETLKW, &whole) == 0)
       return take_over(std::move(fd), name, purpose);
     return Error{purpose + " session", name,

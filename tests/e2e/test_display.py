@@ -588,7 +588,9 @@ class Vnc(DisplayTest):
     def test_viewers_come_and_go(self):
         find_program("xcalc")
         said = self.launch("s", "xcalc", "-geometry", "+0+0", display="vnc:400x300")
-        self.assertEqual(said, f"stasis: to look at s: vncviewer {self.display('s')['vnc']}\n")
+        # The program may miss fonts, and say so.
+        ours = [line for line in said.splitlines() if line.startswith("stasis: ")]
+        self.assertEqual(ours, [f"stasis: to look at s: vncviewer {self.display('s')['vnc']}"])
         wait_for("it has drawn", lambda: len(set(self.view("s")[2])) > 20)
         time.sleep(0.3)
         before = self.view("s")

@@ -31,13 +31,13 @@ while True:
 
 def fill(path):
     """Takes all that is left of a file system."""
-    with open(path, "ab") as file:
-        try:
+    try:
+        with open(path, "ab") as file:
             while True:
                 file.write(bytes(1 << 16))
                 file.flush()
-        except OSError:
-            pass
+    except OSError:
+        pass
 
 
 class Export(ProgramTest):
@@ -268,6 +268,7 @@ class Export(ProgramTest):
         self.assertIn(b"No space left on device", said)
         self.assertEqual(os.listdir(small / "store"), [])
         # Nor is there half an export.
+        (small / "filler").touch()
         fill(small / "filler")
         done = self.exits(FAILED, "export", "counter", small / "out.stasis")
         self.assertIn("No space left on device", done.stderr)

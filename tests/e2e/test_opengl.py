@@ -487,5 +487,65 @@ class Check(ProgramTest):
             self.assertEqual(found[name]["state"], "missing")
 
 
+
+# Asks the driver all the time, and says how often.
+ASKING = """
+import ctypes
+x, gl = ctypes.CDLL("libX11.so.6"), ctypes.CDLL("libGL.so.1")
+x.XOpenDisplay.restype = gl.glXChooseVisual.restype = ctypes.c_void_p
+display = ctypes.c_void_p(x.XOpenDisplay(None))
+visual = ctypes.c_void_p(gl.glXChooseVisual(display, 0, (ctypes.c_int * 3)(4, 5, 0)))
+value, count = ctypes.c_int(), 0
+gl.glXGetFBConfigs.restype = ctypes.c_void_p
+while True:
+    gl.glXGetConfig(display, visual, 8, ctypes.byref(value))
+    assert value.value >= 8, value.value
+    count += 1
+    if count % 50 == 0:
+        print(count, flush=True)
+"""
+
+
+@unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
+class Questions(ProgramTest):
+    """A program that waits for an answer nearly always: whatever happens then, it gets one."""
+
+    def setUp(self):
+        super().setUp()
+        self.output = self.box.dir / "asking.output"
+        with open(self.output, "ab") as output:
+            if self.box.user:
+                os.chown(self.output, self.box.user.pw_uid, self.box.user.pw_gid)
+            self.box.stasis("launch", "--name", "asking", "--display=64x64", "--background", "--", "/usr/bin/python3",
+                            "-c", ASKING, stdout=output)
+        self.goes_on()
+
+    def count(self):
+        return len(self.output.read_text().splitlines())
+
+    def goes_on(self):
+        wait_for("it asks", lambda before=self.count(): self.count() > before + 2)
+
+    def test_restart(self):
+        for _ in range(8):
+            self.box.save_and_kill("asking")
+            self.box.restart("asking")
+            self.goes_on()
+
+    def test_killed_renderer(self):
+        server = next(int(pid) for pid in os.listdir("/proc") if pid.isdigit() and self.is_server(pid))
+        for _ in range(15):
+            for renderer in children_of(server, "stasis-gl-renderer"):
+                os.kill(renderer, signal.SIGKILL)
+            self.goes_on()
+
+    def is_server(self, pid):
+        try:
+            words = pathlib.Path("/proc", pid, "cmdline").read_bytes()
+        except OSError:
+            return False
+        return b"stasis-gl-server" in words and str(self.box.home).encode() in words
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -132,7 +132,13 @@ void Renderer::take_context() {
 }
 
 void Renderer::go_on(const std::string& packets, uint64_t position) {
-  for_each_packet(packets, [&](const Packet& packet) { execute(packet); });
+  size_t done = 0;
+  for_each_packet(packets, [&](const Packet& packet) {
+    done += packet.size;
+    // The last one may be a question that waits for its answer.
+    end_of_packet_ = done == packets.size() ? position : 0;
+    execute(packet);
+  });
   RingReader(ring, kRenderer).skip_to(position);
   ring->frames_shown.store(ring->frames.load());
   ring->progress.fetch_add(1);

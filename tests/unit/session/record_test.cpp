@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "session/names.h"
@@ -140,6 +141,24 @@ TEST_F(RecordTest, a_lock_is_exclusive_and_says_who_has_it) {
   lock->release();
   EXPECT_EQ(SessionLock::purpose_of_holder("one"), std::nullopt);
   EXPECT_TRUE(SessionLock::take("one", kStartPurpose).ok());
+}
+
+// Of somebody who was killed a child may live a moment longer, and has the lock as well.
+TEST_F(RecordTest, a_lock_of_the_dead_is_waited_for) {
+  const pid_t holder = fork();
+  if (holder == 0) {
+    auto lock = SessionLock::take("one", kCheckpointPurpose);
+    if (lock.ok() && fork() == 0) {
+      usleep(100'000);
+      _exit(0);
+    }
+    _exit(lock.ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(holder, &status, 0), holder);
+  ASSERT_EQ(status, 0);
+  ASSERT_NE(SessionLock::purpose_of_holder("one"), std::nullopt);
+  EXPECT_TRUE(SessionLock::take("one", kCheckpointPurpose).ok());
 }
 
 TEST_F(RecordTest, taken_names_get_numbers) {
