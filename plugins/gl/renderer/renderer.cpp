@@ -139,6 +139,10 @@ void Renderer::go_on(const std::string& packets, uint64_t position) {
     end_of_packet_ = done == packets.size() ? position : 0;
     execute(packet);
   });
+  // The log is written a moment after the program's memory was saved, with the ring in it, and meanwhile the
+  // question may have been answered. What counts is whether the program waits.
+  const bool is_open = ring->questions.load() != ring->reply_number.load();
+  if (is_open) position = std::min(position, ring->last_question.load());
   RingReader(ring, kRenderer).skip_to(position);
   ring->frames_shown.store(ring->frames.load());
   ring->progress.fetch_add(1);
