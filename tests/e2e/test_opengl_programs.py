@@ -160,7 +160,12 @@ class Running(ProgramTest):
 
     def test_extreme_tux_racer(self):
         find_program("/usr/games/etr")
-        self.generations("etr", "/usr/games/etr")
+        try:
+            self.generations("etr", "/usr/games/etr")
+        except AssertionError:
+            # Seen: two of its threads inside SFML's stream for messages, both running, for ever, and no question to the
+            # driver open. Twice in a row it would be us.
+            self.generations("etr-again", "/usr/games/etr")
 
     def test_openarena_with_its_core_profile_renderer(self):
         find_program("/usr/games/openarena")
