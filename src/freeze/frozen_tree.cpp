@@ -183,6 +183,14 @@ class FrozenTree::Freezer {
   Result<bool> seize(HostTid pid, HostTid tid) {
     remote::Tracee task(tid);
     auto seized = task.seize();
+    // Somebody else may just have let it go: the memory guard of a mapped restart, or a checkpoint that was
+    // killed. Then nobody is its tracer when one looks.
+    constexpr int kTries = 20;
+    for (int i = 0; i < kTries && !seized.ok() && has_no_tracer(tid); ++i) {
+      timespec moment{0, kMillisecond};
+      ::nanosleep(&moment, nullptr);
+      seized = task.seize();
+    }
     if (seized.ok()) {
       seized_.insert(tid.value);
       // It may be about to end; then there is nothing to interrupt and wait_all() sees the end.
@@ -219,6 +227,15 @@ class FrozenTree::Freezer {
              "checkpoint as "
              "root, or start the program by `stasis launch`";
     return "only the owner of a program may checkpoint it; `stasis check` tells what this host allows";
+  }
+
+  // Of one that could be seized.
+  static bool has_no_tracer(HostTid tid) {
+    auto status = kernel::read_status(tid);
+    if (!status.ok() || status->state == 'Z' || status->state == 'X' || status->tracer.value != 0)
+      return false;
+    auto stat = kernel::read_stat(tid);
+    return stat.ok() && (stat->flags & kUserWorker) == 0;
   }
 
   Result<bool> wait_all(int64_t limit_ns) {
