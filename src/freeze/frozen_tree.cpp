@@ -183,10 +183,10 @@ class FrozenTree::Freezer {
   Result<bool> seize(HostTid pid, HostTid tid) {
     remote::Tracee task(tid);
     auto seized = task.seize();
-    // Somebody else may just have let it go: the memory guard of a mapped restart, or a checkpoint that was
-    // killed. Then nobody is its tracer when one looks.
-    constexpr int kTries = 20;
-    for (int i = 0; i < kTries && !seized.ok() && has_no_tracer(tid); ++i) {
+    // The memory guard of a mapped restart traces a task for less than a millisecond, and it may let it go
+    // between our trial and our looking who traces it.
+    constexpr int kTries = 300;
+    for (int i = 0; i < kTries && !seized.ok() && is_being_let_go(tid); ++i) {
       timespec moment{0, kMillisecond};
       ::nanosleep(&moment, nullptr);
       seized = task.seize();
@@ -229,13 +229,15 @@ class FrozenTree::Freezer {
     return "only the owner of a program may checkpoint it; `stasis check` tells what this host allows";
   }
 
-  // Of one that could be seized.
-  static bool has_no_tracer(HostTid tid) {
+  // Whether it can be seized in a moment, though not now.
+  bool is_being_let_go(HostTid tid) const {
     auto status = kernel::read_status(tid);
-    if (!status.ok() || status->state == 'Z' || status->state == 'X' || status->tracer.value != 0)
-      return false;
+    if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
+    const bool by_init = scope_.is_session() && status->tracer == scope_.init;
+    if (status->tracer.value != 0 && !by_init) return false;
     auto stat = kernel::read_stat(tid);
-    return stat.ok() && (stat->flags & kUserWorker) == 0;
+    if (!stat.ok() || (stat->flags & kUserWorker) != 0) return false;
+    return ::geteuid() == 0 || status->uids[0] == ::geteuid();
   }
 
   Result<bool> wait_all(int64_t limit_ns) {
