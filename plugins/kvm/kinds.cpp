@@ -33,9 +33,7 @@ class DeviceKind final : public DescriptorKind {
   Result<std::string> observe(const resource::OpenFile&, resource::Observation&) const override {
     return std::string();
   }
-  Result<Fd> make(const resource::Record&, resource::Making&) const override {
-    return open_file("/dev/kvm", O_RDWR);
-  }
+  Result<Fd> make(const resource::Record&, resource::Making&) const override { return open_kvm(); }
 };
 
 class MachineKind final : public DescriptorKind {
@@ -69,7 +67,7 @@ class MachineKind final : public DescriptorKind {
   std::string summary(const resource::Record& record) const override {
     auto machine = parse(record);
     if (!machine.ok()) return {};
-    return fmt::format("{} vCPUs", machine->vcpus_size());
+    return fmt::format("{} vCPU{}", machine->vcpus_size(), machine->vcpus_size() == 1 ? "" : "s");
   }
 
  private:

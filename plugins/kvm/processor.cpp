@@ -12,6 +12,7 @@
 
 #include "kvm_api.h"
 #include "stasis/fd.h"
+#include "stasis/parts.h"
 
 namespace stasis::kvm {
 namespace {
@@ -159,6 +160,8 @@ Result<std::string> give_to_trial(int kvm, std::string supported) {
   return read_cpuid(vcpu.get(), KVM_GET_CPUID2, "KVM_GET_CPUID2");
 }
 
+}  // namespace
+
 Result<Fd> open_kvm() {
   auto kvm = open_file("/dev/kvm", O_RDWR);
   if (kvm.ok()) return kvm;
@@ -169,8 +172,6 @@ Result<Fd> open_kvm() {
   error.code = ErrorCode::kUnsupported;
   return error;
 }
-
-}  // namespace
 
 Result<void> check_features(const schema::Machine& machine) {
   STASIS_TRY(Fd kvm, open_kvm());
@@ -202,6 +203,11 @@ Result<void> check_features(const schema::Machine& machine) {
 
 std::vector<plugin::Finding> check_host() {
   std::vector<plugin::Finding> all;
+  if (plugin::find_part("kvm", "libstasis-kvm.so").empty()) {
+    all.push_back({"KVM", false, "libstasis-kvm.so is missing, which programs that use KVM need to be saved",
+                   "install it beside the command. Machines without KVM are saved all the same"});
+    return all;
+  }
   auto kvm = open_file("/dev/kvm", O_RDWR);
   if (!kvm.ok()) {
     const bool denied = kvm.error().code == ErrorCode::kDenied;

@@ -131,6 +131,11 @@ bool runs(HostTid process, uint64_t start) {
   return stat.ok() && stat->start_time == start && stat->state != 'Z' && stat->state != 'X';
 }
 
+Result<uint64_t> start_time_of(HostTid process) {
+  STASIS_TRY(kernel::TaskStat stat, kernel::read_stat(process));
+  return stat.start_time;
+}
+
 Result<std::string> sessions_directory() {
   STASIS_TRY(std::string state, image::state_directory());
   return state + "/sessions";
@@ -244,17 +249,15 @@ Result<std::vector<Record>> all_records() {
 }
 
 Result<void> identify_init(Record& record, HostTid init) {
-  STASIS_TRY(kernel::TaskStat stat, kernel::read_stat(init));
+  STASIS_TRY(record.init_start, start_time_of(init));
   record.init = init;
-  record.init_start = stat.start_time;
   record.boot = boot_id();
   return {};
 }
 
 Result<void> identify_origin(Record& record, HostTid origin) {
-  STASIS_TRY(kernel::TaskStat stat, kernel::read_stat(origin));
+  STASIS_TRY(record.origin_start, start_time_of(origin));
   record.origin = origin;
-  record.origin_start = stat.start_time;
   record.boot = boot_id();
   return {};
 }

@@ -365,6 +365,25 @@ class OrdinaryUser(KvmTest):
     def test_messages(self):
         self.through_it_all("msi", "--split")
 
+    def test_restart_by_who_may_not_open_the_device(self):
+        """Said before anything is done; and it goes on when the device is there again."""
+        self.start("pio")
+        self.output.reach(3)
+        self.stop()
+        mode = kvm_harness.DEVICE.stat().st_mode & 0o777
+        os.chmod(kvm_harness.DEVICE, 0o600)
+        try:
+            refused = self.box.stasis("restart", "vm", "--background", check=False)
+        finally:
+            os.chmod(kvm_harness.DEVICE, mode)
+        self.assertEqual(refused.returncode, 5, refused.stderr)
+        self.assertIn("/dev/kvm", refused.stderr)
+        self.assertIn("stasis check", refused.stderr)
+        self.assertIsNone((self.box.session("vm") or {}).get("processes") or None)
+        self.restart()
+        self.output.go_on()
+        self.output.whole()
+
 
 if __name__ == "__main__":
     unittest.main()

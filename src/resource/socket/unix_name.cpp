@@ -147,7 +147,7 @@ class AnyDirectory {
   std::string path() const { return made_ ? std::string(name_.data()) : std::string(); }
 
  private:
-  std::array<char, 32> name_ = {"/tmp/stasis-socket-XXXXXX"};
+  std::array<char, 32> name_ = {P_tmpdir "/stasis-socket-XXXXXX"};
   bool made_ = false;
 };
 
