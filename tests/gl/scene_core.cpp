@@ -1,7 +1,7 @@
 // The core profile.
-#include "scene.h"
-
 #include <cstring>
+
+#include "scene.h"
 
 namespace {
 
