@@ -231,13 +231,16 @@ class Terminal:
 class Redis:
     """As much of a client as the tests need."""
 
+    connection = file = None
+
     def __init__(self, port):
         self.connection = socket.create_connection(("127.0.0.1", port), timeout=20)
         self.file = self.connection.makefile("rb")
 
     def close(self):
-        self.file.close()
-        self.connection.close()
+        for end in self.file, self.connection:
+            if end is not None:
+                end.close()
 
     __del__ = close
 

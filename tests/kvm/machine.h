@@ -30,7 +30,7 @@ struct Options {
   bool pin = false;             // the irqfd is on a pin of the IOAPIC, not an MSI
   unsigned wait_for_input = 0;  // layout::Parameters
   bool break_sequence = false;
-  std::string disturb;  // what is changed after a second
+  std::string disturb;  // what is changed every second
 };
 
 // Lines to stdout, whole ones. A line of what is wrong ends the process, whatever its other threads do.

@@ -153,8 +153,8 @@ class Rest {
       "  --input FILE              what is typed at the console; standard input without it\n"
       "  --guests DIR              where NAME.bin is; kvm/ beside the program without it\n"
       "  --break-sequence          leave a number out, which the guest must find\n"
-      "  --disturb WHAT            change it after a second, which the guest must find: general, vector, "
-      "debug, lapic,\n"
+      "  --disturb WHAT            change it every second, which the guest must find: general, vector, debug, "
+      "lapic,\n"
       "                            msr, timer, pic, clock, memory (disturb.cpp)\n";
   if (write(2, kText, sizeof kText - 1) < 0) _exit(2);
   _exit(2);
@@ -287,15 +287,16 @@ int main(int argc, char** argv) {
     return now.tv_sec;
   };
   time_t begin = seconds();
-  bool disturb = !options.disturb.empty();
+  time_t disturbed = begin;
   auto kick_all = [&] {
     for (pthread_t thread : threads) pthread_kill(thread, SIGUSR1);
   };
   for (;;) {
     unsigned pause_ms = options.reborn_ms != 0 ? options.reborn_ms : options.kick_ms;
     usleep(pause_ms != 0 ? pause_ms * 1000 : 20000);
-    if (disturb && seconds() > begin) {
-      disturb = false;
+    // Again and again: what the guest is about to overwrite anyway is nothing that it could find.
+    if (!options.disturb.empty() && seconds() > disturbed) {
+      disturbed = seconds();
       disturbance = true;
       kick_all();
     }
