@@ -1,4 +1,5 @@
 """For tests with KVM: who may open /dev/kvm, a sandbox for those who may, and the monitor of tests/kvm."""
+import fcntl
 import os
 import pathlib
 import pwd
@@ -37,6 +38,10 @@ def sandbox_of_user(test):
         who = pwd.getpwnam(user)
     except KeyError:
         raise unittest.SkipTest(f"there is no user {user}")
+    # One borrower at a time: who comes second would lose it when the first gives it back.
+    turn = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    test.addCleanup(os.close, turn)
+    fcntl.flock(turn, fcntl.LOCK_EX)
     mode = stat.S_IMODE(DEVICE.stat().st_mode)
     if mode & 0o006 != 0o006:
         # Whatever becomes of this process, its end closes the pipe, and the mode is what it was.

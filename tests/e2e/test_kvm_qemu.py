@@ -105,7 +105,7 @@ class WithoutStasis(unittest.TestCase):
                  "-nodefaults", "-display", "none", "-serial", f"file:{console}", "-bios", Guests.make(rom), "-cpu",
                  processor, "-smp", str(processors)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                wait_for("ticks", lambda: console.exists() and b"TICK 3" in console.read_bytes(), 10)
+                wait_for("ticks", lambda: console.exists() and b"TICK 3" in console.read_bytes())
             finally:
                 process.kill()
                 process.wait()
