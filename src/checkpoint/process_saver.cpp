@@ -441,6 +441,22 @@ bool is_on_disk(HostTid process, const kernel::MapsEntry& entry) {
 
 }  // namespace
 
+// Reserved huge pages are not in the page tables of the child, which has never touched them, so that
+// mincore() says nothing: all are read. Those of zeros may never have been there.
+Result<void> ProcessSaver::find_huge_pages(const inspect::MappingFacts& facts, const PageRange& part,
+                                           uint32_t shift, std::vector<Run>& runs) {
+  const uint64_t base = facts.entry.start - facts.entry.offset;
+  const uint64_t size = uint64_t{1} << shift;
+  std::string page(std::min(size, uint64_t{2} << 20), '\0');
+  const std::string zeros = page;
+  for (uint64_t at = part.start; at < part.end; at += page.size()) {
+    // The object may have become shorter than the mapping.
+    if (!remote::read_memory(child_->pid(), RemotePtr{base + at}, page).ok()) continue;
+    if (page != zeros) runs.push_back({base + at, page.size(), at});
+  }
+  return {};
+}
+
 // Adds the pages of a part of an object, `offset` to `end`, that are there.
 Result<void> ProcessSaver::find_shared_pages(const inspect::MappingFacts& facts, const PageRange& part,
                                              std::vector<Run>& runs) {
@@ -492,7 +508,11 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
     STASIS_TRY(Fd file, open_file(writer.directory() + "/" + name, O_WRONLY));
     STASIS_TRY(int remote_file, child_->pass(file.get()));
     std::vector<Run> runs;
-    for (const PageRange& part : parts) STASIS_CHECK(find_shared_pages(facts, part, runs));
+    for (const PageRange& part : parts) {
+      STASIS_CHECK(object.huge_page_shift() != 0
+                       ? find_huge_pages(facts, part, object.huge_page_shift(), runs)
+                       : find_shared_pages(facts, part, runs));
+    }
     STASIS_CHECK(make_readable(runs));
     STASIS_CHECK(child_->write(remote_file, file.get(), runs, [](const Run&) {}));
     for (const auto& run : runs) {

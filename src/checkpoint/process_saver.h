@@ -87,6 +87,8 @@ class ProcessSaver {
   static constexpr size_t kMostCopied = 32;  // mappings
   std::string describe() const;
   Result<void> find_guards();
+  Result<void> find_huge_pages(const inspect::MappingFacts& facts, const PageRange& part, uint32_t shift,
+                               std::vector<Run>& runs);
   Result<void> find_shared_pages(const inspect::MappingFacts& facts, const PageRange& part,
                                  std::vector<Run>& runs);
   // With the ranges that a fork leaves out.

@@ -63,6 +63,8 @@ Result<PageFileSizes> page_file_sizes(const Memory& memory, const std::string& w
 Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun>& runs, uint64_t limit,
                         const PageFileSizes& files, const std::string& where);
 
+Result<void> check_huge_page_shift(uint32_t shift, const std::string& where);
+
 Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "image/validate_internal.h"
+#include "kernel/huge_pages.h"
 
 namespace stasis::image::validation {
 namespace {
@@ -28,7 +29,7 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
   if (mapping.advice_size() > 64) return bad(where, "it has too many pieces of advice");
   if (mapping.lock_flags() > 3) return bad(where, "unknown lock flags");
   if (const uint32_t shift = mapping.huge_page_shift(); shift != 0) {
-    if (shift < 12 || shift > 34) return bad(where, fmt::format("huge pages of 2^{} bytes", shift));
+    STASIS_CHECK(check_huge_page_shift(shift, where));
     const uint64_t mask = (uint64_t{1} << shift) - 1;
     if (((mapping.start() | mapping.end() | mapping.file_offset()) & mask) != 0) {
       return bad(where, "it is not aligned to its huge pages");
@@ -158,11 +159,20 @@ Result<void> check_shared_memory(const schema::SharedMemory& memory, const std::
   if (!known.description_or_none(memory.description())) {
     return bad(where, fmt::format("it refers to description {}, which does not exist", memory.description()));
   }
+  STASIS_CHECK(check_huge_page_shift(memory.huge_page_shift(), where));
+  if (memory.size() != kernel::in_whole_pages(memory.size(), memory.huge_page_shift()))
+    return bad(where, "its size is not one in whole pages");
   STASIS_TRY(const PageFileSizes files, page_file_sizes(memory, where, known));
   return check_runs(memory.runs(), page_up(memory.size()), files, where);
 }
 
 }  // namespace
+
+Result<void> check_huge_page_shift(uint32_t shift, const std::string& where) {
+  if (shift != 0 && (shift < 12 || shift > 34))
+    return bad(where, fmt::format("huge pages of 2^{} bytes", shift));
+  return {};
+}
 
 Result<PageFileSizes> page_file_sizes(const std::string& page_file, const FileNames& layers, bool needed,
                                       const std::string& where, const Known& known) {

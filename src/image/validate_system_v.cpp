@@ -1,4 +1,5 @@
 #include "image/validate_internal.h"
+#include "kernel/huge_pages.h"
 
 namespace stasis::image::validation {
 namespace {
@@ -39,8 +40,10 @@ Result<void> check_system_v(Known& known) {
     if (segment.size() == 0 || segment.size() > kSizeLimit)
       return bad(where, fmt::format("{} bytes are impossible", segment.size()));
     STASIS_TRY(const PageFileSizes files, page_file_sizes(segment, where, known));
-    STASIS_CHECK(check_runs(segment.runs(), page_up(segment.size()), files, where));
-    known.segments[segment.object().id()] = segment.size();
+    STASIS_CHECK(check_huge_page_shift(segment.huge_page_shift(), where));
+    const uint64_t size = kernel::in_whole_pages(segment.size(), segment.huge_page_shift());
+    STASIS_CHECK(check_runs(segment.runs(), size, files, where));
+    known.segments[segment.object().id()] = size;
   }
   for (const auto& set : objects.semaphore_sets()) {
     STASIS_CHECK(sets.check(set.object()));

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "kernel/huge_pages.h"
 #include "resource/registry.h"
 
 namespace stasis::inspect {
@@ -34,7 +35,8 @@ bool is_system_v(const kernel::MapsEntry& entry) {
     struct stat status = {};
     return ::fstat(file.get(), &status) == 0 ? status.st_dev : 0;
   }();
-  return entry.device == kernels_own && entry.name.starts_with("/SYSV") && entry.name.ends_with(kDeleted);
+  return entry.name.starts_with("/SYSV") && entry.name.ends_with(kDeleted) &&
+         (entry.device == kernels_own || kernel::huge_page_shift_of(entry.device) != 0);
 }
 
 bool is_anonymous_name(std::string_view name) {
@@ -189,6 +191,7 @@ class Classifier {
     mapping.set_shared_memory(shared_.index_of(entry.device, entry.inode, is_new));
     if (is_new) {
       auto* object = manifest_.add_shared_memories();
+      object->set_huge_page_shift(kernel::huge_page_shift_of(entry.device));
       if (!anonymous) {
         std::string name = entry.name.substr(entry.name.rfind('/') + 1);
         if (entry.name.starts_with(kMemfd)) name = entry.name.substr(kMemfd.size());

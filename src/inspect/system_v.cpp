@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 
+#include "kernel/huge_pages.h"
 #include "kernel/proc.h"
 #include "remote/semaphore_operations.h"
 #include "stasis/fd.h"
@@ -31,6 +32,10 @@ constexpr const char* kRemoveHint = "ipcrm removes what is not needed";
 
 Error refuse(std::string object, std::string cause, std::string hint) {
   return Error{"save", std::move(object), std::move(cause), std::move(hint), ErrorCode::kRefused};
+}
+
+uint64_t size_in_pages(const schema::IpcSegment& segment) {
+  return kernel::in_whole_pages(segment.size(), segment.huge_page_shift());
 }
 
 // Of all objects of the namespace, those that are saved.
@@ -76,22 +81,17 @@ void describe(const ipc_perm& permissions, int id, schema::IpcObject& out) {
   out.set_mode(permissions.mode & 0777);
 }
 
-// All of anonymous shared memory is files of one file system of the kernel's, and reserved huge pages are
-// another.
-Result<bool> is_huge(int id, uint64_t size) {
-  if (size % (2 << 20) != 0) return false;
+// Only a mapping tells.
+Result<uint32_t> huge_page_shift(int id) {
   void* at = ::shmat(id, nullptr, SHM_RDONLY);
   if (at == reinterpret_cast<void*>(-1)) return errno_error("save", fmt::format("segment {}", id));
-  void* plain = ::mmap(nullptr, kPageSize, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  uint64_t devices[2] = {};
+  uint32_t shift = 0;
   auto maps = kernel::read_maps(HostTid{::getpid()});
   for (const auto& entry : maps.ok() ? *maps : std::vector<kernel::MapsEntry>{}) {
-    if (entry.start == reinterpret_cast<uint64_t>(at)) devices[0] = entry.device;
-    if (entry.start == reinterpret_cast<uint64_t>(plain)) devices[1] = entry.device;
+    if (entry.start == reinterpret_cast<uint64_t>(at)) shift = kernel::huge_page_shift_of(entry.device);
   }
-  ::munmap(plain, kPageSize);
   ::shmdt(at);
-  return devices[0] != devices[1];
+  return shift;
 }
 
 bool has_reserved_huge_pages() {
@@ -109,14 +109,11 @@ Result<void> read_segments(const Wanted& wanted, schema::SystemV& out) {
     int id = ::shmctl(index, SHM_STAT, &state);
     if (id < 0) continue;  // a free place
     if (!wanted.segment(id, state.shm_perm)) continue;
-    if (huge_pages) {
-      STASIS_TRY(bool huge, is_huge(id, state.shm_segsz));
-      if (huge) {
-        return refuse(fmt::format("System V segment {}", id), "it has reserved huge pages (SHM_HUGETLB)",
-                      "let the program use ordinary ones");
-      }
-    }
     auto* segment = out.add_segments();
+    if (huge_pages) {
+      STASIS_TRY(const uint32_t shift, huge_page_shift(id));
+      segment->set_huge_page_shift(shift);
+    }
     describe(state.shm_perm, id, *segment->mutable_object());
     segment->set_size(state.shm_segsz);
     segment->set_removed((state.shm_perm.mode & SHM_DEST) != 0);
@@ -179,6 +176,18 @@ Result<void> read_queues(const Wanted& wanted, schema::SystemV& out) {
   return {};
 }
 
+// mincore() knows nothing of reserved huge pages that we have not touched.
+void find_huge_pages(const char* memory, uint64_t size, schema::IpcSegment& segment) {
+  constexpr uint64_t kPiece = uint64_t{2} << 20;
+  for (uint64_t at = 0; at < size; at += kPiece) {
+    if (memory[at] == 0 && std::memcmp(memory + at, memory + at + 1, kPiece - 1) == 0) continue;
+    auto* run = segment.add_runs();
+    run->set_address(at);
+    run->set_offset(at);
+    run->set_size(kPiece);
+  }
+}
+
 // Which pages of the segment exist: reading the others would make them.
 void find_pages(const char* memory, uint64_t size, schema::IpcSegment& segment) {
   constexpr uint64_t kAtOnce = uint64_t{64} << 20;
@@ -204,7 +213,12 @@ Result<void> write_segment(int file, schema::IpcSegment& segment) {
   void* at = ::shmat(id, nullptr, SHM_RDONLY);
   if (at == reinterpret_cast<void*>(-1)) return errno_error("save", fmt::format("System V segment {}", id));
   const char* memory = static_cast<const char*>(at);
-  find_pages(memory, page_up(segment.size()), segment);
+  const uint64_t size = size_in_pages(segment);
+  if (segment.huge_page_shift() != 0) {
+    find_huge_pages(memory, size, segment);
+  } else {
+    find_pages(memory, size, segment);
+  }
   Result<void> written;
   for (const auto& run : segment.runs()) {
     written = pwrite_all(file, {memory + run.address(), run.size()}, static_cast<off_t>(run.offset()));
@@ -359,7 +373,7 @@ Result<void> match_segment(const MappingFacts& facts, const std::string& task, s
     return candidate.object().id() == facts.mapping.segment();
   });
   const uint64_t end = facts.mapping.file_offset() + (facts.entry.end - facts.entry.start);
-  if (segment == segments->end() || end > page_up(segment->size())) {
+  if (segment == segments->end() || end > size_in_pages(*segment)) {
     return refuse(fmt::format("mapping {:#x} of {} ({})", facts.entry.start, task, facts.entry.name),
                   segment == segments->end() ? "there is no such System V segment in the session"
                                              : "it is larger than its System V segment",

@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,13 +44,36 @@ Result<void> copy_range(int from, int to, off_t start, off_t end) {
   return {};
 }
 
+// A file in hugetlbfs cannot be written, only mapped.
+Result<void> copy_into_huge_pages(int from, int to, uint64_t size) {
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, to, 0);
+  if (memory == MAP_FAILED)
+    return errno_error("map reserved huge pages", {}, errno,
+                       "reserve as many as the program had: sysctl vm.nr_hugepages");
+  Result<void> result;
+  for (uint64_t at = 0; at < size && result.ok();) {
+    off_t data = lseek(from, static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0) break;
+    at = static_cast<uint64_t>(data);
+    uint64_t count = std::min(uint64_t{kChunk}, size - at);
+    result = pread_all(from, {static_cast<char*>(memory) + at, count}, data);
+    at += count;
+  }
+  munmap(memory, size);
+  return result;
+}
+
 }  // namespace
 
 Result<void> copy_content(int from, int to) {
   struct stat status = {};
   if (fstat(from, &status) < 0) return errno_error("look at a file", {});
   if (ftruncate(to, status.st_size) < 0) return errno_error("set the size of a copy", {});
-  if (status.st_size == 0 || ioctl(to, FICLONE, from) == 0) return {};
+  if (status.st_size == 0) return {};
+  struct statfs fs = {};
+  if (fstatfs(to, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+    return copy_into_huge_pages(from, to, static_cast<uint64_t>(status.st_size));
+  if (ioctl(to, FICLONE, from) == 0) return {};
 
   off_t at = 0;
   while (at < status.st_size) {

@@ -40,26 +40,6 @@ uint32_t sealer(const Record& record, const schema::Memfd& message, const Making
   return 0;
 }
 
-// A file in hugetlbfs cannot be written, only mapped.
-Result<void> fill_by_mapping(int from, int to, uint64_t size) {
-  if (ftruncate(to, static_cast<off_t>(size)) < 0) return errno_error("set the size of a memfd", {});
-  if (size == 0) return {};
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, to, 0);
-  if (memory == MAP_FAILED) return errno_error("map huge pages", {});
-  Result<void> result;
-  constexpr uint64_t kChunk = uint64_t{1} << 20;
-  for (uint64_t at = 0; at < size && result.ok();) {
-    off_t data = lseek(from, static_cast<off_t>(at), SEEK_DATA);
-    if (data < 0) break;
-    at = static_cast<uint64_t>(data);
-    uint64_t count = std::min(kChunk, size - at);
-    result = pread_all(from, {static_cast<char*>(memory) + at, count}, data);
-    at += count;
-  }
-  munmap(memory, size);
-  return result;
-}
-
 Result<Fd> make_object(const Record& record, const schema::Memfd& message, Making& context) {
   unsigned flags = MFD_CLOEXEC;
   // Without MFD_ALLOW_SEALING the kernel sets F_SEAL_SEAL alone. Executable or not is in the mode since
@@ -69,9 +49,8 @@ Result<Fd> make_object(const Record& record, const schema::Memfd& message, Makin
   Fd object(memfd_create(message.name().c_str(), flags));
   if (!object) return cannot_make(record, "memfd_create");
   STASIS_TRY(Fd content, context.open_image_file(message.content()));
-  auto copied = message.huge_page_shift() != 0 ? fill_by_mapping(content.get(), object.get(), message.size())
-                                               : copy_content(content.get(), object.get());
-  if (!copied.ok()) return std::move(copied).error().within("restore " + record.describe());
+  if (auto copied = copy_content(content.get(), object.get()); !copied.ok())
+    return std::move(copied).error().within("restore " + record.describe());
   if (fchmod(object.get(), message.mode() & 07777) < 0) return cannot_make(record, "fchmod");
   return object;
 }

@@ -1,6 +1,7 @@
 #include "restore/address_space.h"
 
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -80,13 +81,39 @@ Result<int> file_of(const Mapping& mapping, int memory, DescriptorTable& table) 
   return table.open_for_mapping(memory, path, false);
 }
 
+// A file of reserved huge pages cannot be written, only mapped.
+Result<void> fill_huge_pages(const Fd& memory, const image::Image& image,
+                             const schema::SharedMemory& object) {
+  void* mapped = ::mmap(nullptr, object.size(), PROT_READ | PROT_WRITE, MAP_SHARED, memory.get(), 0);
+  if (mapped == MAP_FAILED) {
+    return errno_error("restart: make shared memory of reserved huge pages", object.name(), errno,
+                       "reserve as many as the program had: sysctl vm.nr_hugepages");
+  }
+  auto fill = [&]() -> Result<void> {
+    STASIS_TRY(auto files, image::open_page_files(image, object));
+    for (const auto& run : object.runs()) {
+      STASIS_CHECK(pread_all(files[run.layer()].get(),
+                             {static_cast<char*>(mapped) + run.address(), run.size()},
+                             static_cast<off_t>(run.offset())));
+    }
+    return {};
+  };
+  auto filled = fill();
+  ::munmap(mapped, object.size());
+  return filled;
+}
+
 Result<int> make_shared_memory(const image::Image& image, const schema::SharedMemory& object,
                                DescriptorTable& table) {
-  Fd memory(::memfd_create(object.name().empty() ? "shared" : object.name().c_str(), MFD_CLOEXEC));
+  const uint32_t shift = object.huge_page_shift();
+  const unsigned flags = MFD_CLOEXEC | (shift != 0 ? MFD_HUGETLB | shift << MFD_HUGE_SHIFT : 0U);
+  Fd memory(::memfd_create(object.name().empty() ? "shared" : object.name().c_str(), flags));
   if (!memory || ::ftruncate(memory.get(), static_cast<off_t>(object.size())) != 0) {
     return errno_error("restart: make shared memory", object.name());
   }
-  if (object.runs_size() > 0) {
+  if (shift != 0) {
+    STASIS_CHECK(fill_huge_pages(memory, image, object));
+  } else if (object.runs_size() > 0) {
     STASIS_TRY(auto files, image::open_page_files(image, object));
     for (const auto& run : object.runs()) {
       const Fd& pages = files[run.layer()];

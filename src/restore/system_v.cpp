@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
@@ -129,7 +130,10 @@ Result<void> SystemV::make_segment(const schema::IpcSegment& segment) {
   STASIS_CHECK(make_with_id(
       what, "shm_next_id", object,
       [&] {
-        return ::shmget(object.key(), segment.size(), IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode()));
+        const uint32_t shift = segment.huge_page_shift();
+        const int pages = shift != 0 ? SHM_HUGETLB | static_cast<int>(shift << MAP_HUGE_SHIFT) : 0;
+        return ::shmget(object.key(), segment.size(),
+                        IPC_CREAT | IPC_EXCL | static_cast<int>(object.mode()) | pages);
       },
       [](int id) { ::shmctl(id, IPC_RMID, nullptr); }));
   if (segment.runs_size() > 0 || segment.removed()) {

@@ -1,0 +1,88 @@
+#!/usr/bin/python3
+"""Reserved huge pages: root reserves some for the time of these tests, without which the subject has nothing to do."""
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+
+from harness import TESTS, ProgramTest, Sandbox, wait_for
+
+RESERVED = pathlib.Path("/proc/sys/vm/nr_hugepages")
+WANTED = 64
+
+FILE = """
+import ctypes, mmap, os, sys, time
+path = sys.argv[1]
+file = os.open(path, os.O_RDWR | os.O_CREAT)
+os.ftruncate(file, 4 << 20)
+memory = mmap.mmap(file, 4 << 20)
+memory[:] = bytes(range(256)) * (4 << 12)
+os.unlink(path)
+number = 0
+while True:
+    number += 1
+    assert memory[:] == bytes(range(256)) * (4 << 12)
+    print(number, flush=True)
+    time.sleep(0.02)
+"""
+
+
+class HugePages(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        if os.getuid() != 0:
+            raise unittest.SkipTest("only root can reserve huge pages")
+        cls.before = RESERVED.read_text()
+        RESERVED.write_text(str(WANTED))
+        if int(RESERVED.read_text()) < WANTED:
+            cls.tearDownClass()
+            raise unittest.SkipTest("this host has no room for huge pages")
+
+    @classmethod
+    def tearDownClass(cls):
+        RESERVED.write_text(cls.before)
+
+    def run_subject(self, *flags):
+        done = subprocess.run([sys.executable, TESTS / "run_subject.py", "--build",
+                               os.environ.get("STASIS_BUILD") or TESTS.parent / "build", "--jobs", "2", "--modes",
+                               "continue,restart,generations,eager", *flags, "huge_pages"],
+                              capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+    def test_subject(self):
+        self.assertIn(" 0 skipped", self.run_subject())
+
+    def test_subject_as_user(self):
+        user = os.environ.get("STASIS_TEST_USER")
+        if not user:
+            self.skipTest("no $STASIS_TEST_USER")
+        self.run_subject("--as-user", user)
+
+    def sandbox(self):
+        return Sandbox(user=None)
+
+    def test_removed_file(self):
+        place = self.box.dir / "huge"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "hugetlbfs", "none", place], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", place], check=True)
+        script = self.box.write("file.py", FILE, 0o644)
+        output = self.box.dir / "output"
+        self.box.stasis("launch", "--name", "huge", "--background", "--", "sh", "-c",
+                        f"exec /usr/bin/python3 {script} {place}/file > {output}")
+
+        def numbers():
+            return output.read_text().count("\n") if output.exists() else 0
+        wait_for("it counts", lambda: numbers() > 3)
+        for _ in range(2):
+            self.box.stasis("checkpoint", "huge", "--stop")
+            before = numbers()
+            self.box.stasis("restart", "huge", "--background")
+            wait_for("it goes on", lambda: numbers() > before + 3)
+        self.box.stasis("signal", "huge", "KILL")
+
+
+if __name__ == "__main__":
+    unittest.main()
