@@ -14,6 +14,7 @@
 
 #include <sys/stat.h>
 
+#include <any>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -96,6 +97,8 @@ class Observation {
   using Index = std::unordered_multimap<std::string, const OpenFile*>;
   using Key = std::function<std::string(const OpenFile&)>;
   const Index& index(const std::string& name, const Key& key) const;
+  // What a kind has found out about all at once, under a name of its own; empty when first asked for.
+  std::any& memory(const std::string& name) const { return memories_[name]; }
 
   // The first owner of a description, to be asked what only it can ask; valid for as long as the observation.
   // An Error when it cannot be asked (a description in flight).
@@ -106,6 +109,7 @@ class Observation {
 
  private:
   mutable std::map<std::string, Index> indices_;
+  mutable std::map<std::string, std::any> memories_;
 };
 
 // What the image says of one description.
@@ -154,6 +158,15 @@ class Making {
 
   // The record with this id, or nullptr.
   const Record* record(uint32_t id) const;
+  // The records of one kind by a key that the kind chooses, ascending by id within a key; as
+  // Observation::index().
+  using Index = std::multimap<std::string, const Record*>;
+  using Key = std::function<std::string(const Record&)>;
+  const Index& index(std::string_view kind, const std::string& name, const Key& key) const;
+
+ private:
+  mutable std::map<std::string, Index> indices_;
+  mutable std::unordered_map<uint32_t, const Record*> by_id_;
 };
 
 // The first owner's context for finish(): that process, with its memory and its descriptors, standing still.

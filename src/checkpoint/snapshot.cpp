@@ -65,10 +65,9 @@ class SnapshotChild::Forks {
     explicit Fork(remote::Foothold& process) : foothold(process), batch(process.scratch()) {}
     HostTid leader() const { return foothold.leader().tid(); }
     // Of a process whose main thread has ended it is another one through which we work.
-    bool is_process(HostTid parent) const {
-      if (parent == leader()) return true;
+    bool works_for(HostTid process) const {
       auto status = kernel::read_status(leader());
-      return status.ok() && status->tgid == parent;
+      return status.ok() && status->tgid == process;
     }
     bool is_settled() const { return !failure.ok() || (leader_reported && !(expects_child && !child)); }
     Error error(std::string cause, std::string hint) const {
@@ -132,21 +131,29 @@ class SnapshotChild::Forks {
     if (!Tracee(task).set_options(PTRACE_O_EXITKILL | remote::kSuspendSeccomp).ok())
       (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
     auto stat = kernel::read_stat(task);
-    Fork* fork = find(
-        [&](const Fork& one) { return one.helper.value == 0 && stat.ok() && one.is_process(stat->parent); });
+    const HostTid father = stat.ok() ? stat->parent : HostTid();
+    auto expects_helper = [](const Fork& one) { return one.helper.value == 0; };
+    auto is_child = [&](const Fork& one) {
+      return one.expects_child && !one.child &&
+             one.foothold.executor().is_installed_for(task, one.foothold.context());
+    };
+    // Nearly always the numbers tell: to ask the kernel about each process takes long when there are
+    // hundreds.
+    Fork* fork = find([&](const Fork& one) { return one.leader() == father && expects_helper(one); });
+    if (fork == nullptr) {
+      Fork* child_of = find([&](const Fork& one) { return one.helper == father && is_child(one); });
+      // Its father may be gone already, but in its memory it has his stub, with the number of the process.
+      if (child_of == nullptr) child_of = find(is_child);
+      if (child_of != nullptr) {
+        child_of->child.reset(new SnapshotChild(task, child_of->foothold));
+        return;
+      }
+      fork = find([&](const Fork& one) { return expects_helper(one) && one.works_for(father); });
+    }
     if (fork != nullptr) {
       fork->helper = task;
       fork->expects_child = true;
       (void)Tracee(task).resume().ok();
-      return;
-    }
-    // Its father may be gone already, but in its memory it has his stub, with the number of the process.
-    fork = find([&](const Fork& one) {
-      return one.expects_child && !one.child &&
-             one.foothold.executor().is_installed_for(task, one.foothold.context());
-    });
-    if (fork != nullptr) {
-      fork->child.reset(new SnapshotChild(task, fork->foothold));
     } else {
       ::kill(task.value, SIGKILL);  // a copy whose process has failed meanwhile
     }

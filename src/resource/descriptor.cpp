@@ -54,10 +54,22 @@ Result<Process*> Observation::owner(const OpenFile& file) {
 }
 
 const Record* Making::record(uint32_t id) const {
-  for (const Record& record : records()) {
-    if (record.id == id) return &record;
+  if (by_id_.empty()) {
+    for (const Record& record : records()) by_id_.emplace(record.id, &record);
   }
-  return nullptr;
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : found->second;
+}
+
+const Making::Index& Making::index(std::string_view kind, const std::string& name, const Key& key) const {
+  auto [entry, is_new] = indices_.try_emplace(fmt::format("{}: {}", kind, name));
+  if (is_new) {
+    for (const Record& record : records()) {
+      if (record.kind != kind) continue;
+      if (std::string value = key(record); !value.empty()) entry->second.emplace(std::move(value), &record);
+    }
+  }
+  return entry->second;
 }
 
 std::string Record::describe() const { return fmt::format("{} ({})", kind, shown); }

@@ -58,13 +58,13 @@ void warn_if_open_outside(const OpenFile& file, const Ends& ends, Observation& t
 // pipe2() itself makes the first description of each end, as it did for the program; further ones (somebody
 // opened /proc/self/fd/N) are opened in the same way.
 bool is_first_of_its_end(const Record& record, uint64_t inode, const Making& context) {
-  for (const Record& other : context.records()) {
-    if (other.id >= record.id || other.kind != record.kind) continue;
-    if ((other.flags & O_ACCMODE) != (record.flags & O_ACCMODE)) continue;
+  auto end_of = [](uint64_t pipe, uint32_t flags) { return fmt::format("{}:{}", pipe, flags & O_ACCMODE); };
+  const auto& ends = context.index(record.kind, "end", [&](const Record& other) {
     auto message = unpack<schema::Pipe>(other);
-    if (message.ok() && message->inode() == inode) return false;
-  }
-  return (record.flags & O_ACCMODE) != O_RDWR;
+    return message.ok() ? end_of(message->inode(), other.flags) : std::string();
+  });
+  const auto first = ends.lower_bound(end_of(inode, record.flags));
+  return (record.flags & O_ACCMODE) != O_RDWR && first->second == &record;
 }
 
 }  // namespace

@@ -80,13 +80,21 @@ Result<Fd> listen_again(const Record& record, const schema::InetSocket& message)
 }
 
 const Record* find_tcp_listener(const schema::InetSocket& server, const Making& context) {
-  for (const Record& record : context.records()) {
+  auto key_of = [](const schema::InetSocket& socket) {
+    return fmt::format("{}:{}", socket.family(), port_of(socket.address()));
+  };
+  const auto& listeners = context.index("tcp", "listener", [&](const Record& record) {
     schema::InetSocket listener;
-    if (record.kind != "tcp" || !listener.ParseFromString(record.payload)) continue;
-    if (listener.state() != schema::InetSocket::LISTENING || listener.family() != server.family()) continue;
-    if (port_of(listener.address()) != port_of(server.address())) continue;
+    return listener.ParseFromString(record.payload) && listener.state() == schema::InetSocket::LISTENING
+               ? key_of(listener)
+               : std::string();
+  });
+  const auto [first, last] = listeners.equal_range(key_of(server));
+  for (auto at = first; at != last; ++at) {
+    schema::InetSocket listener;
+    if (!listener.ParseFromString(at->second->payload)) continue;
     if (is_any(listener.address()) || endpoint(listener.address()) == endpoint(server.address()))
-      return &record;
+      return at->second;
   }
   return nullptr;
 }

@@ -80,11 +80,16 @@ Result<void> observe_datagrams(const OpenFile& file, Observation& tree, schema::
 
 // The socket of the session that has this address.
 const Record* find_sender(const std::string& address, const Making& context) {
-  for (const Record& record : context.records()) {
+  const auto& sockets = context.index(UdpKind().info().name, "port", [](const Record& record) {
     schema::InetSocket message;
-    if (record.kind != UdpKind().info().name || !message.ParseFromString(record.payload)) continue;
-    if (port_of(message.address()) != port_of(address)) continue;
-    if (is_any(message.address()) || endpoint(message.address()) == endpoint(address)) return &record;
+    return message.ParseFromString(record.payload) ? std::to_string(port_of(message.address()))
+                                                   : std::string();
+  });
+  const auto [first, last] = sockets.equal_range(std::to_string(port_of(address)));
+  for (auto at = first; at != last; ++at) {
+    schema::InetSocket message;
+    if (!message.ParseFromString(at->second->payload)) continue;
+    if (is_any(message.address()) || endpoint(message.address()) == endpoint(address)) return at->second;
   }
   return nullptr;
 }

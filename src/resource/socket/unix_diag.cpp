@@ -64,41 +64,71 @@ UnixDiag parse(const nlmsghdr* header) {
   return result;
 }
 
-}  // namespace
+constexpr const char* kStep = "ask the kernel about unix sockets";
 
-Result<UnixDiag> unix_diag(ino_t inode) {
-  const char* step = "ask the kernel about a unix socket";
+// Inode 0: about all.
+Result<Fd> ask(ino_t inode) {
   Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
-  if (!netlink) return errno_error(step, "sock_diag");
+  if (!netlink) return errno_error(kStep, "sock_diag");
   struct {
     nlmsghdr header;
     unix_diag_req request;
   } question = {};
   question.header.nlmsg_len = sizeof question;
   question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
-  question.header.nlmsg_flags = NLM_F_REQUEST;
+  question.header.nlmsg_flags = static_cast<uint16_t>(NLM_F_REQUEST | (inode == 0 ? NLM_F_DUMP : 0));
   question.request.sdiag_family = AF_UNIX;
   question.request.udiag_states = UINT32_MAX;
   question.request.udiag_ino = static_cast<uint32_t>(inode);
   question.request.udiag_show = UDIAG_SHOW_PEER | UDIAG_SHOW_VFS | UDIAG_SHOW_RQLEN | UDIAG_SHOW_ICONS;
   question.request.udiag_cookie[0] = question.request.udiag_cookie[1] = UINT32_MAX;  // no cookie
-  if (send(netlink.get(), &question, sizeof question, 0) < 0) return errno_error(step, "sock_diag");
+  if (send(netlink.get(), &question, sizeof question, 0) < 0) return errno_error(kStep, "sock_diag");
+  return netlink;
+}
 
-  alignas(nlmsghdr) std::array<char, 65536> answer;
-  ssize_t count = recv(netlink.get(), answer.data(), answer.size(), 0);
+using Answer = std::array<char, 65536>;
+
+Result<size_t> receive(const Fd& netlink, Answer& answer) {
+  const ssize_t count = recv(netlink.get(), answer.data(), answer.size(), 0);
   if (count < static_cast<ssize_t>(sizeof(nlmsghdr)))
-    return errno_error(step, "sock_diag", count < 0 ? errno : EIO);
+    return errno_error(kStep, "sock_diag", count < 0 ? errno : EIO);
+  return static_cast<size_t>(count);
+}
+
+int error_of(const nlmsghdr* header) { return -static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error; }
+
+}  // namespace
+
+Result<UnixDiag> unix_diag(ino_t inode) {
+  STASIS_TRY(Fd netlink, ask(inode));
+  alignas(nlmsghdr) Answer answer;
+  STASIS_TRY(const size_t count, receive(netlink, answer));
   auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
   if (header->nlmsg_type == NLMSG_ERROR) {
-    int error = -static_cast<const nlmsgerr*>(NLMSG_DATA(header))->error;
+    const int error = error_of(header);
     return errno_error(
-        step, fmt::format("inode {}", inode), error,
+        kStep, fmt::format("inode {}", inode), error,
         error == ENOENT ? "it is in another network namespace, or the module unix_diag is missing" : "");
   }
-  if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || static_cast<size_t>(count) < header->nlmsg_len) {
-    return errno_error(step, "sock_diag", EBADMSG);
-  }
+  if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY || count < header->nlmsg_len)
+    return errno_error(kStep, "sock_diag", EBADMSG);
   return parse(header);
+}
+
+Result<UnixDiags> all_unix_diags() {
+  STASIS_TRY(Fd netlink, ask(0));
+  UnixDiags all;
+  alignas(nlmsghdr) Answer answer;
+  for (;;) {
+    STASIS_TRY(size_t left, receive(netlink, answer));
+    auto* header = reinterpret_cast<const nlmsghdr*>(answer.data());
+    for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+      if (header->nlmsg_type == NLMSG_DONE) return all;
+      if (header->nlmsg_type == NLMSG_ERROR) return errno_error(kStep, "sock_diag", error_of(header));
+      if (header->nlmsg_type != SOCK_DIAG_BY_FAMILY) continue;
+      all[static_cast<const unix_diag_msg*>(NLMSG_DATA(header))->udiag_ino] = parse(header);
+    }
+  }
 }
 
 }  // namespace stasis::resource

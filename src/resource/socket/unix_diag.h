@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "stasis/result.h"
@@ -26,5 +27,9 @@ struct UnixDiag {
 
 // The socket with this inode in our network namespace; needs no privilege.
 Result<UnixDiag> unix_diag(ino_t inode);
+// All of our network namespace, by inode. The kernel searches all that it has for each single question: who
+// has many asks once.
+using UnixDiags = std::unordered_map<uint32_t, UnixDiag>;
+Result<UnixDiags> all_unix_diags();
 
 }  // namespace stasis::resource

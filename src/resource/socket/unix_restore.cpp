@@ -94,14 +94,19 @@ Result<Pair> new_pair(const Record& record, int type) {
 // The listener that an accepted socket came from has the same name.
 const Record* find_listener(const Making& context, const UnixSocket& accepted, UnixSocket& listener) {
   if (accepted.address().empty()) return nullptr;
-  for (const Record& other : context.records()) {
-    if (other.kind != UnixSocketKind().info().name || !listener.ParseFromString(other.payload)) continue;
-    if (listener.state() == UnixSocket::LISTENING && listener.type() == accepted.type() &&
-        listener.address() == accepted.address() && listener.name_removed() == accepted.name_removed()) {
-      return &other;
-    }
-  }
-  return nullptr;
+  auto name_of = [](const UnixSocket& message) {
+    return fmt::format("{}{} {}", message.type(), message.name_removed() ? " removed" : "",
+                       message.address());
+  };
+  const auto& listeners = context.index(UnixSocketKind().info().name, "listener", [&](const Record& other) {
+    UnixSocket message;
+    return message.ParseFromString(other.payload) && message.state() == UnixSocket::LISTENING
+               ? name_of(message)
+               : std::string();
+  });
+  const auto found = listeners.lower_bound(name_of(accepted));
+  if (found == listeners.end() || found->first != name_of(accepted)) return nullptr;
+  return listener.ParseFromString(found->second->payload) ? found->second : nullptr;
 }
 
 // A connection: the server is the end that was accepted, or either of a pair.
@@ -281,12 +286,13 @@ struct Sender {
 
 // The datagram socket that has this name.
 const Record* find_named(const std::string& address, const Making& context) {
-  for (const Record& record : context.records()) {
+  const auto& named = context.index(UnixSocketKind().info().name, "datagrams", [](const Record& record) {
     UnixSocket message;
-    if (record.kind != UnixSocketKind().info().name || !message.ParseFromString(record.payload)) continue;
-    if (message.type() == SOCK_DGRAM && message.address() == address) return &record;
-  }
-  return nullptr;
+    return message.ParseFromString(record.payload) && message.type() == SOCK_DGRAM ? message.address()
+                                                                                   : std::string();
+  });
+  const auto found = named.lower_bound(address);
+  return found == named.end() || found->first != address ? nullptr : found->second;
 }
 
 // One that has gone had this name, if any: a socket that is there for a moment stands for it.

@@ -27,12 +27,33 @@ namespace {
 using schema::UnixSocket;
 
 // Unix sockets of the tree by inode.
-const OpenFile* find_by_inode(const Observation& tree, uint32_t inode) {
-  const auto& sockets = tree.index("sockets: inode", [](const OpenFile& file) {
+const Observation::Index& sockets_by_inode(const Observation& tree) {
+  return tree.index("sockets: inode", [](const OpenFile& file) {
     return is_socket(file) ? std::to_string(static_cast<uint32_t>(file.status.st_ino)) : std::string();
   });
+}
+
+const OpenFile* find_by_inode(const Observation& tree, uint32_t inode) {
+  const auto& sockets = sockets_by_inode(tree);
   auto entry = sockets.find(std::to_string(inode));
   return entry == sockets.end() ? nullptr : entry->second;
+}
+
+// Nothing of it changes while the tree stands still, but what others do at their ends.
+Result<UnixDiag> diag_of(const OpenFile& socket, const Observation& tree) {
+  constexpr size_t kFew = 32;
+  const ino_t inode = socket.status.st_ino;
+  if (sockets_by_inode(tree).size() <= kFew) return unix_diag(inode);
+  std::array<char, 64> network = {};  // we may be in that of the socket for a moment
+  if (::readlink("/proc/thread-self/ns/net", network.data(), network.size() - 1) < 0) return unix_diag(inode);
+  std::any& known = tree.memory(fmt::format("unix sockets of {}", network.data()));
+  if (!known.has_value()) {
+    auto all = all_unix_diags();
+    known = all.ok() ? std::move(*all) : UnixDiags();
+  }
+  const auto& all = std::any_cast<const UnixDiags&>(known);
+  const auto found = all.find(static_cast<uint32_t>(inode));
+  return found != all.end() ? found->second : unix_diag(inode);
 }
 
 short poll_state(int fd) {
@@ -65,7 +86,7 @@ const OpenFile* find_waiting_for(const OpenFile& client, const Observation& tree
     return listens ? std::string("any") : std::string();
   });
   for (const auto& [key, listener] : listeners) {
-    auto diag = unix_diag(listener->status.st_ino);
+    auto diag = diag_of(*listener, tree);
     if (!diag.ok()) continue;
     const auto& clients = diag->waiting_clients;
     if (std::find(clients.begin(), clients.end(), static_cast<uint32_t>(client.status.st_ino)) !=
@@ -209,7 +230,7 @@ bool UnixSocketKind::recognises(const OpenFile& file, const Observation&) const 
 
 Result<std::string> UnixSocketKind::observe(const OpenFile& file, Observation& tree) const {
   int fd = file.duplicate.get();
-  auto diag = unix_diag(file.status.st_ino);
+  auto diag = diag_of(file, tree);
   if (!diag.ok()) {
     return refusal(
         file, diag.error().cause,
