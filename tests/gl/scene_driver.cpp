@@ -5,7 +5,15 @@ namespace {
 
 constexpr int kImageSize = 64;
 GLuint textures[1], program, buffers[2];
+GLuint query = 0, counted = 0;
 GLuint drawn[2], copied, from_buffer, framebuffers[2], renderbuffers[3];
+
+GLuint result_of_query() {
+  LOAD(PFNGLGETQUERYOBJECTUIVPROC, glGetQueryObjectuiv);
+  GLuint result = 0;
+  glGetQueryObjectuiv(query, GL_QUERY_RESULT, &result);
+  return result;
+}
 
 void set_up_framebuffers() {
   LOAD(PFNGLGENFRAMEBUFFERSPROC, glGenFramebuffers);
@@ -160,7 +168,14 @@ void begin_driver() {
   glBindFramebuffer(GL_FRAMEBUFFER, 0);
   glViewport(0, 0, kSize, kSize);
   glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT | GL_STENCIL_BUFFER_BIT);
+  LOAD(PFNGLGENQUERIESPROC, glGenQueries);
+  LOAD(PFNGLBEGINQUERYPROC, glBeginQuery);
+  LOAD(PFNGLENDQUERYPROC, glEndQuery);
+  if (query == 0) glGenQueries(1, &query);
+  glBeginQuery(GL_SAMPLES_PASSED, query);
   triangle(0.6F, 0.2F);
+  glEndQuery(GL_SAMPLES_PASSED);
+  counted = result_of_query();
 }
 
 namespace {
@@ -169,6 +184,7 @@ namespace {
 }  // namespace
 
 void more_driver() {
+  if (counted == 0 || result_of_query() != counted) die("the result of a query has changed");
   LOAD(PFNGLBINDFRAMEBUFFERPROC, glBindFramebuffer);
   LOAD(PFNGLBLITFRAMEBUFFERPROC, glBlitFramebuffer);
   LOAD(PFNGLBINDBUFFERPROC, glBindBuffer);

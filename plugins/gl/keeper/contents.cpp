@@ -298,19 +298,22 @@ bool Log::add_by_driver(KeptContext& c, const Packet& packet) {
   return true;
 }
 
-// The next driver has a result for it, though not the same one: a program that waits for it waits no longer.
+// The next driver has a query that has ended, so that nobody waits for it for ever; its result is contents.
 void Log::end_query(KeptContext& c, const Packet& packet) {
-  if (packet.op == kOpQueryCounter) {
-    c.share->objects[{kQuery, view<PQueryCounter>(packet).id}].made = keep(packet);
-    return;
-  }
+  auto ended = [&](uint32_t name, Kept made) {
+    KeptObject& query = c.share->objects[{kQuery, name}];
+    query.made = std::move(made);
+    query.set.erase(Key{kContents, 0, {}});
+    query.written.insert({0, 0});
+  };
+  if (packet.op == kOpQueryCounter) return ended(view<PQueryCounter>(packet).id, keep(packet));
   const EffectRule& rule = rule_of(packet.op);
   const auto begun = c.state.find(Key{rule.slot, 0, {view<PEndQuery>(packet).target}});
   if (begun == c.state.end() || packet_of(begun->second.packet).op != kOpBeginQuery) return;
   const uint32_t name = view<PBeginQuery>(packet_of(begun->second.packet)).id;
   Kept both = keep(packet);
   both.packet.insert(0, begun->second.packet);
-  c.share->objects[{kQuery, name}].made = std::move(both);
+  ended(name, std::move(both));
   c.state.erase(begun);
 }
 
@@ -393,6 +396,7 @@ std::string Log::questions() const {
         if (key.first == kTexture) questions.object(kOfTexture, key.second, object, es);
         if (key.first == kRenderbuffer) questions.object(kOfRenderbuffer, key.second, object, es);
         if (key.first == kBuffer) questions.object(kOfBuffer, key.second, object, es);
+        if (key.first == kQuery) questions.object(kOfQuery, key.second, object, false);
       }
     }
     for (const auto& [target, object] : c.default_textures) questions.object(kOfTexture, 0, object, es);
@@ -415,6 +419,9 @@ void Log::mark_again(KeptContext& c, const Contents& p) {
     case kOfRenderbuffer:
     case kOfBuffer:
       c.share->objects[{p.of == kOfBuffer ? kBuffer : kRenderbuffer, p.name}].written.insert({p.face, 0});
+      return;
+    case kOfQuery:
+      c.share->objects[{kQuery, p.name}].written.insert({0, 0});
       return;
     case kOfSurface:
       drawn_[p.surface].written = true;
@@ -439,7 +446,9 @@ void Log::add_contents(const KeptThread& thread, const Packet& packet) {
       return;
     }
     case kOfRenderbuffer:
-      c.share->objects[{kRenderbuffer, p.name}].set[Key{kContents, 0, {}}] = keep(packet);
+    case kOfQuery:
+      c.share->objects[{p.of == kOfQuery ? kQuery : kRenderbuffer, p.name}].set[Key{kContents, 0, {}}] =
+          keep(packet);
       return;
     case kOfBuffer:
       c.share->objects[{kBuffer, p.name}].content.assign(payload_of(packet, sizeof p, p.bytes), p.bytes);

@@ -424,6 +424,38 @@ void read_buffer(Renderer& r, const Contents& question, std::string& into) {
   gl.BindBuffer(GL_ARRAY_BUFFER, static_cast<GLuint>(before));
 }
 
+const void* pixels_of(const Contents& contents) {
+  if (sizeof(Contents) + size_t{contents.bytes} > contents.header.size)
+    throw BadStream{"contents are larger than their packet"};
+  return &contents + 1;
+}
+
+// --- Queries. No call gives one a result: those of another driver are answered by us.
+
+void read_query(Renderer& r, const Contents& question, std::string& into) {
+  const auto known = r.current->share->results.find(question.name);
+  GLuint64 result = known != r.current->share->results.end() ? known->second : 0;
+  if (known == r.current->share->results.end()) {
+    const GLuint name = r.names(kQuery).find(question.name, false);
+    gl.GetQueryObjectui64v(name, GL_QUERY_RESULT, &result);
+    if (gl.GetError() != GL_NO_ERROR) {  // ES has no such call
+      GLuint narrow = 0;
+      gl.GetQueryObjectuiv(name, GL_QUERY_RESULT, &narrow);
+      result = narrow;
+      if (gl.GetError() != GL_NO_ERROR) return;
+    }
+  }
+  Answer answer(into, question, 0, 1, 1, 1, sizeof result);
+  std::memcpy(answer.pixels(), &result, sizeof result);
+}
+
+void write_query(Renderer& r, const Contents& c) {
+  GLuint64 result = 0;
+  if (c.bytes != sizeof result) throw BadStream{"a result of another size"};
+  std::memcpy(&result, pixels_of(c), sizeof result);
+  r.current->share->results[c.name] = result;
+}
+
 // --- Windows, pbuffers
 
 void read_surface(Renderer& r, const Contents& question, std::string& into) {
@@ -467,12 +499,6 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
 }
 
 // --- Writing
-
-const void* pixels_of(const Contents& contents) {
-  if (sizeof(Contents) + size_t{contents.bytes} > contents.header.size)
-    throw BadStream{"contents are larger than their packet"};
-  return &contents + 1;
-}
 
 void write_level(const Contents& c) {
   const void* pixels = pixels_of(c);
@@ -558,6 +584,8 @@ void read_contents(Renderer& r, const Contents& question, std::string& into) {
       return read_renderbuffer(r, question, into);
     case kOfBuffer:
       return read_buffer(r, question, into);
+    case kOfQuery:
+      return read_query(r, question, into);
     case kOfSurface:
       return read_surface(r, question, into);
     default:
@@ -567,6 +595,7 @@ void read_contents(Renderer& r, const Contents& question, std::string& into) {
 
 void write_contents(Renderer& r, const Contents& c) {
   if (r.current == nullptr || c.width == 0) return;
+  if (c.of == kOfQuery) return write_query(r, c);
   Borrowed borrowed(r);
   switch (c.of) {
     case kOfTexture:

@@ -1,5 +1,7 @@
 // Calls whose decoder the rules cannot describe.
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "generated/commands.h"
@@ -53,6 +55,53 @@ void own_DeleteShader(Renderer& r, const Packet& header) {
 }
 void own_DeleteProgram(Renderer& r, const Packet& header) {
   r.gl.DeleteProgram(r.names(kProgram).find(view<PDeleteProgram>(header).program, false));
+}
+
+// A query that is begun anew forgets what another driver has counted.
+void own_BeginQuery(Renderer& r, const Packet& header) {
+  const auto& p = view<PBeginQuery>(header);
+  r.current->share->results.erase(p.id);
+  r.gl.BeginQuery(p.target, r.names(kQuery).find(p.id, true));
+}
+void own_QueryCounter(Renderer& r, const Packet& header) {
+  const auto& p = view<PQueryCounter>(header);
+  r.current->share->results.erase(p.id);
+  r.gl.QueryCounter(r.names(kQuery).find(p.id, true), p.target);
+}
+
+namespace {
+
+template <typename P, typename T>
+void get_query_object(Renderer& r, const Packet& header, void (*ask)(GLuint, GLenum, T*)) {
+  const auto& p = view<P>(header);
+  const GLuint name = r.names(kQuery).find(p.id, false);
+  const auto& results = r.current->share->results;
+  const auto known = results.find(p.id);
+  r.answer_outputs(header, {sizeof(T)}, [&](void* const* out) {
+    auto* value = static_cast<T*>(out[0]);
+    if (known == results.end() || (p.pname != GL_QUERY_RESULT && p.pname != GL_QUERY_RESULT_AVAILABLE)) {
+      ask(name, p.pname, value);
+    } else {
+      const GLuint64 most = std::numeric_limits<T>::max();
+      *value = static_cast<T>(p.pname == GL_QUERY_RESULT ? std::min(known->second, most) : GLuint64{1});
+    }
+    return uint64_t{0};
+  });
+}
+
+}  // namespace
+
+void own_GetQueryObjectiv(Renderer& r, const Packet& header) {
+  get_query_object<PGetQueryObjectiv>(r, header, r.gl.GetQueryObjectiv);
+}
+void own_GetQueryObjectuiv(Renderer& r, const Packet& header) {
+  get_query_object<PGetQueryObjectuiv>(r, header, r.gl.GetQueryObjectuiv);
+}
+void own_GetQueryObjecti64v(Renderer& r, const Packet& header) {
+  get_query_object<PGetQueryObjecti64v>(r, header, r.gl.GetQueryObjecti64v);
+}
+void own_GetQueryObjectui64v(Renderer& r, const Packet& header) {
+  get_query_object<PGetQueryObjectui64v>(r, header, r.gl.GetQueryObjectui64v);
 }
 
 void own_GetProgramStringARB(Renderer& r, const Packet& header) {

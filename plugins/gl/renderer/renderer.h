@@ -82,6 +82,8 @@ struct Share {
   std::mutex mutex;
   Names names[kNameTypes];
   std::map<uint64_t, GLsync> syncs;
+  // Of queries that have ended in another driver, by the program's names.
+  std::map<GLuint, GLuint64> results;
 };
 
 struct RenderContext {

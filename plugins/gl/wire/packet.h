@@ -124,12 +124,12 @@ struct SurfaceCall {
 // again into another driver. The keeper asks for it with a packet without bytes; the answer is one packet for
 // each level that there is, or one of width 0.
 
-enum ContentsOf : uint32_t { kOfTexture, kOfRenderbuffer, kOfBuffer, kOfSurface };
+enum ContentsOf : uint32_t { kOfTexture, kOfRenderbuffer, kOfBuffer, kOfSurface, kOfQuery };
 constexpr int32_t kAllLevels = -1;
 struct Contents {
   Packet header;
   uint32_t of;
-  uint32_t name;     // of the texture, renderbuffer or buffer
+  uint32_t name;     // of the texture, renderbuffer, buffer or query, whose bytes are its result, a uint64_t
   uint64_t surface;  // or of what windows and pbuffers are made of
   uint32_t target;   // the binding point of a texture; of a surface GL_COLOR or GL_DEPTH_STENCIL
   uint32_t face;     // the image of a texture: the same, or a side of a cube
