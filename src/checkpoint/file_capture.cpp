@@ -25,10 +25,9 @@ constexpr std::pair<FileMode, std::string_view> kModes[] = {{FileMode::kAuto, "a
 // File systems whose files are doors to the kernel, not content.
 bool is_content(int fd) {
   constexpr unsigned long kDoors[] = {
-      PROC_SUPER_MAGIC, SYSFS_MAGIC,        CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC,
-      DEBUGFS_MAGIC,    TRACEFS_MAGIC,      SECURITYFS_MAGIC,   SELINUX_MAGIC,
-      BPF_FS_MAGIC,     EFIVARFS_MAGIC,     PSTOREFS_MAGIC,     BINFMTFS_MAGIC,
-      NSFS_MAGIC,       DEVPTS_SUPER_MAGIC, HUGETLBFS_MAGIC,    0x62656570 /* configfs */,
+      PROC_SUPER_MAGIC, SYSFS_MAGIC,      CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+      TRACEFS_MAGIC,    SECURITYFS_MAGIC, SELINUX_MAGIC,      BPF_FS_MAGIC,        EFIVARFS_MAGIC,
+      PSTOREFS_MAGIC,   BINFMTFS_MAGIC,   NSFS_MAGIC,         DEVPTS_SUPER_MAGIC,  0x62656570 /* configfs */,
       0x65735543 /* fusectl */};
   struct statfs fs = {};
   if (::fstatfs(fd, &fs) != 0) return false;

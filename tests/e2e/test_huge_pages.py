@@ -18,7 +18,8 @@ file = os.open(path, os.O_RDWR | os.O_CREAT)
 os.ftruncate(file, 4 << 20)
 memory = mmap.mmap(file, 4 << 20)
 memory[:] = bytes(range(256)) * (4 << 12)
-os.unlink(path)
+if len(sys.argv) > 2:
+    os.unlink(path)
 number = 0
 while True:
     number += 1
@@ -63,7 +64,7 @@ class HugePages(ProgramTest):
     def sandbox(self):
         return Sandbox(user=None)
 
-    def test_removed_file(self):
+    def check_file(self, *flags):
         place = self.box.dir / "huge"
         place.mkdir()
         subprocess.run(["mount", "-t", "hugetlbfs", "none", place], check=True)
@@ -71,7 +72,7 @@ class HugePages(ProgramTest):
         script = self.box.write("file.py", FILE, 0o644)
         output = self.box.dir / "output"
         self.box.stasis("launch", "--name", "huge", "--background", "--", "sh", "-c",
-                        f"exec /usr/bin/python3 {script} {place}/file > {output}")
+                        f"exec /usr/bin/python3 {script} {place}/file {' '.join(flags)} > {output}")
 
         def numbers():
             return output.read_text().count("\n") if output.exists() else 0
@@ -79,9 +80,17 @@ class HugePages(ProgramTest):
         for _ in range(2):
             self.box.stasis("checkpoint", "huge", "--stop")
             before = numbers()
+            if not flags:  # as after the host has been started anew
+                (place / "file").unlink()
             self.box.stasis("restart", "huge", "--background")
             wait_for("it goes on", lambda: numbers() > before + 3)
         self.box.stasis("signal", "huge", "KILL")
+
+    def test_removed_file(self):
+        self.check_file("removed")
+
+    def test_file(self):
+        self.check_file()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-// Very much of one thing: nothing of it may be lost, and nothing take time by its square (bench/scale measures).
+// Very much of one thing: nothing of it may be lost, and nothing take time by its square (bench/scale
+// measures).
 #include <sys/resource.h>
 #include <sys/socket.h>
 
