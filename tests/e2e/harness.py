@@ -276,6 +276,26 @@ class Redis:
             client.close()
 
 
+def reserve_huge_pages(count, clean_up):
+    """Root reserves so many for the time of a test, which is skipped where that is not possible."""
+    if os.getuid() != 0:
+        raise unittest.SkipTest("only root can reserve huge pages")
+    file = open("/proc/sys/vm/nr_hugepages", "r+")
+    clean_up(file.close)
+    fcntl.flock(file, fcntl.LOCK_EX)  # one test at a time: who ends first would take those of the other
+
+    def reserve(number):
+        file.seek(0)
+        file.write(str(number))
+        file.flush()
+        file.seek(0)
+        return int(file.read())
+    before = int(file.read())
+    clean_up(reserve, before)
+    if reserve(count) < count:
+        raise unittest.SkipTest("this host has no room for huge pages")
+
+
 def until_kept(subject):
     """A test of what the engine does not keep yet, as tests/known_limits.txt says of this subject: it is expected to
     fail as long as the line is there, and must pass when it is gone."""

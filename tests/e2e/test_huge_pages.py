@@ -1,15 +1,11 @@
 #!/usr/bin/python3
 """Reserved huge pages: root reserves some for the time of these tests, without which the subject has nothing to do."""
 import os
-import pathlib
 import subprocess
 import sys
 import unittest
 
-from harness import TESTS, ProgramTest, Sandbox, wait_for
-
-RESERVED = pathlib.Path("/proc/sys/vm/nr_hugepages")
-WANTED = 64
+from harness import TESTS, ProgramTest, Sandbox, reserve_huge_pages, wait_for
 
 FILE = """
 import ctypes, mmap, os, sys, time
@@ -32,17 +28,7 @@ while True:
 class HugePages(ProgramTest):
     @classmethod
     def setUpClass(cls):
-        if os.getuid() != 0:
-            raise unittest.SkipTest("only root can reserve huge pages")
-        cls.before = RESERVED.read_text()
-        RESERVED.write_text(str(WANTED))
-        if int(RESERVED.read_text()) < WANTED:
-            cls.tearDownClass()
-            raise unittest.SkipTest("this host has no room for huge pages")
-
-    @classmethod
-    def tearDownClass(cls):
-        RESERVED.write_text(cls.before)
+        reserve_huge_pages(64, cls.addClassCleanup)
 
     def run_subject(self, *flags):
         done = subprocess.run([sys.executable, TESTS / "run_subject.py", "--build",

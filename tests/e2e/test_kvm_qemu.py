@@ -7,7 +7,7 @@ import tempfile
 import unittest
 
 import kvm_harness
-from harness import find_program, wait_for
+from harness import find_program, reserve_huge_pages, wait_for
 from test_virtual_machines import Guests, MachineTest
 
 # This is QEMU's own limit where KVM offers the bit in CPUID and not the MSR behind it: it ends with an assertion.
@@ -72,6 +72,11 @@ class LongMode(KvmMachineTest):
     def test_shared_memory(self):
         self.through("memory.rom", "q35", HOST, options=(
             "-object", "memory-backend-memfd,id=ram,size=64M,share=on", "-machine", "memory-backend=ram"))
+
+    def test_reserved_huge_pages(self):
+        reserve_huge_pages(80, self.addCleanup)
+        self.through("memory.rom", "q35", HOST, options=(
+            "-object", "memory-backend-memfd,id=ram,size=64M,share=on,hugetlb=on", "-machine", "memory-backend=ram"))
 
     def test_devices(self):
         """Disk, network and screen are there, and make ioeventfds, coalesced zones and threads."""
