@@ -1,4 +1,6 @@
-"""The demo: a Python program, a Redis server with data, bash at a terminal, and a virtual machine. Started by scripts/demo."""
+"""The demo: a Python program, a Redis server with data, bash at a terminal, a virtual machine, and a program that draws with
+OpenGL. Started by scripts/demo."""
+import json
 import os
 import pathlib
 import re
@@ -178,6 +180,61 @@ def virtual_machine(demo):
     return True
 
 
+MOLECULE = """
+import os, threading, time
+from pymol import cmd
+cmd.load("/usr/share/pymol/data/demo/pept.pdb")
+for line in ("hide everything", "show cartoon", "show sticks, resi 1-4", "show surface, resi 10-13", "bg_color grey30"):
+    cmd.do(line)
+def serve():
+    while True:
+        if os.path.exists("turn"):
+            cmd.do("turn y, 10")
+        print("alive", flush=True)
+        time.sleep(0.1)
+threading.Thread(target=serve, daemon=True).start()
+"""
+
+
+def opengl_program(demo):
+    title("5. PyMOL, which draws a molecule with OpenGL: saved on one driver, restarted on another")
+    try:
+        viewer = find_program("pymol")
+        find_program("Xvfb")
+    except unittest.SkipTest as missing:
+        shown(f"left out: {missing}")
+        return False
+    script = demo.write("molecule.py", MOLECULE, 0o644)
+    output = demo.launch("molecule", viewer, "-q", script, flags=("--display=640x480", "--gl=on"))
+
+    def picture(number):
+        return pathlib.Path(demo.home / "store" / "molecule" / str(number) / "screen.png")
+
+    def driver():
+        return json.loads(demo.stasis("gl", "status", "molecule", "--json").stdout)[0]["driver"]
+    wait_for("PyMOL draws", lambda: b"alive" in output.read_bytes(), 60)
+    time.sleep(2)  # its window is complete
+    first = driver()
+    demo.save_and_kill("molecule")
+    shown(f"drawn by {first}; no process of it is left")
+    alive = output.read_bytes().count(b"alive")
+    demo.restart("molecule", "--gl-driver=softpipe")
+    wait_for("it goes on", lambda: output.read_bytes().count(b"alive") > alive + 3, 60)
+    second = driver()
+    assert second != first, (first, second)
+    demo.stasis("checkpoint", "molecule")
+    demo.write("turn", "")
+    time.sleep(2)
+    demo.stasis("checkpoint", "molecule")
+    proven(f"the same molecule is drawn by {second} now, and it still turns")
+    for number, what in ((1, "before"), (2, "after"), (3, "turned")):
+        place = ROOT / "build" / f"demo-{what}.png"
+        shutil.copy(picture(number), place)
+        shown(f"the screen: {place.relative_to(ROOT)}")
+    demo.stasis("signal", "molecule", "KILL", check=False)
+    return True
+
+
 def main():
     user = None if "--as-root" in sys.argv or os.getuid() != 0 else "stasis-test"
     if user:
@@ -190,7 +247,7 @@ def main():
     started = time.monotonic()
     print(f"stasis as {'the ordinary user ' + user if user else 'user ' + str(os.getuid())}, state in {demo.home}")
     try:
-        parts = (python_program, redis_server, bash_at_a_terminal, virtual_machine)
+        parts = (python_program, redis_server, bash_at_a_terminal, virtual_machine, opengl_program)
         done = sum(part(demo) is not False for part in parts)
     except BaseException:
         print("\n" + "\n".join(demo.log[-6:]), file=sys.stderr)

@@ -41,8 +41,10 @@ ErrorCode classify(int error) {
 
 Error errno_error(std::string step, std::string object, int error, std::string hint) {
   if (error == EMFILE && hint.empty())
-    hint = "stasis needs as many descriptors as the program, a restart about twice as many: raise the hard limit "
-           "(ulimit -Hn)";
+    hint =
+        "stasis needs as many descriptors as the program, a restart about twice as many: raise the hard "
+        "limit "
+        "(ulimit -Hn)";
   return Error{std::move(step), std::move(object), std::strerror(error), std::move(hint), classify(error)};
 }
 

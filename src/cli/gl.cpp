@@ -1,7 +1,11 @@
 // What OpenGL of a session is recorded, and with which driver it draws.
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
+#include "base/clock.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "session/opengl.h"
@@ -35,6 +39,12 @@ std::vector<json> programs_of(const std::string& said) {
     json program = json::object();
     for (std::string word; words >> word;) {
       const size_t sign = word.find('=');
+      if (word.starts_with("driver=")) {  // the last one
+        std::string rest;
+        std::getline(words, rest);
+        program["driver"] = word.substr(sign + 1) + rest;
+        break;
+      }
       if (sign != std::string::npos) program[word.substr(0, sign)] = std::stoull(word.substr(sign + 1));
     }
     if (!program.empty()) programs.push_back(std::move(program));
@@ -44,7 +54,17 @@ std::vector<json> programs_of(const std::string& said) {
 
 Result<void> run_status(const GlOptions& options) {
   STASIS_TRY(std::string said, ask(options.name, "status"));
-  const auto programs = programs_of(said);
+  const auto before = programs_of(said);
+  const int64_t begun_ns = monotonic_ns();
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  STASIS_TRY(said, ask(options.name, "status"));
+  auto programs = programs_of(said);
+  const double seconds = static_cast<double>(monotonic_ns() - begun_ns) / 1e9;
+  for (size_t i = 0; i < programs.size() && i < before.size(); ++i) {
+    const uint64_t now = programs[i].value("recorded", uint64_t{0}), then = before[i].value("recorded", now);
+    programs[i]["per_second"] =
+        static_cast<uint64_t>(static_cast<double>(now - std::min(then, now)) / seconds);
+  }
   if (options.as_json) {
     fmt::print("{}\n", json(programs).dump(2));
     return {};
@@ -52,13 +72,18 @@ Result<void> run_status(const GlOptions& options) {
   std::vector<std::vector<std::string>> rows;
   for (const json& program : programs) {
     auto number = [&](const char* key) { return program.value(key, uint64_t{0}); };
-    rows.push_back({std::to_string(number("recorded")), std::to_string(number("kept")),
-                    human_size(number("bytes")), std::to_string(number("objects"))});
+    rows.push_back({std::to_string(number("per_second")), std::to_string(number("recorded")),
+                    std::to_string(number("kept")), human_size(number("bytes")),
+                    std::to_string(number("objects")), std::to_string(number("round_trips")),
+                    program.value("driver", std::string())});
   }
-  print_table({{"RECORDED", Align::kRight},
+  print_table({{"CALLS/S", Align::kRight},
+               {"RECORDED", Align::kRight},
                {"KEPT", Align::kRight},
                {"IN", Align::kRight},
-               {"OBJECTS", Align::kRight}},
+               {"OBJECTS", Align::kRight},
+               {"ROUND TRIPS", Align::kRight},
+               {"DRIVER", Align::kLeft}},
               rows);
   return {};
 }

@@ -115,13 +115,13 @@ class Sandbox:
             raise AssertionError(f"stasis {args[0]} exits with {done.returncode}: {done.stdout}{done.stderr}")
         return done
 
-    def launch(self, name, *program):
+    def launch(self, name, *program, flags=()):
         """In the background, with a file for its output."""
         path = self.dir / f"{name}.output"
         with open(path, "ab") as output:
             if self.user:
                 os.chown(path, self.user.pw_uid, self.user.pw_gid)
-            self.stasis("launch", "--name", name, "--background", "--", *program, stdout=output)
+            self.stasis("launch", "--name", name, "--background", *flags, "--", *program, stdout=output)
         return path
 
     def save_and_kill(self, name):

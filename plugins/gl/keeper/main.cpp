@@ -323,12 +323,25 @@ class Keeper {
   std::string status() {
     std::lock_guard lock(mutex_);
     LogStatistics now = log_.statistics();
+    unsigned long long questions = 0;
+    std::string driver;
+    for (const auto& one : rings_) {
+      questions += one->ring->questions.load();
+      if (driver.empty()) driver = shown_driver(*one->ring);
+    }
     char text[256];
-    snprintf(text, sizeof text, "ok recorded=%llu kept=%llu bytes=%llu objects=%llu",
+    snprintf(text, sizeof text, "ok recorded=%llu kept=%llu bytes=%llu objects=%llu round_trips=%llu driver=",
              static_cast<unsigned long long>(journal_.recorded().load()),
              static_cast<unsigned long long>(now.kept), static_cast<unsigned long long>(now.bytes),
-             static_cast<unsigned long long>(now.objects));
-    return text;
+             static_cast<unsigned long long>(now.objects), questions);
+    return text + driver;
+  }
+
+  // The program can write there, too.
+  static std::string shown_driver(const Ring& ring) {
+    std::string name(ring.driver, strnlen(ring.driver, sizeof ring.driver));
+    std::erase_if(name, [](char c) { return c < ' ' || c > '~'; });
+    return name;
   }
 
   static constexpr Packet kNothing = {sizeof(Packet), kOpNothing, 0};

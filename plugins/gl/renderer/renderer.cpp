@@ -1,5 +1,6 @@
 #include "renderer/renderer.h"
 
+#include <cstdio>
 #include <cstring>
 
 #include "generated/commands.h"
@@ -217,8 +218,13 @@ void Renderer::control(const Packet& packet) {
       reinterpret_cast<Packet*>(make_current_.data())->flags = 0;
       break;
   }
+  const RenderContext* before = current;
   if (!execute_egl(*this, packet) && !execute_glx(*this, packet))
     throw BadStream{"an unknown operation of the window system"};
+  if (current != nullptr && current != before) {
+    const auto* name = reinterpret_cast<const char*>(gl.GetString(GL_RENDERER));
+    std::snprintf(ring->driver, sizeof ring->driver, "%s", name != nullptr ? name : "");
+  }
 }
 
 void release_current(Renderer& r) {

@@ -56,6 +56,9 @@ struct Ring {
   // The answer to the one call that is waiting.
   alignas(64) std::atomic<uint32_t> reply_number;  // a futex: number of the last answer
   uint32_t reply_size;
+
+  // Written by the renderer, to be shown: GL_RENDERER of the context that was made current last.
+  char driver[96];
 };
 static_assert(sizeof(Ring) <= kHeaderSize);
 
