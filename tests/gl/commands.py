@@ -7,6 +7,15 @@ import time
 PLACE = os.environ["COMMANDS"]
 
 
+def is_complete(picture):
+    """Its writer may be in the middle of it; the last piece of a PNG is always the same."""
+    try:
+        with open(picture, "rb") as file:
+            return file.read().endswith(b"IEND\xaeB`\x82")
+    except FileNotFoundError:
+        return False
+
+
 def serve(execute):
     """`execute` does what it is told, and makes the picture in the file of the second argument."""
     number = 0
@@ -17,6 +26,6 @@ def serve(execute):
             time.sleep(0.02)
         with open(f"{path}.command") as command:
             execute(command.read(), f"{path}.png")
-        while not os.path.exists(f"{path}.png"):
+        while not is_complete(f"{path}.png"):
             time.sleep(0.02)
         open(f"{path}.done", "w").close()
