@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Real OpenGL programs in sessions: their pictures are to the bit those that they draw natively on the same driver, also
 after restarts, the death of the renderer, and on another driver."""
+import json
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ from test_opengl import Display, children_of
 
 SYSTEM_PATH = "/usr/bin:/bin:/usr/games"
 SOFTPIPE = {"GALLIUM_DRIVER": "softpipe"}
+ZINK = {"MESA_LOADER_DRIVER_OVERRIDE": "zink", "LIBGL_ALWAYS_SOFTWARE": "1"}
 PATIENCE_s = 90
 
 
@@ -88,8 +90,8 @@ class Pictures(ProgramTest):
         wait_for("a new renderer", lambda: renderers() not in ([], [old]), 20)
 
     def check(self, words, script):
-        """Five pictures: the first, then after a restart, the death of the renderer, a move to another driver, and a restart
-        on another driver. A driver that is changed must not be seen in the first of them."""
+        """Pictures: the first, then after a restart, the death of the renderer, a move to another driver, and restarts on
+        one driver after the other, and on the first again. A driver that is changed must not be seen in the first of them."""
         native = self.native(words, script)
         softpipe = self.native(words, script, **SOFTPIPE)
         program = Program(self.box, "recorded", words)
@@ -103,19 +105,29 @@ class Pictures(ProgramTest):
         self.assertEqual(seen, native[:3])
         self.box.stasis("gl", "move", "p", "--driver", "softpipe")
         self.assertEqual(program.draw(script[3]), softpipe[3])
-        self.box.save_and_kill("p")
-        self.box.restart("p", "--gl-driver=softpipe")
-        self.assertEqual(program.draw(script[4]), softpipe[4])
+        drivers = [("softpipe", softpipe)]
+        if self.starts("zink"):
+            drivers.append(("zink", self.native(words, script, **ZINK)))
+        for number, (driver, pictures) in enumerate([*drivers, ("llvmpipe", native)], 4):
+            self.box.save_and_kill("p")
+            self.box.restart("p", f"--gl-driver={driver}")
+            with self.subTest(driver=driver):
+                self.assertEqual(program.draw(script[number]), pictures[number])
+
+    def starts(self, driver):
+        """Whether it works here at all."""
+        said = self.box.stasis("check", "--json", check=False).stdout
+        return any(row["name"] == f"OpenGL: {driver}" and row["state"] == "ok" for row in json.loads(said)["checks"])
 
     def test_pymol(self):
         find_program("pymol")
         self.check(["pymol", "-q", self.driver("pymol_driver.py")],
-                   ["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface"])
+                   ["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface", "turn y,40", "turn x,10"])
 
     def test_vtk(self):
         if subprocess.run(["/usr/bin/python3", "-c", "import vtkmodules"], capture_output=True).returncode != 0:
             self.skipTest("python3-vtk9 is not installed")
-        self.check(["/usr/bin/python3", self.driver("vtk_driver.py")], ["turn", "turn", "volume", "turn", "turn"])
+        self.check(["/usr/bin/python3", self.driver("vtk_driver.py")], ["turn", "turn", "volume", "turn", "turn", "turn", "turn"])
 
 
 def children_of_anybody(words):
