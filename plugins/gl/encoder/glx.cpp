@@ -198,10 +198,13 @@ GLXContext create(int screen, uint32_t config, uint32_t visual, GLXContext share
   made->is_core = (profile & GLX_CONTEXT_CORE_PROFILE_BIT_ARB) != 0 && major * 10 + minor >= 32;
   // There were no profiles before, and an extension says what it is.
   made->may_be_core = !made->is_es && major * 10 + minor == 31;
+  // So that another driver, which has other configurations, can find one that is like it.
+  const Config* described = config != 0 ? config_with_id(screen, config) : nullptr;
+  const size_t described_size = described != nullptr ? sizeof *described : 0;
   ControlCall call;
   bool done = false;
   if (call) {
-    auto* packet = call.begin<gl::CreateContext>(kOpCreateContext, words * sizeof(int));
+    auto* packet = call.begin<gl::CreateContext>(kOpCreateContext, words * sizeof(int) + described_size);
     packet->context = made->number;
     packet->share = other != nullptr ? other->number : 0;
     packet->config = config;
@@ -211,6 +214,7 @@ GLXContext create(int screen, uint32_t config, uint32_t visual, GLXContext share
     packet->direct = direct;
     packet->attributes = with_attributes ? static_cast<uint32_t>(words) : kNull;
     copy(packet + 1, attributes, words * sizeof(int));
+    copy(reinterpret_cast<char*>(packet + 1) + words * sizeof(int), described, described_size);
     done = call.ask().result<uint32_t>() != 0;
   }
   if (done) return reinterpret_cast<GLXContext>(made);

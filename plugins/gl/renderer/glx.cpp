@@ -4,9 +4,11 @@
 #include <GL/glxext.h>
 #include <X11/Xlib.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <set>
+#include <span>
 
 #include "generated/commands.h"
 #include "renderer/renderer.h"
@@ -21,6 +23,9 @@ std::mutex mutex;  // of what follows
 std::map<uint32_t, std::shared_ptr<RenderContext>> contexts;
 std::map<uint64_t, std::pair<SurfaceKind, GLXDrawable>> surfaces;
 
+// Of another driver's configurations, those that this one has not: one that is like it.
+std::map<uint32_t, GLXFBConfig> substitutes;
+
 GLXFBConfig find_config(int screen, uint32_t id) {
   int count = 0;
   GLXFBConfig* all = glXGetFBConfigs(display, screen, &count);
@@ -31,7 +36,60 @@ GLXFBConfig find_config(int screen, uint32_t id) {
     if (static_cast<uint32_t>(its_id) == id) found = all[i];
   }
   if (all != nullptr) XFree(all);
+  if (found != nullptr) return found;
+  const auto other = substitutes.find(id);
+  return other == substitutes.end() ? nullptr : other->second;
+}
+
+// The windows are the same and show the same colours; of depth and the like there must be some where there
+// was, at best as much.
+GLXFBConfig find_similar(int screen, const Config& wanted) {
+  static constexpr int kSame[] = {
+      GLX_BUFFER_SIZE,  GLX_LEVEL,     GLX_DOUBLEBUFFER, GLX_STEREO,  GLX_RED_SIZE,
+      GLX_GREEN_SIZE,   GLX_BLUE_SIZE, GLX_ALPHA_SIZE,   GLX_SAMPLES, GLX_FRAMEBUFFER_SRGB_CAPABLE_ARB,
+      GLX_X_VISUAL_TYPE};
+  static constexpr int kSome[] = {GLX_DEPTH_SIZE,       GLX_STENCIL_SIZE,    GLX_ACCUM_RED_SIZE,
+                                  GLX_ACCUM_GREEN_SIZE, GLX_ACCUM_BLUE_SIZE, GLX_ACCUM_ALPHA_SIZE};
+  static constexpr int kBits[] = {GLX_RENDER_TYPE, GLX_DRAWABLE_TYPE};
+  auto is = [](int name, std::span<const int> names) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  int count = 0, least = 0;
+  GLXFBConfig* all = glXGetFBConfigs(display, screen, &count);
+  GLXFBConfig found = nullptr;
+  for (int i = 0; i < count; ++i) {
+    bool fits = true;
+    int difference = 0;
+    for (int32_t at = 0; at < std::clamp(wanted.count, 0, int32_t{kConfigAttributes}); ++at) {
+      const auto [name, value] = wanted.attributes[at];
+      int has = 0;
+      glXGetFBConfigAttrib(display, all[i], name, &has);
+      if (is(name, kSame)) fits = fits && has == value;
+      if (is(name, kBits)) fits = fits && (has & value) == value;
+      if (!is(name, kSome)) continue;
+      constexpr int kTooLittle = 1000;
+      fits = fits && (value == 0 || has > 0);
+      difference += has >= value ? has - value : (value - has) * kTooLittle;
+    }
+    if (!fits || (found != nullptr && difference >= least)) continue;
+    found = all[i];
+    least = difference;
+  }
+  if (all != nullptr) XFree(all);
   return found;
+}
+
+// Of a context. Programs that were saved long ago have not described it.
+GLXFBConfig config_of(const CreateContext& p, size_t attributes) {
+  if (p.config == 0) return nullptr;
+  GLXFBConfig config = find_config(p.screen, p.config);
+  const size_t at = sizeof p + attributes * sizeof(int);
+  if (config != nullptr || p.header.size < at + sizeof(Config)) return config;
+  Config wanted;
+  std::memcpy(&wanted, reinterpret_cast<const char*>(&p) + at, sizeof wanted);
+  config = find_similar(p.screen, wanted);
+  if (config != nullptr) substitutes[p.config] = config;
+  return config;
 }
 
 XVisualInfo* find_visual(int screen, uint32_t id) {
@@ -140,7 +198,7 @@ void create_context(Renderer& r, const Packet& packet) {
   auto share = contexts.find(p.share);
   auto* shared = share == contexts.end() ? nullptr : static_cast<GLXContext>(share->second->handle);
   GLXContext made = nullptr;
-  GLXFBConfig config = p.config != 0 ? find_config(p.screen, p.config) : nullptr;
+  GLXFBConfig config = config_of(p, with_attributes ? p.attributes : 0);
   if (with_attributes) {
     auto* create = reinterpret_cast<PFNGLXCREATECONTEXTATTRIBSARBPROC>(
         glXGetProcAddressARB(reinterpret_cast<const GLubyte*>("glXCreateContextAttribsARB")));

@@ -93,7 +93,7 @@ struct CreateContext {
   int32_t render_type;
   int32_t direct;
   uint32_t attributes;  // pairs of int32_t, for glXCreateContextAttribsARB; 0xffffffff: not that call
-};
+};                      // and then the Config
 
 struct MakeCurrent {
   Packet header;
