@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernel/network_view.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -52,8 +53,8 @@ Result<void> refuse_corked(const OpenFile& file) {
 }
 
 bool is_from_here(const std::string& address) {
-  Fd probe(
-      ::socket(address.size() >= sizeof(sockaddr_in6) ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  Fd probe = kernel::network_socket(address.size() >= sizeof(sockaddr_in6) ? AF_INET6 : AF_INET,
+                                    SOCK_DGRAM | SOCK_CLOEXEC, 0);
   return probe && bind_to(probe.get(), with_port(address, 0)) == 0;
 }
 

@@ -8,6 +8,7 @@
 
 #include <array>
 
+#include "kernel/network_view.h"
 #include "stasis/fd.h"
 
 namespace stasis::resource {
@@ -68,7 +69,7 @@ UnixDiag parse(const nlmsghdr* header) {
 
 Result<UnixDiag> unix_diag(ino_t inode) {
   const char* step = "ask the kernel about a unix socket";
-  Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  Fd netlink = kernel::network_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (!netlink) return errno_error(step, "sock_diag");
   struct {
     nlmsghdr header;
