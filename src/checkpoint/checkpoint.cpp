@@ -207,7 +207,7 @@ class Attempt {
     STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
-    return {};
+    return namespaces_.finish();
   }
 
   Result<void> capture_written_files(image::Writer& writer) {

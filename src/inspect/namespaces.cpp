@@ -79,11 +79,14 @@ std::string host_and_domain() {
   return std::string(names.nodename) + '\n' + names.domainname;
 }
 
+bool is_unix(const resource::OpenFile& file) {
+  return resource::is_socket(file) &&
+         resource::socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) == AF_UNIX;
+}
+
 // Of internet sockets: unix sockets lead to others by files, or to the other end.
 bool is_of_our_network(const resource::OpenFile& file) {
-  if (!resource::is_socket(file) ||
-      resource::socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) == AF_UNIX)
-    return false;
+  if (!resource::is_socket(file) || is_unix(file)) return false;
   const uint64_t cookie = kernel::network_cookie(file.duplicate.get());
   return cookie != 0 && cookie == kernel::network_cookie();
 }
@@ -113,7 +116,7 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   STASIS_TRY(auto session, kernel::read_mounts(reference_));
   STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
   for (auto& found : found_) STASIS_CHECK(observe(*found));
-  return observe_networks(has_network);
+  return begin_with_networks(has_network);
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
@@ -214,7 +217,7 @@ std::vector<uint32_t> Namespaces::of(const resource::OpenFile& file) const {
   return ids;
 }
 
-Result<void> Namespaces::observe_networks(bool has_network) {
+Result<void> Namespaces::begin_with_networks(bool has_network) {
   auto add = [this](uint32_t id, HostTid task, uint64_t identity) -> Result<void> {
     NetworkPlace place;
     place.id = id;
@@ -232,23 +235,33 @@ Result<void> Namespaces::observe_networks(bool has_network) {
       STASIS_CHECK(add(found->message.id(), found->task, found->identity));
   }
   for (const auto& place : networks_) {
-    STASIS_TRY(auto network, observe_network(place, networks_));
-    *(place.id == 0 ? &session_network_ : found_[place.id - 1]->message.mutable_network()) = std::move(network);
+    STASIS_TRY(NetworkObserver observer, NetworkObserver::begin(place, networks_));
+    observers_.push_back(std::move(observer));
   }
   return {};
 }
 
+Result<void> Namespaces::finish() {
+  for (size_t i = 0; i < observers_.size(); ++i) {
+    const uint32_t id = networks_[i].id;
+    STASIS_TRY(auto network, observers_[i].finish());
+    *(id == 0 ? &session_network_ : found_[id - 1]->message.mutable_network()) = std::move(network);
+  }
+  observers_.clear();
+  return {};
+}
+
 uint64_t Namespaces::network_of(const resource::OpenFile& file) const {
-  if (networks_.empty() || (!resource::is_socket(file) && !resource::is_tun(file))) return 0;
+  if (!resource::is_socket(file) && !resource::is_tun(file)) return 0;
   Fd network(::ioctl(file.duplicate.get(), SIOCGSKNS));
   struct stat status = {};
   return network && ::fstat(network.get(), &status) == 0 ? status.st_ino : 0;
 }
 
 Result<kernel::LookingInto> Namespaces::look_into_network_of(const resource::OpenFile& file) const {
-  if (networks_.empty()) return kernel::LookingInto();
   const uint64_t identity = network_of(file);
-  if (networks_.front().id == 0 && is_of_our_network(file)) {
+  const bool has_network = !networks_.empty() && networks_.front().id == 0;
+  if (has_network && is_of_our_network(file)) {
     return Error{"save", file.describe(), "it is a socket of the host's network, and the session has its own",
                  "a restart could not open it there; do not hand it to a session with --net=private",
                  ErrorCode::kRefused};
@@ -257,8 +270,10 @@ Result<kernel::LookingInto> Namespaces::look_into_network_of(const resource::Ope
   auto place = std::find_if(networks_.begin(), networks_.end(),
                             [&](const NetworkPlace& candidate) { return candidate.identity == identity; });
   if (place == networks_.end()) {
-    // Without a network of its own the session is in the host's; a unix socket may come from there.
-    if (identity == identity_of(HostTid{::getpid()}, "net")) return kernel::LookingInto();
+    // Without a network of its own the session is in the host's; a unix socket may come from anywhere.
+    if (identity == identity_of(HostTid{::getpid()}, "net") || (!has_network && identity == identity_of(reference_, "net")) ||
+        is_unix(file))
+      return kernel::LookingInto();
     return Error{"save", file.describe(), "it belongs to a network namespace that no process of the session is in",
                  "close it, or keep a process in that network", ErrorCode::kRefused};
   }

@@ -23,6 +23,8 @@ class Namespaces {
   // `first_mounts`: of a session, the file with what was mounted before the program began. `has_network`: the
   // session has a network of its own.
   Result<void> collect(const freeze::FrozenTree& tree, const std::string& first_mounts, bool has_network);
+  // Waits for what collect() has begun. An Error refuses.
+  Result<void> finish();
   // Of the i-th process of the tree.
   Result<void> describe(size_t process, schema::Process& out) const;
   // What an open file has to be made in, since it is a socket of a network or on a mount.
@@ -42,7 +44,7 @@ class Namespaces {
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> observe(Found& found);
-  Result<void> observe_networks(bool has_network);
+  Result<void> begin_with_networks(bool has_network);
   // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look into.
   uint64_t network_of(const resource::OpenFile& file) const;
   const Found* find(uint64_t type, uint64_t identity) const;
@@ -55,6 +57,7 @@ class Namespaces {
   schema::Namespace session_;
   schema::Network session_network_;
   std::vector<NetworkPlace> networks_;
+  std::vector<NetworkObserver> observers_;  // of each of them
   mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>> helpers_;  // by identity, made when needed
 };
 

@@ -13,6 +13,7 @@
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -325,9 +326,11 @@ Result<void> Observer::find_other(const std::map<uint16_t, std::string_view>& at
   auto other = attributes.find(IFLA_LINK);
   if (other == attributes.end()) return {};
   out.set_other(kernel::netlink_value<uint32_t>(other->second));
-  if (out.other() == out.index()) out.set_other(0);
   auto network = attributes.find(IFLA_LINK_NETNSID);
-  if (network == attributes.end()) return {};
+  if (network == attributes.end()) {
+    if (out.other() == out.index()) out.set_other(0);
+    return {};
+  }
   const auto wanted = kernel::netlink_value<int32_t>(network->second);
   for (const auto& number : out_.numbers()) {
     if (number.number() != wanted) continue;
@@ -440,42 +443,60 @@ Result<void> Observer::add_bridged() {
   return {};
 }
 
-Result<std::string> ask_in_network(const NetworkPlace& place, const std::function<Result<std::string>()>& ask) {
-  constexpr const char* kStep = "look into a network namespace";
+namespace {
+
+constexpr const char* kStep = "look into a network namespace";
+
+// In a process of its own.
+Result<std::string> look(const NetworkPlace& place, const std::vector<NetworkPlace>& all) {
+  if ((place.user && ::setns(place.user.get(), CLONE_NEWUSER) != 0) ||
+      ::setns(place.network.get(), CLONE_NEWNET) != 0)
+    return errno_error(kStep, {}, errno, "take the checkpoint as root");
+  STASIS_TRY(Netlink route, Netlink::open(NETLINK_ROUTE));
+  STASIS_TRY(const schema::Network network, Observer(place, all, std::move(route)).run());
+  return network.SerializeAsString();
+}
+
+}  // namespace
+
+Result<NetworkObserver> NetworkObserver::begin(const NetworkPlace& place, const std::vector<NetworkPlace>& all) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error(kStep, {});
   Fd from(ends[0]), to(ends[1]);
-  const pid_t child = ::fork();
-  if (child < 0) return errno_error(kStep, {});
-  if (child == 0) {
+  const pid_t process = ::fork();
+  if (process < 0) return errno_error(kStep, {});
+  if (process == 0) {
     from.reset();
-    if ((place.user && ::setns(place.user.get(), CLONE_NEWUSER) != 0) ||
-        ::setns(place.network.get(), CLONE_NEWNET) != 0) {
-      (void)write_all(to.get(), 'E' + packed(errno_error(kStep, {}, errno, "take the checkpoint as root"))).ok();
-      ::_exit(1);
-    }
-    auto answer = ask();
-    const std::string text = answer.ok() ? 'A' + *answer : 'E' + packed(answer.error());
+    auto seen = look(place, all);
+    const std::string text = seen.ok() ? 'N' + *seen : 'E' + packed(seen.error());
     ::_exit(write_all(to.get(), text).ok() ? 0 : 1);
   }
-  to.reset();
-  auto text = read_all(from.get());
-  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
-  }
-  if (!text.ok()) return std::move(text).error();
-  if (text->empty()) return Error{kStep, {}, "the process that looked into it has ended", {}};
-  if (text->front() == 'E') return unpacked(std::string_view(*text).substr(1));
-  return text->substr(1);
+  return NetworkObserver(process, std::move(from));
 }
 
-Result<schema::Network> observe_network(const NetworkPlace& place, const std::vector<NetworkPlace>& all) {
-  STASIS_TRY(const std::string bytes, ask_in_network(place, [&]() -> Result<std::string> {
-               STASIS_TRY(Netlink route, Netlink::open(NETLINK_ROUTE));
-               STASIS_TRY(const schema::Network network, Observer(place, all, std::move(route)).run());
-               return network.SerializeAsString();
-             }));
+NetworkObserver::NetworkObserver(NetworkObserver&& other) noexcept
+    : process_(std::exchange(other.process_, 0)), answer_(std::move(other.answer_)) {}
+
+NetworkObserver::~NetworkObserver() {
+  if (process_ <= 0) return;
+  ::kill(process_, SIGKILL);
+  reap();
+}
+
+void NetworkObserver::reap() {
+  while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  process_ = 0;
+}
+
+Result<schema::Network> NetworkObserver::finish() {
+  STASIS_TRY(const std::string text, read_all(answer_.get()));
+  reap();
+  if (text.empty()) return Error{kStep, {}, "the process that looked into it has ended", {}};
+  if (text.front() == 'E') return unpacked(std::string_view(text).substr(1));
   schema::Network network;
-  network.ParseFromString(bytes);
+  if (!network.ParseFromArray(text.data() + 1, static_cast<int>(text.size() - 1)))
+    return Error{kStep, {}, "the process that looked into it has ended", {}};
   return network;
 }
 

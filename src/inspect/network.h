@@ -1,8 +1,10 @@
 // What is in a network namespace: interfaces, addresses, routes, rules, neighbours, settings.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
-#include <functional>
+#include <utility>
 #include <vector>
 
 #include "schema/network.pb.h"
@@ -19,10 +21,24 @@ struct NetworkPlace {
   Fd user;  // the user namespace that has the right to enter it; empty: this process has it
 };
 
-// A process that enters a network and ends; what `ask` returns there.
-Result<std::string> ask_in_network(const NetworkPlace& place, const std::function<Result<std::string>()>& ask);
+// A process that has entered a network and looks at it, while this one does something else. Its destructor ends
+// it.
+class NetworkObserver {
+ public:
+  // `all`: which other networks an interface may lead to.
+  static Result<NetworkObserver> begin(const NetworkPlace& place, const std::vector<NetworkPlace>& all);
+  NetworkObserver(NetworkObserver&& other) noexcept;
+  NetworkObserver& operator=(NetworkObserver&&) = delete;
+  ~NetworkObserver();
 
-// An Error refuses what cannot be made again. `all`: which other networks an interface may lead to.
-Result<schema::Network> observe_network(const NetworkPlace& place, const std::vector<NetworkPlace>& all);
+  // Waits for what it has seen. An Error refuses what cannot be made again.
+  Result<schema::Network> finish();
+
+ private:
+  NetworkObserver(pid_t process, Fd answer) : process_(process), answer_(std::move(answer)) {}
+  void reap();
+  pid_t process_;
+  Fd answer_;
+};
 
 }  // namespace stasis::inspect

@@ -66,6 +66,8 @@ class Builder {
   Result<void> make_link(const schema::Link& link, const schema::Link* peer, int peer_network);
   Result<void> settle(const schema::Link& link);
   Result<void> join(const schema::Link& link);
+  // Of a bridge, when it has its ports.
+  Result<void> give_address(const schema::Link& link);
   // Raises what can be raised now; how many are left.
   Result<size_t> raise_links();
   Result<void> allow_addresses();
@@ -96,12 +98,16 @@ const std::string* find(const Attributes& attributes, uint16_t type) {
   return nullptr;
 }
 
+// A bridge has the lowest address of its ports, unless it is given one: then it keeps that.
+bool chooses_address(const schema::Link& link) { return link.kind() == "bridge"; }
+
 // With which a link is born; the rest is set when it is there.
 void add_birth_settings(const schema::Link& link, NetlinkRequest& request) {
   request.add_name(IFLA_IFNAME, link.name());
   for (uint16_t type : {IFLA_ADDRESS, IFLA_MTU, IFLA_TXQLEN, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES}) {
     const std::string* value = find(link.settings(), type);
-    if (value != nullptr && !value->empty()) request.add(type, *value);
+    if (value == nullptr || value->empty() || (type == IFLA_ADDRESS && chooses_address(link))) continue;
+    request.add(type, *value);
   }
 }
 
@@ -193,7 +199,7 @@ Result<void> Builder::change_differing(const schema::Link& link) {
   };
   for (const auto& setting : link.settings()) {
     if (setting.value().empty() || !differs(current, setting) || setting.type() == IFLA_NUM_TX_QUEUES ||
-        setting.type() == IFLA_NUM_RX_QUEUES)
+        setting.type() == IFLA_NUM_RX_QUEUES || (setting.type() == IFLA_ADDRESS && chooses_address(link)))
       continue;
     NetlinkRequest request(RTM_SETLINK, 0, head_of(link));
     request.add(static_cast<uint16_t>(setting.type()), setting.value());
@@ -272,6 +278,18 @@ Result<void> Builder::join(const schema::Link& link) {
   return {};
 }
 
+Result<void> Builder::give_address(const schema::Link& link) {
+  const std::string* wanted = find(link.settings(), IFLA_ADDRESS);
+  if (!chooses_address(link) || wanted == nullptr) return {};
+  NetlinkMessage now;
+  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0) return failure(link.name(), error);
+  if (kernel::netlink_attribute_map(now.payload, sizeof(ifinfomsg))[IFLA_ADDRESS] == *wanted) return {};
+  NetlinkRequest request(RTM_SETLINK, 0, head_of(link));
+  request.add(IFLA_ADDRESS, *wanted);
+  if (int error = route_.ask(request); error != 0) return failure(link.name(), error);
+  return {};
+}
+
 Result<size_t> Builder::raise_links() {
   size_t left = 0;
   for (const auto& link : wanted().links()) {
@@ -322,6 +340,7 @@ class Networks {
     for (auto& builder : builders_) {
       for (const auto& link : builder.wanted().links()) STASIS_CHECK(builder.settle(link));
       for (const auto& link : builder.wanted().links()) STASIS_CHECK(builder.join(link));
+      for (const auto& link : builder.wanted().links()) STASIS_CHECK(builder.give_address(link));
       STASIS_CHECK(enter(builder.network()));
       STASIS_CHECK(apply_network_settings(builder.wanted(), SettingsStage::kBeforeAddresses));
     }

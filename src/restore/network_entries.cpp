@@ -245,8 +245,11 @@ Result<void> Applier::apply_routes(int family) {
     const size_t before = missing.size();
     int last = 0;
     std::erase_if(missing, [&](const Entry& entry) {
+      const auto head = entry.as<rtmsg>();
+      const bool is_kernels = head.rtm_protocol == RTPROT_KERNEL;
+      // They come with the addresses, in a moment.
+      if (is_kernels && family == AF_INET6 && head.rtm_type != RTN_UNICAST) return true;
       const int error = route_.ask(request_of(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, entry));
-      const bool is_kernels = entry.as<rtmsg>().rtm_protocol == RTPROT_KERNEL;
       if (error != 0 && error != EEXIST && !is_kernels) last = error;
       return error == 0 || error == EEXIST;
     });

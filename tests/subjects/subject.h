@@ -52,6 +52,7 @@ enum Trait : unsigned {
   kLiar = 16,      // must be reported as failed; tests the runner
   kPart = 32,      // started by another case; not listed
   kTimed = 64,     // measures time, so that a machine that stands still can make it fail
+  kOwnNetwork = 128,  // is launched with --net=private
 };
 
 struct Case {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernel/network.h"
 #include "kernel/network_view.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
@@ -80,11 +81,11 @@ Result<void> observe_datagrams(const OpenFile& file, Observation& tree, schema::
 }
 
 // The socket of the session that has this address.
-const Record* find_sender(const std::string& address, const Making& context) {
+const Record* find_sender(const std::string& address, uint64_t network, const Making& context) {
   for (const Record& record : context.records()) {
     schema::InetSocket message;
     if (record.kind != UdpKind().info().name || !message.ParseFromString(record.payload)) continue;
-    if (port_of(message.address()) != port_of(address)) continue;
+    if (port_of(message.address()) != port_of(address) || message.network() != network) continue;
     if (is_any(message.address()) || endpoint(message.address()) == endpoint(address)) return &record;
   }
   return nullptr;
@@ -96,7 +97,7 @@ Result<void> send_again(const schema::InetSocket& receiver, const schema::Queued
   const std::string& from = datagram.sender_address();
   Fd stranger;
   int sender = -1;
-  if (const Record* record = find_sender(from, context)) {
+  if (const Record* record = find_sender(from, receiver.network(), context)) {
     STASIS_TRY(sender, context.description(record->id));
   } else {
     stranger.reset(::socket(receiver.family(), SOCK_DGRAM | SOCK_CLOEXEC, receiver.protocol()));
@@ -137,6 +138,7 @@ Result<std::string> UdpKind::observe(const OpenFile& file, Observation& tree) co
   message.set_protocol(socket_option(fd, SOL_SOCKET, SO_PROTOCOL));
   message.set_address(local_address(fd));
   message.set_peer_address(peer_address(fd));
+  message.set_network(kernel::network_cookie(fd));
   message.set_state(message.peer_address().empty() ? schema::InetSocket::UNCONNECTED
                                                    : schema::InetSocket::CONNECTED);
   STASIS_CHECK(observe_options(file, *message.mutable_options()));
