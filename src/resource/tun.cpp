@@ -136,6 +136,19 @@ Result<void> observe_device(const OpenFile& file, const ifreq& shown, schema::Tu
   return {};
 }
 
+// The first descriptor of an interface is that which has held it: then the interface never loses its carrier.
+// Without several queues there is room for one. Empty: it has another one, or needs what that does not have.
+Fd take_holder(const Record& record, const schema::Tun& message, Making& context) {
+  if (message.device().empty()) return {};
+  auto held = context.shared_objects().find(tun_holder_key(message.device()));
+  if (held == context.shared_objects().end()) return {};
+  Fd holder = std::move(held->second);
+  context.shared_objects().erase(held);
+  const bool is_like_it =
+      (record.flags & O_ACCMODE) == O_RDWR && (message.flags() & (IFF_NAPI | IFF_NAPI_FRAGS)) == 0;
+  return is_like_it ? std::move(holder) : Fd();
+}
+
 }  // namespace
 
 bool is_tun(const OpenFile& file) {
@@ -171,12 +184,14 @@ Result<std::string> TunKind::observe(const OpenFile& file, Observation&) const {
 
 Result<Fd> TunKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::Tun>(record));
+  if (Fd holder = take_holder(record, message, context)) {
+    STASIS_CHECK(set_status_flags(holder.get(), record.flags));
+    return holder;
+  }
   Fd fd(open(message.path().c_str(), open_flags(record.flags) | O_CLOEXEC));
   if (!fd) return cannot_make(record, message.path());
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   if (message.device().empty()) return fd;
-  // An interface without several queues takes one descriptor at a time.
-  context.shared_objects().erase(tun_holder_key(message.device()));
   ifreq request = request_for(message.device(), message.flags() & kAttachFlags);
   if (ioctl(fd.get(), TUNSETIFF, &request) != 0)
     return cannot_make(record, "attach to interface " + message.device());

@@ -4,10 +4,13 @@
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <algorithm>
 #include <set>
 #include <vector>
+
+#include "kernel/network.h"
 
 namespace stasis::restore {
 namespace {
@@ -146,6 +149,7 @@ class Applier {
 
   Result<void> run() {
     STASIS_CHECK(apply_addresses());
+    await([this] { return addresses_are_ready(); });
     for (int family : {AF_INET, AF_INET6}) STASIS_CHECK(apply_rules(family));
     for (int family : {AF_INET, AF_INET6}) STASIS_CHECK(apply_routes(family));
     STASIS_CHECK(add_all(wanted_.neighbours(), NLM_F_CREATE | NLM_F_REPLACE, "neighbour"));
@@ -169,6 +173,15 @@ class Applier {
     }
     return entries;
   }
+
+  // The kernel completes some things a moment later. Whether it has, or never will, is seen by everybody alike.
+  template <typename Done>
+  static void await(const Done& done) {
+    constexpr int kLooks = 300;
+    constexpr timespec kMoment = {.tv_sec = 0, .tv_nsec = 1'000'000};
+    for (int look = 0; look < kLooks && !done(); ++look) ::nanosleep(&kMoment, nullptr);
+  }
+  bool addresses_are_ready();
 
   Result<void> apply_addresses();
   Result<void> apply_routes(int family);
@@ -198,6 +211,21 @@ Result<void> Applier::apply_addresses() {
       return failure(fmt::format("address of interface {}", entry.as<ifaddrmsg>().ifa_index), error);
   }
   return {};
+}
+
+// Before addresses are tried out again (SettingsStage::kLast): whoever binds to one that is being tried out fails.
+bool Applier::addresses_are_ready() {
+  std::set<uint32_t> up;
+  for (const auto& link : wanted_.links()) {
+    if ((link.flags() & kernel::kLinkUp) != 0) up.insert(link.index());
+  }
+  ifaddrmsg question = {};
+  question.ifa_family = AF_INET6;
+  const auto addresses = route_.dump({RTM_GETADDR, 0, question});
+  return std::none_of(addresses.messages.begin(), addresses.messages.end(), [&](const auto& message) {
+    const auto head = message.template head<ifaddrmsg>();
+    return (head.ifa_flags & IFA_F_TENTATIVE) != 0 && up.contains(head.ifa_index);
+  });
 }
 
 Result<void> Applier::apply_rules(int family) {
@@ -239,17 +267,29 @@ Result<void> Applier::apply_routes(int family) {
     const int error = route_.ask(request_of(RTM_DELROUTE, 0, entry));
     if (error != 0 && error != ESRCH) return failure("take a route away", error);
   }
+  // The kernel's own for the addresses come with these, in a moment.
+  auto comes_by_itself = [&](const Entry& entry) {
+    const auto head = entry.as<rtmsg>();
+    return family == AF_INET6 && head.rtm_protocol == RTPROT_KERNEL && head.rtm_type != RTN_UNICAST;
+  };
+  await([&] {
+    if (std::none_of(missing.begin(), missing.end(), comes_by_itself)) return true;
+    auto now = list({RTM_GETROUTE, 0, question}, sizeof question, family, clean_route);
+    if (!now.ok()) return true;
+    std::erase_if(missing, [&](const Entry& entry) {
+      return comes_by_itself(entry) && std::find(now->begin(), now->end(), entry) != now->end();
+    });
+    return false;
+  });
+  std::erase_if(missing, comes_by_itself);
   // A gateway must be reachable by a route that is there. The kernel's own come and go with addresses and
   // carriers.
   for (;;) {
     const size_t before = missing.size();
     int last = 0;
     std::erase_if(missing, [&](const Entry& entry) {
-      const auto head = entry.as<rtmsg>();
-      const bool is_kernels = head.rtm_protocol == RTPROT_KERNEL;
-      // They come with the addresses, in a moment.
-      if (is_kernels && family == AF_INET6 && head.rtm_type != RTN_UNICAST) return true;
       const int error = route_.ask(request_of(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, entry));
+      const bool is_kernels = entry.as<rtmsg>().rtm_protocol == RTPROT_KERNEL;
       if (error != 0 && error != EEXIST && !is_kernels) last = error;
       return error == 0 || error == EEXIST;
     });

@@ -78,7 +78,12 @@ Lines look() {
       for (const char* word : {"gc_timer", "hold_timer", "message_age_timer", "forward_delay_timer", "hello_timer",
                                "topology_change_timer", "tcn_timer", "expires", "valid_lft", "preferred_lft"})
         leave_out(line, word);
-      // Which command looks has nothing to do with it.
+      // Learnt, and learnt again.
+      if (strncmp(command, "bridge", 6) == 0 && line.find("permanent") == std::string::npos &&
+          line.find("static") == std::string::npos)
+        continue;
+      // That its carrier is not known is said of an interface which never lost it.
+      if (size_t at = line.find("state UNKNOWN"); at != std::string::npos) line.replace(at, 13, "state UP");
       if (line.find("/proc/sys/net/netfilter/nf_conntrack_count") != std::string::npos) continue;
       all.push_back(line);
     }
@@ -273,7 +278,8 @@ CASE_WITH(private_routes, subject::kOwnNetwork) {
   ip("-6 route add fd02::/64 via fd01::9 metric 55");
   ip("-6 route add default via fd01::8 table 78");
   ip("rule add from 10.7.0.0/24 lookup 77 pref 100");
-  ip("rule add fwmark 0x7/0xf iif left uidrange 0-70000 lookup 77 pref 101");
+  const std::string user = std::to_string(getuid());
+  ip("rule add fwmark 0x7/0xf iif left uidrange " + user + "-" + user + " lookup 77 pref 101");
   ip("rule del pref 32767");
   ip("-6 rule add to fd02::/64 lookup 78 pref 100");
   ip("neigh add 10.7.0.9 lladdr 02:00:00:00:00:07 dev left nud permanent");
