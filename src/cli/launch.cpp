@@ -94,10 +94,11 @@ CLI::App* add_launch(CLI::App& app, int& status) {
                    "Save virtual machines that use KVM: auto (when you may open /dev/kvm; a small library is "
                    "loaded into the programs and sleeps until one opens it), off")
       ->check(CLI::IsMember({"auto", "off"}));
-  verb->add_option("--net", options->net,
-                   "host: it uses the network of the host; private: it has one of its own, with nothing in it but "
-                   "loopback, where it may make interfaces (also tap devices). A restart makes it again with all "
-                   "that is in it, for each of several restarts of one checkpoint")
+  verb->add_option(
+          "--net", options->net,
+          "host: it uses the network of the host; private: it has one of its own, with nothing in it but "
+          "loopback, where it may make interfaces (also tap devices). A restart makes it again with all "
+          "that is in it, for each of several restarts of one checkpoint")
       ->check(CLI::IsMember({"host", "private"}))
       ->capture_default_str();
   verb->add_flag("--background", options->background,

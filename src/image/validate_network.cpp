@@ -46,7 +46,8 @@ Result<void> check_entries(const Entries& entries, size_t head, const std::strin
   return {};
 }
 
-Result<void> check_link(const schema::Link& link, const std::string& where, const std::set<uint32_t>& networks) {
+Result<void> check_link(const schema::Link& link, const std::string& where,
+                        const std::set<uint32_t>& networks) {
   if (link.index() == 0 || link.index() > kLastIndex) return bad(where, "its number is impossible");
   if (!is_interface_name(link.name(), IFNAMSIZ)) return bad(where, "its name is none");
   if (!sane_text(link.kind(), IFNAMSIZ)) return bad(where, "its kind is none");
@@ -64,8 +65,9 @@ Result<void> check_link(const schema::Link& link, const std::string& where, cons
 }
 
 bool is_setting_name(const std::string& name) {
-  return !name.empty() && sane_text(name, kLongestSetting) && name.front() != '/' && !name.starts_with("../") &&
-         !name.ends_with("/..") && name != ".." && name.find("/../") == std::string::npos;
+  return !name.empty() && sane_text(name, kLongestSetting) && name.front() != '/' &&
+         !name.starts_with("../") && !name.ends_with("/..") && name != ".." &&
+         name.find("/../") == std::string::npos;
 }
 
 Result<void> check_network(const schema::Network& network, const std::string& where,
@@ -80,7 +82,8 @@ Result<void> check_network(const schema::Network& network, const std::string& wh
   }
   for (const auto& link : network.links()) {
     if (link.master() != 0 && !indices.contains(link.master()))
-      return bad(where, fmt::format("interface {} is a port of {}, which does not exist", link.index(), link.master()));
+      return bad(where, fmt::format("interface {} is a port of {}, which does not exist", link.index(),
+                                    link.master()));
   }
   STASIS_CHECK(check_entries(network.addresses(), sizeof(ifaddrmsg), where + ": addresses"));
   STASIS_CHECK(check_entries(network.routes(), sizeof(rtmsg), where + ": routes"));
@@ -114,7 +117,8 @@ Result<void> check_networks(const Known& known) {
   if (manifest.has_session_network())
     STASIS_CHECK(check_network(manifest.session_network(), "network of the session", networks));
   for (const auto& one : manifest.namespaces()) {
-    if (one.has_network()) STASIS_CHECK(check_network(one.network(), fmt::format("namespace {}", one.id()), networks));
+    if (one.has_network())
+      STASIS_CHECK(check_network(one.network(), fmt::format("namespace {}", one.id()), networks));
   }
   return {};
 }

@@ -271,10 +271,11 @@ Result<kernel::LookingInto> Namespaces::look_into_network_of(const resource::Ope
                             [&](const NetworkPlace& candidate) { return candidate.identity == identity; });
   if (place == networks_.end()) {
     // Without a network of its own the session is in the host's; a unix socket may come from anywhere.
-    if (identity == identity_of(HostTid{::getpid()}, "net") || (!has_network && identity == identity_of(reference_, "net")) ||
-        is_unix(file))
+    if (identity == identity_of(HostTid{::getpid()}, "net") ||
+        (!has_network && identity == identity_of(reference_, "net")) || is_unix(file))
       return kernel::LookingInto();
-    return Error{"save", file.describe(), "it belongs to a network namespace that no process of the session is in",
+    return Error{"save", file.describe(),
+                 "it belongs to a network namespace that no process of the session is in",
                  "close it, or keep a process in that network", ErrorCode::kRefused};
   }
   auto& helper = helpers_[identity];
@@ -293,7 +294,7 @@ Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest)
       STASIS_CHECK(save_contents(found->task, writer, found->message));
     *manifest.add_namespaces() = found->message;
   }
-  return {};
+  return check_tun_devices(manifest);
 }
 
 }  // namespace stasis::inspect

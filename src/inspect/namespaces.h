@@ -30,10 +30,10 @@ class Namespaces {
   // What an open file has to be made in, since it is a socket of a network or on a mount.
   std::vector<uint32_t> of(const resource::OpenFile& file) const;
   bool has_own_ipc(const schema::Process& process) const;
-  // Everything, with the contents of what is mounted.
+  // Everything, with the contents of what is mounted; when the manifest has all descriptions.
   Result<void> save(image::Writer& writer, schema::Manifest& manifest);
-  // What we ask the kernel about a socket, or a descriptor of /dev/net/tun, is asked in its network as long as
-  // this lives.
+  // What we ask the kernel about a socket, or a descriptor of /dev/net/tun, is asked in its network as long
+  // as this lives.
   Result<kernel::LookingInto> look_into_network_of(const resource::OpenFile& file) const;
 
  private:
@@ -45,7 +45,8 @@ class Namespaces {
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> observe(Found& found);
   Result<void> begin_with_networks(bool has_network);
-  // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look into.
+  // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look
+  // into.
   uint64_t network_of(const resource::OpenFile& file) const;
   const Found* find(uint64_t type, uint64_t identity) const;
 
@@ -58,7 +59,8 @@ class Namespaces {
   schema::Network session_network_;
   std::vector<NetworkPlace> networks_;
   std::vector<NetworkObserver> observers_;  // of each of them
-  mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>> helpers_;  // by identity, made when needed
+  mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>>
+      helpers_;  // by identity, made when needed
 };
 
 }  // namespace stasis::inspect

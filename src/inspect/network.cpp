@@ -6,10 +6,10 @@
 #include <linux/if_arp.h>
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
-#include <linux/nexthop.h>
 #include <linux/net_namespace.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/nexthop.h>
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
 #include <sched.h>
@@ -20,11 +20,14 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "inspect/network_settings.h"
 #include "kernel/ethtool.h"
 #include "kernel/network.h"
 #include "kernel/rtnetlink.h"
+#include "resource/tun.h"
+#include "schema/kinds/tun.pb.h"
 
 namespace stasis::inspect {
 namespace {
@@ -35,11 +38,11 @@ using kernel::NetlinkRequest;
 using Attributes = google::protobuf::RepeatedPtrField<schema::NetlinkAttribute>;
 
 // Newer than the C library's headers.
-constexpr uint16_t kAddressProtocol = 11;             // IFA_PROTO
-constexpr uint16_t kProperties = IFLA_PROP_LIST;      // nested: NLA_F_NESTED is taken off by the parser
+constexpr uint16_t kAddressProtocol = 11;                   // IFA_PROTO
+constexpr uint16_t kProperties = IFLA_PROP_LIST;            // nested: NLA_F_NESTED is taken off by the parser
 constexpr uint16_t kInet6AddressMode = 8, kInet6Token = 7;  // IFLA_INET6_ADDR_GEN_MODE, _TOKEN
 constexpr int kMulticastRoutes = 128, kMulticastRoutes6 = 129;  // RTNL_FAMILY_IPMR, RTNL_FAMILY_IP6MR
-constexpr int kMpls = 28;                             // AF_MPLS
+constexpr int kMpls = 28;                                       // AF_MPLS
 
 class Observer {
  public:
@@ -48,7 +51,6 @@ class Observer {
 
   Result<schema::Network> run() {
     STASIS_CHECK(refuse_unknown());
-    number_networks();
     STASIS_CHECK(add_links());
     STASIS_CHECK(add_addresses());
     STASIS_CHECK(add_routes());
@@ -64,15 +66,14 @@ class Observer {
 
  private:
   Error refusal(std::string cause, std::string hint) const {
-    return Error{"save",
-                 place_.id == 0 ? "the network of the session" : "a network namespace of the session",
+    return Error{"save", place_.id == 0 ? "the network of the session" : "a network namespace of the session",
                  std::move(cause), std::move(hint), ErrorCode::kRefused};
   }
   Error failure(const char* what, int error) const {
-    return errno_error("save",
-                       fmt::format("{}: {}",
-                                   place_.id == 0 ? "the network of the session" : "a network namespace", what),
-                       error);
+    return errno_error(
+        "save",
+        fmt::format("{}: {}", place_.id == 0 ? "the network of the session" : "a network namespace", what),
+        error);
   }
 
   Result<void> refuse_unknown();
@@ -157,11 +158,12 @@ Result<void> Observer::refuse_unknown() {
     const auto head = message.head<tcmsg>();
     // Those that the kernel has chosen have no number.
     if (head.tcm_handle != 0)
-      return refusal(fmt::format("traffic control is set up in it ({} on interface {})",
-                                 kernel::netlink_name(attribute(message.payload, TCA_KIND, sizeof head)
-                                                          .value_or(std::string_view())),
-                                 head.tcm_ifindex),
-                     "this is not supported; remove it (tc qdisc del) before a checkpoint");
+      return refusal(
+          fmt::format("traffic control is set up in it ({} on interface {})",
+                      kernel::netlink_name(
+                          attribute(message.payload, TCA_KIND, sizeof head).value_or(std::string_view())),
+                      head.tcm_ifindex),
+          "this is not supported; remove it (tc qdisc del) before a checkpoint");
   }
   if (!route_.dump({RTM_GETNEXTHOP, 0, nhmsg{}}).messages.empty())
     return refusal("it has nexthop objects (ip nexthop)", "give routes their nexthops themselves");
@@ -171,7 +173,8 @@ Result<void> Observer::refuse_unknown() {
     // A family that the kernel does not have is answered with all others.
     for (const auto& message : route_.dump({RTM_GETROUTE, 0, head}).messages) {
       if (message.head<rtmsg>().rtm_family == family)
-        return refusal(family == kMpls ? "it has MPLS routes" : "it routes multicast", "this is not supported");
+        return refusal(family == kMpls ? "it has MPLS routes" : "it routes multicast",
+                       "this is not supported");
     }
   }
   return refuse_filters();
@@ -191,7 +194,8 @@ Result<void> Observer::refuse_filters() {
     if (text.ok() && !text->empty())
       return refusal(fmt::format("it has rules of iptables ({})", name), "this is not supported");
   }
-  if (auto text = read_file("/proc/self/net/ip_vs"); text.ok() && std::count(text->begin(), text->end(), '\n') > 3)
+  if (auto text = read_file("/proc/self/net/ip_vs");
+      text.ok() && std::count(text->begin(), text->end(), '\n') > 3)
     return refusal("it has virtual servers (ipvsadm)", "this is not supported");
   if (auto transforms = Netlink::open(NETLINK_XFRM); transforms.ok()) {
     const bool any = !transforms->dump({XFRM_MSG_GETPOLICY, 0, xfrm_userpolicy_id{}}).messages.empty() ||
@@ -220,6 +224,8 @@ void Observer::number_networks() {
 Result<void> Observer::add_links() {
   auto links = route_.dump({RTM_GETLINK, 0, ifinfomsg{}});
   if (links.error != 0) return failure("list the interfaces", links.error);
+  // Only now, since the kernel numbers other networks when it has to name them.
+  number_networks();
   for (const auto& message : links.messages) {
     if (message.type == RTM_NEWLINK) STASIS_CHECK(add_link(message));
   }
@@ -250,7 +256,8 @@ Result<void> Observer::add_link(const NetlinkMessage& message) {
     return refusal(fmt::format("a BPF program is attached to its interface {} (XDP)", link.name()),
                    "the kernel does not give it back; detach it before a checkpoint");
   save_some(attributes, kernel::link_settings(), *link.mutable_settings());
-  for (uint16_t type : {IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES}) save(type, text(type), *link.mutable_settings());
+  for (uint16_t type : {IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES})
+    save(type, text(type), *link.mutable_settings());
   for (const auto& name : kernel::netlink_attributes(text(kProperties))) {
     if (name.type == IFLA_ALT_IFNAME) link.add_other_names(kernel::netlink_name(name.value));
   }
@@ -259,8 +266,11 @@ Result<void> Observer::add_link(const NetlinkMessage& message) {
       kernel::netlink_value<uint8_t>(attribute(inet6, kInet6AddressMode).value_or(std::string_view())));
   if (attribute(inet6, kInet6Token).value_or(std::string_view()).find_first_not_of('\0') !=
       std::string_view::npos)
-    return refusal(fmt::format("its interface {} has an address token", link.name()), "this is not supported");
+    return refusal(fmt::format("its interface {} has an address token", link.name()),
+                   "this is not supported");
   STASIS_CHECK(observe_kind(text(IFLA_LINKINFO), head, link));
+  if (link.has_tun())
+    link.mutable_tun()->set_attached(text(IFLA_CARRIER).find('\1') != std::string_view::npos);
   STASIS_CHECK(find_other(attributes, link));
   link.set_master(number(IFLA_MASTER));
   if (link.master() != 0) STASIS_CHECK(observe_port(text(IFLA_LINKINFO), link));
@@ -269,8 +279,7 @@ Result<void> Observer::add_link(const NetlinkMessage& message) {
 }
 
 Result<void> Observer::observe_kind(std::string_view info, const ifinfomsg& head, schema::Link& out) {
-  const std::string kind =
-      kernel::netlink_name(attribute(info, IFLA_INFO_KIND).value_or(std::string_view()));
+  const std::string kind = kernel::netlink_name(attribute(info, IFLA_INFO_KIND).value_or(std::string_view()));
   if (kind.empty() && head.ifi_type != ARPHRD_LOOPBACK) {
     return refusal(fmt::format("its interface {} is a device of the host", out.name()),
                    "only virtual interfaces can be made again; give it back before a checkpoint");
@@ -291,14 +300,15 @@ Result<void> Observer::observe_kind(std::string_view info, const ifinfomsg& head
   if (kind == "bridge" && (number(IFLA_BR_VLAN_FILTERING) & 0xff) != 0)
     return refusal(fmt::format("its bridge {} filters VLANs", out.name()), "this is not supported yet");
   if (kind == "macvlan" && number(IFLA_MACVLAN_MACADDR_COUNT) != 0)
-    return refusal(fmt::format("its interface {} has a list of sources", out.name()), "this is not supported");
+    return refusal(fmt::format("its interface {} has a list of sources", out.name()),
+                   "this is not supported");
   if (kind == "tun") {
     auto* tun = out.mutable_tun();
     auto byte = [&](uint16_t type) { return (number(type) & 0xff) != 0; };
     uint32_t flags = (number(IFLA_TUN_TYPE) & 0xff) == 1 ? 0x1 : 0x2;  // IFF_TUN, IFF_TAP
-    if (!byte(IFLA_TUN_PI)) flags |= 0x1000;                            // IFF_NO_PI
-    if (byte(IFLA_TUN_VNET_HDR)) flags |= 0x4000;                       // IFF_VNET_HDR
-    if (byte(IFLA_TUN_MULTI_QUEUE)) flags |= 0x100;                     // IFF_MULTI_QUEUE
+    if (!byte(IFLA_TUN_PI)) flags |= 0x1000;                           // IFF_NO_PI
+    if (byte(IFLA_TUN_VNET_HDR)) flags |= 0x4000;                      // IFF_VNET_HDR
+    if (byte(IFLA_TUN_MULTI_QUEUE)) flags |= 0x100;                    // IFF_MULTI_QUEUE
     tun->set_flags(flags);
     tun->set_persistent(byte(IFLA_TUN_PERSIST));
     if (attributes.contains(IFLA_TUN_OWNER)) tun->set_owner(number(IFLA_TUN_OWNER));
@@ -306,7 +316,8 @@ Result<void> Observer::observe_kind(std::string_view info, const ifinfomsg& head
     return {};
   }
   Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  for (const std::string& feature : kernel::link_features(socket.get(), out.name())) out.add_features(feature);
+  for (const std::string& feature : kernel::link_features(socket.get(), out.name()))
+    out.add_features(feature);
   return {};
 }
 
@@ -314,8 +325,9 @@ Result<void> Observer::observe_port(std::string_view info, schema::Link& out) {
   const std::string kind =
       kernel::netlink_name(attribute(info, IFLA_INFO_SLAVE_KIND).value_or(std::string_view()));
   if (kind != "bridge") {
-    return refusal(fmt::format("its interface {} is part of one of a kind ({}) that is not known", out.name(), kind),
-                   "take it out before a checkpoint");
+    return refusal(
+        fmt::format("its interface {} is part of one of a kind ({}) that is not known", out.name(), kind),
+        "take it out before a checkpoint");
   }
   const std::string_view data = attribute(info, IFLA_INFO_SLAVE_DATA).value_or(std::string_view());
   save_some(kernel::netlink_attribute_map(data), kernel::bridge_port_settings(), *out.mutable_port());
@@ -350,7 +362,7 @@ Result<void> Observer::add_addresses() {
     if (head.ifa_family != AF_INET && head.ifa_family != AF_INET6) continue;
     auto* out = out_.add_addresses();
     out->set_head(message.payload.substr(0, sizeof head));
-    constexpr uint16_t kKept[] = {IFA_ADDRESS, IFA_LOCAL, IFA_LABEL,       IFA_BROADCAST,
+    constexpr uint16_t kKept[] = {IFA_ADDRESS, IFA_LOCAL,       IFA_LABEL,       IFA_BROADCAST,
                                   IFA_FLAGS,   IFA_RT_PRIORITY, kAddressProtocol};
     const auto attributes = kernel::netlink_attribute_map(message.payload, sizeof head);
     save_some(attributes, kKept, *out->mutable_attributes());
@@ -376,7 +388,8 @@ Result<void> Observer::add_routes() {
         continue;
       const auto attributes = kernel::netlink_attribute_map(message.payload, sizeof head);
       auto hops = attributes.find(RTA_MULTIPATH);
-      if (attributes.contains(RTA_ENCAP) || (hops != attributes.end() && a_hop_has_encapsulation(hops->second)))
+      if (attributes.contains(RTA_ENCAP) ||
+          (hops != attributes.end() && a_hop_has_encapsulation(hops->second)))
         return refusal("it has routes into tunnels (encap)", "this is not supported");
       auto* out = out_.add_routes();
       constexpr uint16_t kPassing[] = {RTA_CACHEINFO, RTA_EXPIRES};
@@ -411,7 +424,8 @@ Result<void> Observer::add_neighbours(int family, uint8_t flags) {
   for (const auto& message : neighbours.messages) {
     const auto head = message.head<ndmsg>();
     const bool is_proxy = (head.ndm_flags & NTF_PROXY) != 0;
-    if (message.type != RTM_NEWNEIGH || head.ndm_family != family || is_proxy != (flags == NTF_PROXY)) continue;
+    if (message.type != RTM_NEWNEIGH || head.ndm_family != family || is_proxy != (flags == NTF_PROXY))
+      continue;
     if (!is_proxy && (head.ndm_state & NUD_PERMANENT) == 0) continue;
     constexpr uint16_t kPassing[] = {NDA_CACHEINFO, NDA_PROBES};
     save_entry(message, sizeof head, kPassing, *out_.add_neighbours());
@@ -459,7 +473,8 @@ Result<std::string> look(const NetworkPlace& place, const std::vector<NetworkPla
 
 }  // namespace
 
-Result<NetworkObserver> NetworkObserver::begin(const NetworkPlace& place, const std::vector<NetworkPlace>& all) {
+Result<NetworkObserver> NetworkObserver::begin(const NetworkPlace& place,
+                                               const std::vector<NetworkPlace>& all) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error(kStep, {});
   Fd from(ends[0]), to(ends[1]);
@@ -498,6 +513,36 @@ Result<schema::Network> NetworkObserver::finish() {
   if (!network.ParseFromArray(text.data() + 1, static_cast<int>(text.size() - 1)))
     return Error{kStep, {}, "the process that looked into it has ended", {}};
   return network;
+}
+
+Result<void> check_tun_devices(const schema::Manifest& manifest) {
+  // By network (0: the session's) and name.
+  std::set<std::pair<uint32_t, std::string>> ours;
+  for (const auto& description : manifest.descriptions()) {
+    schema::Tun tun;
+    if (description.kind() != resource::TunKind().info().name || !tun.ParseFromString(description.payload()))
+      continue;
+    uint32_t network = 0;
+    for (const auto& one : manifest.namespaces()) {
+      const auto& ids = description.namespaces();
+      if (one.has_network() && std::find(ids.begin(), ids.end(), one.id()) != ids.end()) network = one.id();
+    }
+    ours.emplace(network, tun.device());
+  }
+  auto check = [&](uint32_t id, const schema::Network& network) -> Result<void> {
+    for (const auto& link : network.links()) {
+      const bool somebody_has_it = link.has_tun() && (link.tun().attached() || !link.tun().persistent());
+      if (!somebody_has_it || ours.contains({id, link.name()})) continue;
+      return Error{"save", fmt::format("interface {}", link.name()),
+                   "a process outside of the session is at the other end of it",
+                   "launch that process (slirp4netns, pasta, ...) in the session, or delete the interface",
+                   ErrorCode::kRefused};
+    }
+    return {};
+  };
+  STASIS_CHECK(check(0, manifest.session_network()));
+  for (const auto& one : manifest.namespaces()) STASIS_CHECK(check(one.id(), one.network()));
+  return {};
 }
 
 }  // namespace stasis::inspect

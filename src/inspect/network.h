@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "schema/network.pb.h"
+#include "schema/manifest.pb.h"
 #include "stasis/fd.h"
 #include "stasis/result.h"
 
@@ -21,8 +21,8 @@ struct NetworkPlace {
   Fd user;  // the user namespace that has the right to enter it; empty: this process has it
 };
 
-// A process that has entered a network and looks at it, while this one does something else. Its destructor ends
-// it.
+// A process that has entered a network and looks at it, while this one does something else. Its destructor
+// ends it.
 class NetworkObserver {
  public:
   // `all`: which other networks an interface may lead to.
@@ -40,5 +40,8 @@ class NetworkObserver {
   pid_t process_;
   Fd answer_;
 };
+
+// Refuses a tun or tap device to which a process outside of the session is attached.
+Result<void> check_tun_devices(const schema::Manifest& manifest);
 
 }  // namespace stasis::inspect

@@ -16,12 +16,12 @@ namespace {
 
 // Newer than the C library's headers: linux/if_link.h.
 constexpr uint16_t kGsoMaxSizeOfIpv4 = 63, kGroMaxSizeOfIpv4 = 64;
-constexpr uint16_t kMostLearned = 49;      // IFLA_BR_FDB_MAX_LEARNED
-constexpr uint16_t kMacBypass = 42;        // IFLA_BRPORT_MAB
-constexpr uint16_t kBroadcastCutoff = 9;   // IFLA_MACVLAN_BC_CUTOFF
+constexpr uint16_t kMostLearned = 49;     // IFLA_BR_FDB_MAX_LEARNED
+constexpr uint16_t kMacBypass = 42;       // IFLA_BRPORT_MAB
+constexpr uint16_t kBroadcastCutoff = 9;  // IFLA_MACVLAN_BC_CUTOFF
 
 constexpr uint16_t kSettings[] = {
-    IFLA_ADDRESS,      IFLA_BROADCAST,    IFLA_MTU,         IFLA_TXQLEN,       IFLA_LINKMODE,
+    IFLA_ADDRESS,      IFLA_BROADCAST,    IFLA_MTU,          IFLA_TXQLEN,       IFLA_LINKMODE,
     IFLA_IFALIAS,      IFLA_GROUP,        IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE,
     kGsoMaxSizeOfIpv4, kGroMaxSizeOfIpv4, IFLA_PROTO_DOWN,
 };
@@ -92,8 +92,9 @@ constexpr uint16_t kMacvlan[] = {IFLA_MACVLAN_MODE, IFLA_MACVLAN_FLAGS, IFLA_MAC
 constexpr uint16_t kIpvlan[] = {IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS};
 
 constexpr LinkKind kKinds[] = {
-    {"", {}},          {"dummy", {}},         {"ifb", {}},         {"veth", {}},        {"tun", {}},
-    {"bridge", kBridge}, {"vlan", kVlan}, {"macvlan", kMacvlan}, {"ipvlan", kIpvlan},
+    {"", {}},        {"dummy", {}},         {"ifb", {}},
+    {"veth", {}},    {"tun", {}},           {"bridge", kBridge},
+    {"vlan", kVlan}, {"macvlan", kMacvlan}, {"ipvlan", kIpvlan},
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What observers and builders of networks both have to know of Linux: which settings of a link can be given back,
-// and what the C library's headers do not name.
+// What observers and builders of networks both have to know of Linux: which settings of a link can be given
+// back, and what the C library's headers do not name.
 #pragma once
 
 #include <cstdint>

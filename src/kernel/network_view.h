@@ -1,5 +1,5 @@
-// Looking at a network that this process is not in. Sockets belong to the network in which they were opened and
-// files of /proc/net show it, so a helper that is there opens them for us.
+// Looking at a network that this process is not in. Sockets belong to the network in which they were opened
+// and files of /proc/net show it, so a helper that is there opens them for us.
 #pragma once
 
 #include <sys/types.h>

@@ -64,7 +64,8 @@ constexpr KindInfo kRows[] = {
      "time namespaces, and a pivot_root, are refused"},
     {"networks", "Processes",
      "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
-     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, rules, "
+     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
+     "rules, "
      "permanent neighbours, settings",
      kPartial,
      "refused: other kinds of interfaces, and those that lead out of the session; nftables, iptables, IPsec, "

@@ -36,9 +36,12 @@ struct Offload {
 };
 constexpr uint32_t kUso = 0x20 | 0x40, kTunnel = 0x80, kTunnelChecksum = 0x100;
 constexpr Offload kOffloads[] = {
-    {TUN_F_CSUM, "tx-checksum-ip-generic"},     {TUN_F_TSO4, "tx-tcp-segmentation"},
-    {TUN_F_TSO6, "tx-tcp6-segmentation"},       {TUN_F_TSO_ECN, "tx-tcp-ecn-segmentation"},
-    {kUso, "tx-udp-segmentation"},              {kTunnel, "tx-udp_tnl-segmentation"},
+    {TUN_F_CSUM, "tx-checksum-ip-generic"},
+    {TUN_F_TSO4, "tx-tcp-segmentation"},
+    {TUN_F_TSO6, "tx-tcp6-segmentation"},
+    {TUN_F_TSO_ECN, "tx-tcp-ecn-segmentation"},
+    {kUso, "tx-udp-segmentation"},
+    {kTunnel, "tx-udp_tnl-segmentation"},
     {kTunnelChecksum, "tx-udp_tnl-csum-segmentation"},
 };
 
@@ -70,9 +73,9 @@ Result<void> check_network(const OpenFile& file, const std::string& device) {
                    "launch the program with --net=private, and make the interface there");
   }
   if (identity_of(of_device) != identity_of(of_descriptor)) {
-    return refusal(file,
-                   fmt::format("its interface {} was moved to another network than the descriptor is of", device),
-                   "open /dev/net/tun in that network");
+    return refusal(
+        file, fmt::format("its interface {} was moved to another network than the descriptor is of", device),
+        "open /dev/net/tun in that network");
   }
   return {};
 }
@@ -161,11 +164,12 @@ std::string tun_holder_key(const std::string& device) {
 }
 
 KindInfo TunKind::info() const {
-  return {"tun", "Devices",
-          "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner", Support::kPartial,
-          "in a network of the session's own (launch --net=private, or one that the program has made); packets "
-          "that were not read yet are lost, as on a network; what the kernel does not tell is not kept: a "
-          "filter of addresses (TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
+  return {
+      "tun", "Devices", "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner",
+      Support::kPartial,
+      "in a network of the session's own (launch --net=private, or one that the program has made); packets "
+      "that were not read yet are lost, as on a network; what the kernel does not tell is not kept: a "
+      "filter of addresses (TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
 }
 
 bool TunKind::recognises(const OpenFile& file, const Observation&) const { return is_tun(file); }
@@ -205,11 +209,13 @@ Result<void> TunKind::fill(const Record& record, int fd, Making&) const {
   int header = static_cast<int>(message.header_size()), buffer = message.send_buffer(), on = 1, off = 0;
   if (ioctl(fd, TUNSETVNETHDRSZ, &header) != 0) return cannot_make(record, "TUNSETVNETHDRSZ");
   if (ioctl(fd, TUNSETSNDBUF, &buffer) != 0) return cannot_make(record, "TUNSETSNDBUF");
-  if (message.little_endian() && ioctl(fd, TUNSETVNETLE, &on) != 0) return cannot_make(record, "TUNSETVNETLE");
+  if (message.little_endian() && ioctl(fd, TUNSETVNETLE, &on) != 0)
+    return cannot_make(record, "TUNSETVNETLE");
   if (message.big_endian() && ioctl(fd, TUNSETVNETBE, &on) != 0) return cannot_make(record, "TUNSETVNETBE");
   if (ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(message.offloads())) != 0)
     return cannot_make(record, "TUNSETOFFLOAD");
-  if (message.no_carrier() && ioctl(fd, TUNSETCARRIER, &off) != 0) return cannot_make(record, "TUNSETCARRIER");
+  if (message.no_carrier() && ioctl(fd, TUNSETCARRIER, &off) != 0)
+    return cannot_make(record, "TUNSETCARRIER");
   const unsigned long persistent = (message.flags() & IFF_PERSIST) != 0 ? 1 : 0;
   if (ioctl(fd, TUNSETPERSIST, persistent) != 0) return cannot_make(record, "TUNSETPERSIST");
   if ((message.flags() & IFF_DETACH_QUEUE) == 0) return {};

@@ -112,16 +112,18 @@ void add_birth_settings(const schema::Link& link, NetlinkRequest& request) {
 }
 
 std::string index_hint(int error) {
-  return error == EEXIST ? "an interface that every new network has on this host has its number: unload the module "
-                           "that makes it (sit, ip6_tunnel, ...), or sysctl -w net.core.fb_tunnels_only_for_init_net=2"
+  return error == EEXIST
+             ? "an interface that every new network has on this host has its number: unload the module "
+               "that makes it (sit, ip6_tunnel, ...), or sysctl -w net.core.fb_tunnels_only_for_init_net=2"
          : error == EOPNOTSUPP ? "the kernel of this host does not have this kind of interface"
                                : "";
 }
 
 Result<void> Builder::name_networks(const std::vector<NetworkToMake>& all) {
   for (const auto& number : wanted().numbers()) {
-    auto other = std::find_if(all.begin(), all.end(),
-                              [&](const NetworkToMake& candidate) { return candidate.id == number.network(); });
+    auto other = std::find_if(all.begin(), all.end(), [&](const NetworkToMake& candidate) {
+      return candidate.id == number.network();
+    });
     if (other == all.end()) continue;
     NetlinkRequest request(RTM_NEWNSID, 0, rtgenmsg{});
     request.add_value<int32_t>(NETNSA_NSID, number.number());
@@ -139,13 +141,16 @@ Result<void> Builder::make_tun(const schema::Link& link, std::map<std::string, F
   ifreq request = {};
   link.name().copy(request.ifr_name, IFNAMSIZ - 1);
   request.ifr_flags = static_cast<short>(tun.flags());
-  auto set_id = [&](unsigned long what, uint32_t id) { return ::ioctl(fd.get(), what, static_cast<unsigned long>(id)); };
+  auto set_id = [&](unsigned long what, uint32_t id) {
+    return ::ioctl(fd.get(), what, static_cast<unsigned long>(id));
+  };
   if (::ioctl(fd.get(), TUNSETIFINDEX, &index) != 0 || ::ioctl(fd.get(), TUNSETIFF, &request) != 0) {
     const int error = errno;
     return errno_error(kStep, link.name(), error, index_hint(error));
   }
   if ((tun.has_owner() && set_id(TUNSETOWNER, tun.owner()) != 0) ||
-      (tun.has_group() && set_id(TUNSETGROUP, tun.group()) != 0) || ::ioctl(fd.get(), TUNSETPERSIST, 1UL) != 0)
+      (tun.has_group() && set_id(TUNSETGROUP, tun.group()) != 0) ||
+      ::ioctl(fd.get(), TUNSETPERSIST, 1UL) != 0)
     return errno_error(kStep, link.name());
   held[resource::tun_holder_key(link.name())] = std::move(fd);
   note(link.index());
@@ -176,7 +181,8 @@ Result<void> Builder::make_link(const schema::Link& link, const schema::Link* pe
     request.end(other);
   } else if (link.kind() != "bridge") {
     // A bridge has many settings and needs none to begin with.
-    for (const auto& attribute : link.data()) request.add(static_cast<uint16_t>(attribute.type()), attribute.value());
+    for (const auto& attribute : link.data())
+      request.add(static_cast<uint16_t>(attribute.type()), attribute.value());
   }
   request.end(data);
   request.end(info);
@@ -189,7 +195,8 @@ Result<void> Builder::make_link(const schema::Link& link, const schema::Link* pe
 // What is as wanted already is left alone: not all can be said again.
 Result<void> Builder::change_differing(const schema::Link& link) {
   NetlinkMessage now;
-  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0) return failure(link.name(), error);
+  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0)
+    return failure(link.name(), error);
   auto current = kernel::netlink_attribute_map(now.payload, sizeof(ifinfomsg));
   auto info = kernel::netlink_attribute_map(current[IFLA_LINKINFO]);
   const auto data = kernel::netlink_attribute_map(info[IFLA_INFO_DATA]);
@@ -247,7 +254,8 @@ Result<void> Builder::settle(const schema::Link& link) {
   }
   // Of a tun device its descriptors say it.
   if (link.has_tun()) return {};
-  auto set = kernel::set_link_features(socket_.get(), link.name(), {link.features().begin(), link.features().end()});
+  auto set =
+      kernel::set_link_features(socket_.get(), link.name(), {link.features().begin(), link.features().end()});
   if (!set.ok()) return std::move(set).error().within(kStep);
   return {};
 }
@@ -258,7 +266,8 @@ Result<void> Builder::join(const schema::Link& link) {
   request.add_value<uint32_t>(IFLA_MASTER, link.master());
   if (int error = route_.ask(request); error != 0) return failure("port " + link.name(), error);
   NetlinkMessage now;
-  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0) return failure(link.name(), error);
+  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0)
+    return failure(link.name(), error);
   auto current = kernel::netlink_attribute_map(now.payload, sizeof(ifinfomsg));
   auto info = kernel::netlink_attribute_map(current[IFLA_LINKINFO]);
   const auto port = kernel::netlink_attribute_map(info[IFLA_INFO_SLAVE_DATA]);
@@ -282,7 +291,8 @@ Result<void> Builder::give_address(const schema::Link& link) {
   const std::string* wanted = find(link.settings(), IFLA_ADDRESS);
   if (!chooses_address(link) || wanted == nullptr) return {};
   NetlinkMessage now;
-  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0) return failure(link.name(), error);
+  if (int error = route_.ask({RTM_GETLINK, 0, head_of(link)}, &now); error != 0)
+    return failure(link.name(), error);
   if (kernel::netlink_attribute_map(now.payload, sizeof(ifinfomsg))[IFLA_ADDRESS] == *wanted) return {};
   NetlinkRequest request(RTM_SETLINK, 0, head_of(link));
   request.add(IFLA_ADDRESS, *wanted);
@@ -313,8 +323,8 @@ Result<void> Builder::allow_addresses() {
   return {};
 }
 
-// That they have a carrier shows when the kernel's link watch has run, which it does once a second; who asks for
-// one interface makes it run for that (rtnl_getlink(), Linux 6.9).
+// That they have a carrier shows when the kernel's link watch has run, which it does once a second; who asks
+// for one interface makes it run for that (rtnl_getlink(), Linux 6.9).
 std::string Builder::operational() {
   std::string states;
   for (const auto& link : wanted().links()) {
@@ -361,7 +371,8 @@ class Networks {
   }
 
   Builder* find(uint32_t id) {
-    auto found = std::find_if(builders_.begin(), builders_.end(), [&](const Builder& one) { return one.id() == id; });
+    auto found =
+        std::find_if(builders_.begin(), builders_.end(), [&](const Builder& one) { return one.id() == id; });
     return found == builders_.end() ? nullptr : &*found;
   }
 
@@ -380,7 +391,10 @@ class Networks {
       }
       if (left == 0) return {};
       if (left == before) {
-        return Error{kStep, {}, fmt::format("{} interfaces stand on others that the image does not have", left), {},
+        return Error{kStep,
+                     {},
+                     fmt::format("{} interfaces stand on others that the image does not have", left),
+                     {},
                      ErrorCode::kDamaged};
       }
     }

@@ -13,8 +13,8 @@
 namespace stasis::restore {
 
 struct NetworkToMake {
-  uint32_t id = 0;        // schema::Namespace::id; 0: the session's own
-  int network = -1;       // the namespace, which is new
+  uint32_t id = 0;   // schema::Namespace::id; 0: the session's own
+  int network = -1;  // the namespace, which is new
   const schema::Network* wanted = nullptr;
 };
 

@@ -22,8 +22,8 @@ using Entries = google::protobuf::RepeatedPtrField<schema::NetlinkEntry>;
 constexpr const char* kStep = "restart: make a network";
 
 // Flags of addresses that the kernel sets by itself.
-constexpr uint32_t kPassingAddressFlags =
-    IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_SECONDARY | IFA_F_DEPRECATED | IFA_F_OPTIMISTIC | IFA_F_PERMANENT;
+constexpr uint32_t kPassingAddressFlags = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_SECONDARY |
+                                          IFA_F_DEPRECATED | IFA_F_OPTIMISTIC | IFA_F_PERMANENT;
 
 struct Attribute {
   uint16_t type;
@@ -158,7 +158,8 @@ class Applier {
 
  private:
   Error failure(const std::string& object, int error) const {
-    return Error{kStep, object, route_.story_of(error), {}, error == EPERM ? ErrorCode::kDenied : ErrorCode::kFailed};
+    return Error{
+        kStep, object, route_.story_of(error), {}, error == EPERM ? ErrorCode::kDenied : ErrorCode::kFailed};
   }
 
   // What there is now.
@@ -174,7 +175,8 @@ class Applier {
     return entries;
   }
 
-  // The kernel completes some things a moment later. Whether it has, or never will, is seen by everybody alike.
+  // The kernel completes some things a moment later. Whether it has, or never will, is seen by everybody
+  // alike.
   template <typename Done>
   static void await(const Done& done) {
     constexpr int kLooks = 300;
@@ -213,7 +215,8 @@ Result<void> Applier::apply_addresses() {
   return {};
 }
 
-// Before addresses are tried out again (SettingsStage::kLast): whoever binds to one that is being tried out fails.
+// Before addresses are tried out again (SettingsStage::kLast): whoever binds to one that is being tried out
+// fails.
 bool Applier::addresses_are_ready() {
   std::set<uint32_t> up;
   for (const auto& link : wanted_.links()) {

@@ -1,5 +1,5 @@
-// Addresses, rules, routes and neighbours of a network. Some are there as soon as an interface is, so what there
-// is is compared with what there was: the rest is added, and what was not there is taken away.
+// Addresses, rules, routes and neighbours of a network. Some are there as soon as an interface is, so what
+// there is is compared with what there was: the rest is added, and what was not there is taken away.
 #pragma once
 
 #include "kernel/rtnetlink.h"

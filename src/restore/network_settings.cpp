@@ -25,7 +25,9 @@ int order_of(const std::string& name) {
   return 3;
 }
 
-bool is_trial(std::string_view name) { return name.starts_with("ipv6/conf/") && name.ends_with("/accept_dad"); }
+bool is_trial(std::string_view name) {
+  return name.starts_with("ipv6/conf/") && name.ends_with("/accept_dad");
+}
 
 // That one is set by netlink, when all addresses are there: a write here would make one.
 bool is_address_mode(std::string_view name) {
@@ -55,7 +57,8 @@ Result<void> apply_network_settings(const schema::Network& wanted, SettingsStage
     const std::string& name = setting->name();
     const bool is_last = stage == SettingsStage::kLast;
     if (is_address_mode(name) && name != "ipv6/conf/default/addr_gen_mode") continue;
-    STASIS_CHECK(apply(top.get(), name, !is_last && is_trial(name) ? "0\n" : std::string_view(setting->value())));
+    STASIS_CHECK(
+        apply(top.get(), name, !is_last && is_trial(name) ? "0\n" : std::string_view(setting->value())));
   }
   return {};
 }

@@ -42,8 +42,8 @@ struct ProgramStart {
   ::_exit(127);
 }
 
-// An ordinary user's program has no capabilities, not even over what belongs to its own user namespace, unless
-// they are ambient. These are for the session's own network, and for nothing of the host's.
+// An ordinary user's program has no capabilities, not even over what belongs to its own user namespace,
+// unless they are ambient. These are for the session's own network, and for nothing of the host's.
 void keep_network_rights() {
   constexpr int kRights[] = {CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE};
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};

@@ -39,7 +39,8 @@ void ip(const std::string& command) {
   const Said said = run("ip " + command);
   if (said.status == 0) return;
   for (const auto& line : said.lines) {
-    if (line.find("Unknown device type") != std::string::npos || line.find("not supported") != std::string::npos)
+    if (line.find("Unknown device type") != std::string::npos ||
+        line.find("not supported") != std::string::npos)
       SKIP("this kernel does not have this kind of interface");
     subject::say("ip %s: %s", command.c_str(), line.c_str());
   }
@@ -72,11 +73,12 @@ Lines look() {
   Lines all;
   for (const char* command :
        {"ip -d link", "ip addr", "ip -4 route show table all", "ip -6 route show table all", "ip -4 rule",
-        "ip -6 rule", "ip neigh show nud permanent", "ip neigh show proxy", "bridge fdb show", "ip netns list-id",
-        "grep -rs '' /proc/sys/net"}) {
+        "ip -6 rule", "ip neigh show nud permanent", "ip neigh show proxy", "bridge fdb show",
+        "ip netns list-id", "grep -rs '' /proc/sys/net"}) {
     for (std::string line : run(command).lines) {
-      for (const char* word : {"gc_timer", "hold_timer", "message_age_timer", "forward_delay_timer", "hello_timer",
-                               "topology_change_timer", "tcn_timer", "expires", "valid_lft", "preferred_lft"})
+      for (const char* word :
+           {"gc_timer", "hold_timer", "message_age_timer", "forward_delay_timer", "hello_timer",
+            "topology_change_timer", "tcn_timer", "expires", "valid_lft", "preferred_lft"})
         leave_out(line, word);
       // Learnt, and learnt again.
       if (strncmp(command, "bridge", 6) == 0 && line.find("permanent") == std::string::npos &&
@@ -217,7 +219,8 @@ CASE_WITH(private_ports, subject::kOwnNetwork) {
   const int datagrams = socket(AF_INET, SOCK_DGRAM, 0);
   MUST(bind_to(datagrams, "127.0.0.1", 53));
   const int sender = socket(AF_INET, SOCK_DGRAM, 0);
-  MUST(bind_to(sender, "127.0.0.1", 5353) && connect_to(sender, "127.0.0.1", 53) && send(sender, "unread", 6, 0) == 6);
+  MUST(bind_to(sender, "127.0.0.1", 5353) && connect_to(sender, "127.0.0.1", 53) &&
+       send(sender, "unread", 6, 0) == 6);
   MUST(write(made.server, "waiting", 7) == 7);
   subject::hold();
   expect_connected(made, "127.0.0.1", 80);
@@ -255,7 +258,9 @@ CASE_WITH(private_addresses, subject::kOwnNetwork) {
   subject::hold();
   expect(before);
   // What is left of the time that it lives.
-  CHECK(run("ip addr show to 10.9.0.1 | grep -E 'valid_lft 8[0-9]{4}sec preferred_lft 7[0-9]{4}sec'").status == 0);
+  CHECK(
+      run("ip addr show to 10.9.0.1 | grep -E 'valid_lft 8[0-9]{4}sec preferred_lft 7[0-9]{4}sec'").status ==
+      0);
   const int client = socket(AF_INET, SOCK_STREAM, 0);
   CHECK(connect_to(client, "10.7.0.2", 80));
 }
@@ -296,7 +301,8 @@ CASE_WITH(private_bridge, subject::kOwnNetwork) {
     ip(std::string("link set ") + name + " up");
     ip(std::string("link set ") + name + "p up");
   }
-  ip("link add br0 type bridge forward_delay 200 ageing_time 12300 priority 100 mcast_snooping 0 group_fwd_mask 8");
+  ip("link add br0 type bridge forward_delay 200 ageing_time 12300 priority 100 mcast_snooping 0 "
+     "group_fwd_mask 8");
   ip("link set br0 address 02:00:00:00:0b:00 up");
   ip("link set onep master br0");
   ip("link set twop master br0");
@@ -481,7 +487,8 @@ CASE_WITH(private_tap_with_queues, subject::kOwnNetwork) {
 CASE_WITH(private_tap_that_stays, subject::kOwnNetwork) {
   need_own_network();
   int tap = open_tun("tapp", IFF_TAP | IFF_NO_PI);
-  MUST(ioctl(tap, TUNSETPERSIST, 1UL) == 0 && ioctl(tap, TUNSETOWNER, static_cast<unsigned long>(getuid())) == 0);
+  MUST(ioctl(tap, TUNSETPERSIST, 1UL) == 0 &&
+       ioctl(tap, TUNSETOWNER, static_cast<unsigned long>(getuid())) == 0);
   MUST(ioctl(tap, TUNSETGROUP, static_cast<unsigned long>(getgid())) == 0);
   int alone = open_tun("tapa", IFF_TAP | IFF_NO_PI);
   MUST(ioctl(alone, TUNSETPERSIST, 1UL) == 0);
@@ -588,6 +595,7 @@ CASE(private_two_networks) {
   // The same ports and addresses of loopback in both.
   auto connection = [] { return connect_over("127.0.0.1", 80); };
   static Connection here;
+  static int far;  // the end of a connection with the other network
   static int datagrams;
   static Lines seen;
   pid_t first = in_network(
@@ -599,11 +607,20 @@ CASE(private_two_networks) {
         ip("link set eth0 up");
         datagrams = serve("10.60.0.1");
         here = connection();
+        const int listener = socket(AF_INET, SOCK_STREAM, 0);
+        MUST(bind_to(listener, "10.60.0.1", 80) && listen(listener, 4) == 0);
+        subject::mark("listening");
+        far = accept(listener, nullptr, nullptr);
+        MUST(far >= 0 && write(far, "unread", 6) == 6);
+        close(listener);
         seen = both();
       },
       [&] {
         expect(seen);
         expect_connected(here, "127.0.0.1", 80);
+        char answer[8] = {};
+        CHECK_EQ(read(far, answer, 8), 6);
+        CHECK_EQ(memcmp(answer, "answer", 6), 0);
         const sockaddr_in to = address_of("10.60.0.2", 7);
         char back[8] = {};
         for (int i = 0; i < 100; ++i) {
@@ -624,11 +641,18 @@ CASE(private_two_networks) {
         ip("link set mac0 up");
         datagrams = serve("10.60.0.2");
         here = connection();
+        subject::await("listening");
+        far = socket(AF_INET, SOCK_STREAM, 0);
+        MUST(connect_to(far, "10.60.0.1", 80));
         seen = both();
       },
       [&] {
         expect(seen);
         expect_connected(here, "127.0.0.1", 80);
+        char unread[8] = {};
+        CHECK_EQ(read(far, unread, 8), 6);
+        CHECK_EQ(memcmp(unread, "unread", 6), 0);
+        CHECK_EQ(write(far, "answer", 6), 6);
         sockaddr_in from = {};
         socklen_t length = sizeof from;
         char back[8] = {};
@@ -636,7 +660,8 @@ CASE(private_two_networks) {
         CHECK_EQ(sendto(datagrams, back, 5, 0, reinterpret_cast<sockaddr*>(&from), length), 5);
       });
   char command[200];
-  snprintf(command, sizeof command, "link add eth0 netns %d type veth peer name eth0 netns %d", first, second);
+  snprintf(command, sizeof command, "link add eth0 netns %d type veth peer name eth0 netns %d", first,
+           second);
   ip(command);
   subject::mark("linked");
   subject::await("first.set");

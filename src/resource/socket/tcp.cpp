@@ -256,7 +256,8 @@ Result<Fd> make_connected(const Record& record, const InetSocket& message, Makin
   STASIS_TRY(auto peer_message, unpack<InetSocket>(*peer));
   bool is_server = find_tcp_listener(message, context) != nullptr;
   const TcpEnd mine_is = {record, message}, theirs_is = {*peer, peer_message};
-  auto pair = is_server ? connect_again(mine_is, theirs_is, context) : connect_again(theirs_is, mine_is, context);
+  auto pair =
+      is_server ? connect_again(mine_is, theirs_is, context) : connect_again(theirs_is, mine_is, context);
   if (!pair.ok()) return std::move(pair).error();
   Fd mine = std::move(is_server ? pair->server : pair->client);
   Fd theirs = std::move(is_server ? pair->client : pair->server);

@@ -29,7 +29,8 @@ TEST(Rtnetlink, AttributesThatAreCutAreNotRead) {
   request.add(2, "second");
   const std::string payload = request.bytes().substr(NLMSG_HDRLEN);
   for (size_t size = 0; size < payload.size(); ++size) {
-    for (const auto& attribute : netlink_attributes(std::string_view(payload).substr(0, size), sizeof(ifinfomsg)))
+    for (const auto& attribute :
+         netlink_attributes(std::string_view(payload).substr(0, size), sizeof(ifinfomsg)))
       EXPECT_EQ(attribute.value, attribute.type == 1 ? "first" : "second");
   }
   const std::string nonsense("\x01\x00\x01\x00\xff\xff\x02\x00", 8);
