@@ -28,7 +28,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import outside  # noqa: E402
 
-BUSY, SLOW, MAY_REFUSE, ONE_RUN, LIAR, TIMED = 1, 2, 4, 8, 16, 64
+BUSY, SLOW, MAY_REFUSE, ONE_RUN, LIAR, TIMED, OWN_NETWORK = 1, 2, 4, 8, 16, 64, 128
 MODES = ["control", "continue", "restart", "generations", "eager", "clones"]
 REFUSALS = (4, 5, 8)
 BEING_WORKED_ON = 6
@@ -179,7 +179,8 @@ class Run:
                                                stdin=subprocess.DEVNULL, stdout=self.output, stderr=self.output,
                                                start_new_session=True)
         else:
-            self.foreground = self.stasis.start("launch", "--name", self.name, "--", self.program, self.case,
+            flags = ["--net=private"] if self.traits & OWN_NETWORK else []
+            self.foreground = self.stasis.start("launch", "--name", self.name, *flags, "--", self.program, self.case,
                                                 output=self.output)
         self.wait_until("the program is ready", (self.dir / "ready").exists, self.options.timeout)
 

@@ -149,6 +149,8 @@ class Making {
   // descriptors, do this and end. It is done when the round is over: one process does all that is one
   // actor's.
   virtual void as(const Actor& actor, std::function<Result<void>()> act) = 0;
+  // Does this where a description has to be made: in its network and among its mounts.
+  virtual Result<void> within(uint32_t, const std::function<Result<void>()>& act) { return act(); }
   // A file of the checkpoint's directory.
   virtual Result<Fd> open_image_file(const std::string& name) = 0;
   // The slave side of the new session terminal; empty when the restart has none.

@@ -164,7 +164,7 @@ class Attempt {
     STASIS_CHECK(inspect::suspend_filters(*tree_));
     for (const std::string& warning : tree_->warnings()) files_.warn(warning);
     const std::string directory = request_.deadlines.substr(0, request_.deadlines.rfind('/') + 1);
-    STASIS_CHECK(namespaces_.collect(*tree_, directory + kernel::kFirstMounts));
+    STASIS_CHECK(namespaces_.collect(*tree_, directory + kernel::kFirstMounts, request_.private_network));
     files_.set_namespaces(namespaces_);
     STASIS_CHECK(files_.collect(*tree_));
     if (!request_.scope.is_session()) files_.set_streams(inspect::find_outside_streams(*tree_, files_));
@@ -207,7 +207,7 @@ class Attempt {
     STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
-    return {};
+    return namespaces_.finish();
   }
 
   Result<void> capture_written_files(image::Writer& writer) {

@@ -33,6 +33,7 @@ struct Request {
   // Of a session; those of a program are looked for.
   inspect::OutsideStreams streams;
   bool user_namespace = false;
+  bool private_network = false;            // of a session
   std::optional<schema::Display> display;  // the session's X server; the checkpoint gets a picture of it
   bool opengl = false;                     // is recorded
   std::vector<std::string> plugins;        // with which it was launched

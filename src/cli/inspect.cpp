@@ -222,6 +222,7 @@ void print_image_json(const image::Image& image, const Inspection& inspection) {
       {"warnings", std::vector<std::string>(manifest.warnings().begin(), manifest.warnings().end())},
   };
   if (manifest.has_display()) object["display"] = display_json(image);
+  object["private_network"] = manifest.has_session_network();
   fmt::print("{}\n", object.dump(2, ' ', false, json::error_handler_t::replace));
 }
 
@@ -261,6 +262,12 @@ void print_head(const image::Image& image) {
          fmt::format(":{}, {}x{}, {}", manifest.display().number(), manifest.display().width(),
                      manifest.display().height(),
                      manifest.display().picture().empty() ? "no picture" : manifest.display().picture()));
+  if (manifest.has_session_network()) {
+    const auto& links = manifest.session_network().links();
+    std::vector<std::string> names;
+    for (const auto& link : links) names.push_back(link.name());
+    line("network", "its own: " + joined(names, ", "));
+  }
   line("pause", fmt::format("{}; complete in {}", human_duration(manifest.pause_ns()),
                             human_duration(manifest.total_ns())));
   line("size", fmt::format("{}, {} on disk, {} file{} and the manifest", human_size(image.content_size()),

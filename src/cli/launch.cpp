@@ -14,6 +14,7 @@ struct LaunchOptions {
   std::string display;
   std::string opengl = "auto";
   std::string kvm = "auto";
+  std::string net = "host";
   FileOptions files;
   bool background = false;
   CLI::App* verb = nullptr;
@@ -52,6 +53,7 @@ int run_launch(LaunchOptions& options) {
   }
   if (options.opengl == "on") request.opengl = session::OpenGlUse::kOn;
   if (options.opengl == "off") request.opengl = session::OpenGlUse::kOff;
+  request.private_network = options.net == "private";
   if (options.kvm == "off") request.without.emplace_back("kvm");
   if (auto mode = options.files.chosen_mode()) request.files.mode = *mode;
   auto limit = options.files.chosen_limit();
@@ -92,6 +94,13 @@ CLI::App* add_launch(CLI::App& app, int& status) {
                    "Save virtual machines that use KVM: auto (when you may open /dev/kvm; a small library is "
                    "loaded into the programs and sleeps until one opens it), off")
       ->check(CLI::IsMember({"auto", "off"}));
+  verb->add_option(
+          "--net", options->net,
+          "host: it uses the network of the host; private: it has one of its own, with nothing in it but "
+          "loopback, where it may make interfaces (also tap devices). A restart makes it again with all "
+          "that is in it, for each of several restarts of one checkpoint")
+      ->check(CLI::IsMember({"host", "private"}))
+      ->capture_default_str();
   verb->add_flag("--background", options->background,
                  "Return when it runs, and print the session's name. Terminals, pipes and sockets among "
                  "its standard streams are replaced by a terminal of its own ('stasis attach')");
@@ -113,6 +122,7 @@ Examples:
   stasis launch --display -- xterm
   stasis launch --display=vnc --background -- xterm
   stasis launch --display=800x600 --background -- firefox
+  stasis launch --net=private --background -- redis-server --port 7000
   stasis launch --interval 10m --keep 3 -- ./simulate --steps 1000000)");
   verb->callback([options, &status] { status = run_launch(*options); });
   return verb;

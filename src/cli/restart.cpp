@@ -93,7 +93,8 @@ CLI::App* add_restart(CLI::App& app, int& status) {
   verb->add_option("--interval", options->interval, "Save it this often (default: as before)");
   verb->add_option("--keep", options->keep, "How many interval checkpoints to keep (default: as before)");
   verb->footer(R"(
-The program gets its old pids, in namespaces of its own, so the same checkpoint can run several times at once.
+The program gets its old pids, in namespaces of its own, so the same checkpoint can run several times at once;
+one that was launched with --net=private has its network again, too, and so the same ports.
 Its terminal is replaced by that of this command. In the foreground the command then behaves as the program.
 
 Examples:

@@ -69,5 +69,6 @@ Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);
+Result<void> check_networks(const Known& known);
 
 }  // namespace stasis::image::validation

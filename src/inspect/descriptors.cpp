@@ -313,9 +313,9 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
   writer_ = &writer;
   for (size_t i = 0; i < files_.size(); ++i) {
     const OpenFile& file = *files_[i];
-    Namespaces::InNetwork inside;
+    kernel::LookingInto inside;
     if (namespaces_ != nullptr) {
-      STASIS_TRY(inside, namespaces_->enter_network(file));
+      STASIS_TRY(inside, namespaces_->look_into_network_of(file));
     }
     STASIS_TRY(std::string payload, kinds_[i]->observe(file, *this));
     auto* description = manifest.add_descriptions();

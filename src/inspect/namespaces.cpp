@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <linux/sockios.h>
-#include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -12,13 +11,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <functional>
 
 #include "inspect/mounts.h"
 #include "kernel/mounts.h"
+#include "kernel/network.h"
 #include "kernel/proc.h"
 #include "resource/socket/socket.h"
+#include "resource/tun.h"
 
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
@@ -79,35 +79,16 @@ std::string host_and_domain() {
   return std::string(names.nodename) + '\n' + names.domainname;
 }
 
-// "1" or "0" for the loopback interface, and the names of all others.
-std::string interfaces() {
-  Fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request = {};
-  std::strcpy(request.ifr_name, "lo");
-  const bool up = fd && ::ioctl(fd.get(), SIOCGIFFLAGS, &request) == 0 && (request.ifr_flags & IFF_UP) != 0;
-  std::string text = up ? "1" : "0";
-  struct if_nameindex* all = ::if_nameindex();
-  for (auto* one = all; one != nullptr && one->if_index != 0; ++one) {
-    // Those that every namespace has, since a module is loaded.
-    constexpr std::string_view kAlways[] = {"lo",      "sit0",    "tunl0",   "gre0",    "gretap0",
-                                            "erspan0", "ip6tnl0", "ip6gre0", "ip_vti0", "ip6_vti0"};
-    if (std::find(std::begin(kAlways), std::end(kAlways), one->if_name) == std::end(kAlways))
-      text += fmt::format(" {}", one->if_name);
-  }
-  if (all != nullptr) ::if_freenameindex(all);
-  return text;
+bool is_unix(const resource::OpenFile& file) {
+  return resource::is_socket(file) &&
+         resource::socket_option(file.duplicate.get(), SOL_SOCKET, SO_DOMAIN) == AF_UNIX;
 }
 
-Result<void> observe_network(HostTid task, schema::Namespace& out) {
-  auto answer = ask_inside(task, kTypes[2], interfaces);
-  if (!answer.ok()) return std::move(answer).error();
-  const std::string& text = *answer;
-  out.set_loopback_up(!text.empty() && text[0] == '1');
-  if (text.size() <= 1) return {};
-  return Error{"save", "a network namespace of the session",
-               fmt::format("it has network interfaces ({}) besides loopback", text.substr(2)),
-               "only loopback is supported inside a session; remove them before a checkpoint",
-               ErrorCode::kRefused};
+// Of internet sockets: unix sockets lead to others by files, or to the other end.
+bool is_of_our_network(const resource::OpenFile& file) {
+  if (!resource::is_socket(file) || is_unix(file)) return false;
+  const uint64_t cookie = kernel::network_cookie(file.duplicate.get());
+  return cookie != 0 && cookie == kernel::network_cookie();
 }
 
 }  // namespace
@@ -119,7 +100,8 @@ const Namespaces::Found* Namespaces::find(uint64_t type, uint64_t identity) cons
   return nullptr;
 }
 
-Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::string& first_mounts) {
+Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::string& first_mounts,
+                                 bool has_network) {
   reference_ = tree.surroundings();
   of_processes_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
@@ -134,7 +116,7 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   STASIS_TRY(auto session, kernel::read_mounts(reference_));
   STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
   for (auto& found : found_) STASIS_CHECK(observe(*found));
-  return {};
+  return begin_with_networks(has_network);
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
@@ -178,8 +160,6 @@ Result<void> Namespaces::observe(Found& found) {
       out.set_domain_name(end == std::string::npos ? "" : names.substr(end + 1));
       return {};
     }
-    case CLONE_NEWNET:
-      return observe_network(found.task, out);
     case CLONE_NEWNS: {
       STASIS_TRY(std::string root, kernel::read_proc_link(found.task, "root"));
       if (root != "/") {
@@ -227,13 +207,7 @@ bool Namespaces::has_own_ipc(const schema::Process& process) const {
 std::vector<uint32_t> Namespaces::of(const resource::OpenFile& file) const {
   std::vector<uint32_t> ids;
   if (found_.empty() || file.owners.empty()) return ids;
-  if (resource::is_socket(file)) {
-    Fd network(::ioctl(file.duplicate.get(), SIOCGSKNS));
-    struct stat status = {};
-    if (network && ::fstat(network.get(), &status) == 0) {
-      if (const Found* found = find(CLONE_NEWNET, status.st_ino)) ids.push_back(found->message.id());
-    }
-  }
+  if (const Found* found = find(CLONE_NEWNET, network_of(file))) ids.push_back(found->message.id());
   // Every owner sees the name of a file that it has opened; the first as well as any.
   auto owner = by_number_.find(file.pid.value);
   if (owner == by_number_.end()) return ids;
@@ -243,32 +217,84 @@ std::vector<uint32_t> Namespaces::of(const resource::OpenFile& file) const {
   return ids;
 }
 
-Namespaces::InNetwork::~InNetwork() {
-  if (before_) ::setns(before_.get(), CLONE_NEWNET);
+Result<void> Namespaces::begin_with_networks(bool has_network) {
+  auto add = [this](uint32_t id, HostTid task, uint64_t identity) -> Result<void> {
+    NetworkPlace place;
+    place.id = id;
+    place.identity = identity;
+    STASIS_TRY(place.network, kernel::open_proc(task, "ns/net", O_RDONLY));
+    if (!kernel::has_administrator_rights()) {
+      STASIS_TRY(place.user, kernel::open_proc(task, "ns/user", O_RDONLY));
+    }
+    networks_.push_back(std::move(place));
+    return {};
+  };
+  if (has_network) STASIS_CHECK(add(0, reference_, identity_of(reference_, "net")));
+  for (const auto& found : found_) {
+    if (found->message.type() == CLONE_NEWNET)
+      STASIS_CHECK(add(found->message.id(), found->task, found->identity));
+  }
+  for (const auto& place : networks_) {
+    STASIS_TRY(NetworkObserver observer, NetworkObserver::begin(place, networks_));
+    observers_.push_back(std::move(observer));
+  }
+  return {};
 }
 
-Result<Namespaces::InNetwork> Namespaces::enter_network(const resource::OpenFile& file) const {
-  InNetwork inside;
-  if (found_.empty() || !resource::is_socket(file)) return inside;
+Result<void> Namespaces::finish() {
+  for (size_t i = 0; i < observers_.size(); ++i) {
+    const uint32_t id = networks_[i].id;
+    STASIS_TRY(auto network, observers_[i].finish());
+    *(id == 0 ? &session_network_ : found_[id - 1]->message.mutable_network()) = std::move(network);
+  }
+  observers_.clear();
+  return {};
+}
+
+uint64_t Namespaces::network_of(const resource::OpenFile& file) const {
+  if (!resource::is_socket(file) && !resource::is_tun(file)) return 0;
   Fd network(::ioctl(file.duplicate.get(), SIOCGSKNS));
   struct stat status = {};
-  if (!network || ::fstat(network.get(), &status) != 0 || find(CLONE_NEWNET, status.st_ino) == nullptr)
-    return inside;
-  STASIS_TRY(inside.before_, kernel::open_proc(HostTid{::getpid()}, "ns/net", O_RDONLY));
-  if (::setns(network.get(), CLONE_NEWNET) != 0)
-    return errno_error("look at", file.describe(), errno, "take the checkpoint as root");
-  return inside;
+  return network && ::fstat(network.get(), &status) == 0 ? status.st_ino : 0;
+}
+
+Result<kernel::LookingInto> Namespaces::look_into_network_of(const resource::OpenFile& file) const {
+  const uint64_t identity = network_of(file);
+  const bool has_network = !networks_.empty() && networks_.front().id == 0;
+  if (has_network && is_of_our_network(file)) {
+    return Error{"save", file.describe(), "it is a socket of the host's network, and the session has its own",
+                 "a restart could not open it there; do not hand it to a session with --net=private",
+                 ErrorCode::kRefused};
+  }
+  if (identity == 0) return kernel::LookingInto();
+  auto place = std::find_if(networks_.begin(), networks_.end(),
+                            [&](const NetworkPlace& candidate) { return candidate.identity == identity; });
+  if (place == networks_.end()) {
+    // Without a network of its own the session is in the host's; a unix socket may come from anywhere.
+    if (identity == identity_of(HostTid{::getpid()}, "net") ||
+        (!has_network && identity == identity_of(reference_, "net")) || is_unix(file))
+      return kernel::LookingInto();
+    return Error{"save", file.describe(),
+                 "it belongs to a network namespace that no process of the session is in",
+                 "close it, or keep a process in that network", ErrorCode::kRefused};
+  }
+  auto& helper = helpers_[identity];
+  if (!helper) {
+    STASIS_TRY(helper, kernel::NetworkHelper::start(place->network, place->user));
+  }
+  return kernel::LookingInto(helper.get());
 }
 
 Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest) {
   STASIS_CHECK(save_contents(reference_, writer, session_));
   *manifest.mutable_session_mounts() = session_;
+  if (!networks_.empty() && networks_.front().id == 0) *manifest.mutable_session_network() = session_network_;
   for (auto& found : found_) {
     if (found->message.type() == CLONE_NEWNS)
       STASIS_CHECK(save_contents(found->task, writer, found->message));
     *manifest.add_namespaces() = found->message;
   }
-  return {};
+  return check_tun_devices(manifest);
 }
 
 }  // namespace stasis::inspect

@@ -8,6 +8,8 @@
 
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
+#include "inspect/network.h"
+#include "kernel/network_view.h"
 #include "schema/manifest.pb.h"
 #include "stasis/descriptor.h"
 #include "stasis/fd.h"
@@ -18,29 +20,21 @@ namespace stasis::inspect {
 class Namespaces {
  public:
   // Finds them all. An Error refuses those that cannot be made again.
-  // `first_mounts`: of a session, the file with what was mounted before the program began.
-  Result<void> collect(const freeze::FrozenTree& tree, const std::string& first_mounts);
+  // `first_mounts`: of a session, the file with what was mounted before the program began. `has_network`: the
+  // session has a network of its own.
+  Result<void> collect(const freeze::FrozenTree& tree, const std::string& first_mounts, bool has_network);
+  // Waits for what collect() has begun. An Error refuses.
+  Result<void> finish();
   // Of the i-th process of the tree.
   Result<void> describe(size_t process, schema::Process& out) const;
   // What an open file has to be made in, since it is a socket of a network or on a mount.
   std::vector<uint32_t> of(const resource::OpenFile& file) const;
   bool has_own_ipc(const schema::Process& process) const;
-  // Everything, with the contents of what is mounted.
+  // Everything, with the contents of what is mounted; when the manifest has all descriptions.
   Result<void> save(image::Writer& writer, schema::Manifest& manifest);
-  // Our own process in the network of a socket, as long as this lives.
-  class InNetwork {
-   public:
-    InNetwork() = default;
-    InNetwork(InNetwork&& other) noexcept = default;
-    InNetwork& operator=(InNetwork&& other) noexcept = default;
-    ~InNetwork();
-
-   private:
-    friend class Namespaces;
-    Fd before_;
-  };
-  Result<InNetwork> enter_network(const resource::OpenFile& file) const;
-  bool empty() const { return found_.empty(); }
+  // What we ask the kernel about a socket, or a descriptor of /dev/net/tun, is asked in its network as long
+  // as this lives.
+  Result<kernel::LookingInto> look_into_network_of(const resource::OpenFile& file) const;
 
  private:
   struct Found {
@@ -50,6 +44,10 @@ class Namespaces {
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> observe(Found& found);
+  Result<void> begin_with_networks(bool has_network);
+  // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look
+  // into.
+  uint64_t network_of(const resource::OpenFile& file) const;
   const Found* find(uint64_t type, uint64_t identity) const;
 
   HostTid reference_;                           // FrozenTree::surroundings()
@@ -58,6 +56,11 @@ class Namespaces {
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
   std::map<int, size_t> by_number_;                  // the index of a process of the session
   schema::Namespace session_;
+  schema::Network session_network_;
+  std::vector<NetworkPlace> networks_;
+  std::vector<NetworkObserver> observers_;  // of each of them
+  mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>>
+      helpers_;  // by identity, made when needed
 };
 
 }  // namespace stasis::inspect

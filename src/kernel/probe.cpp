@@ -93,6 +93,7 @@ std::vector<Finding> probe_host(const std::string& store) {
       {"exact pids", kEssential, try_exact_pids},
       {"proc in a session", kEssential, try_mount_proc},
       {"time namespace", kOptional, try_time_namespace},
+      {"network namespace", kOptional, try_network_namespace},
       {"trace a session", kEssential, try_trace_session},
       {"trace other programs", kOptional, try_trace_stranger},
       {"kcmp", kEssential, try_kcmp},

@@ -33,6 +33,7 @@ Outcome try_user_namespace();
 Outcome try_exact_pids();
 Outcome try_mount_proc();
 Outcome try_time_namespace();
+Outcome try_network_namespace();
 
 // Looking at and changing other processes.
 Outcome try_trace_session();

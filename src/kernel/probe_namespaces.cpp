@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "kernel/network.h"
 #include "kernel/probe_internal.h"
 #include "stasis/fd.h"
 
@@ -142,6 +143,19 @@ Outcome try_time_namespace() {
     if (now.tv_sec - before.tv_sec < 100000) return lacking("the clock's offset has no effect", "");
     return works("clocks go on where they stopped");
   });
+}
+
+Outcome try_network_namespace() {
+  const char* remedy =
+      "launch --net=private needs Linux with CONFIG_NET_NS, and user.max_net_namespaces above 0";
+  if (auto problem = enter_user_namespace(); !problem.empty())
+    return lacking(problem, user_namespace_remedy());
+  if (unshare(CLONE_NEWNET) != 0) return lacking(failed("unshare(CLONE_NEWNET)"), remedy);
+  if (auto raised = raise_loopback(); !raised.ok()) return lacking(raised.error().message(), remedy);
+  return open_file("/dev/net/tun", O_RDWR).ok()
+             ? works("a session can have a network of its own, with tun and tap devices")
+             : partly("a session can have a network of its own, but this user may not open /dev/net/tun",
+                      "as root: modprobe tun; chmod 666 /dev/net/tun");
 }
 
 }  // namespace stasis::kernel::probing

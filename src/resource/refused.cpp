@@ -66,8 +66,6 @@ constexpr RefusedRow kRows[] = {
      [](const OpenFile& file) { return is_character_device(file, 116) || is_character_device(file, 14); }},
     {"input", "Devices", "input devices", "events that were not read are in the kernel", "close it",
      [](const OpenFile& file) { return is_character_device(file, 13); }},
-    {"tun", "Devices", "tun and tap devices", "the network interface belongs to the host", "close it",
-     [](const OpenFile& file) { return is_misc_device(file, 200); }},
     {"fuse", "Devices", "FUSE connections", "requests to the file system wait in it for an answer",
      "unmount it before a checkpoint", [](const OpenFile& file) { return is_misc_device(file, 229); }},
     {"secret-memory", "Memory", "memfd_secret", "only the program itself can see what is in it",

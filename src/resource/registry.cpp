@@ -30,6 +30,7 @@
 #include "resource/terminal/session_stdio.h"
 #include "resource/terminal/session_terminal.h"
 #include "resource/timerfd.h"
+#include "resource/tun.h"
 
 namespace stasis::resource {
 namespace {
@@ -63,6 +64,7 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<RawSocketKind>,
     &kInstance<PtyKind>,
     &kInstance<DeviceKind>,
+    &kInstance<TunKind>,
     &kInstance<NamespaceKind>,
     &kInstance<DirectoryKind>,
     &kInstance<RegularFileKind>,

@@ -59,9 +59,17 @@ constexpr KindInfo kRows[] = {
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kPartial,
-     "host names, networks with loopback only, IPC without objects, cgroups and mounts, as root; user, pid "
+     "host names, networks, IPC without objects, cgroups and mounts, as root; user, pid "
      "and "
      "time namespaces, and a pivot_root, are refused"},
+    {"networks", "Processes",
+     "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
+     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
+     "rules, "
+     "permanent neighbours, settings",
+     kPartial,
+     "refused: other kinds of interfaces, and those that lead out of the session; nftables, iptables, IPsec, "
+     "traffic control, nexthop objects, VLANs of a bridge; packets on their way are lost, as on a network"},
     {"mounts", "Processes",
      "what the program has mounted: tmpfs with content, bind mounts, overlay, proc; "
      "propagation",

@@ -68,6 +68,11 @@ void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void
                     }});
 }
 
+Result<void> DescriptorTable::within(uint32_t id, const std::function<Result<void>()>& act) {
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(id)));
+  return act();
+}
+
 Result<int> DescriptorTable::add(Fd fd) {
   STASIS_TRY(Fd high, duplicate(fd.get(), base_));
   owned_.push_back(std::move(high));

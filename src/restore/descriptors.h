@@ -67,6 +67,7 @@ class DescriptorTable final : public resource::Making {
   bool provided(uint32_t id) const override { return made_.contains(id); }
   std::map<std::string, Fd>& shared_objects() override { return shared_objects_; }
   std::map<std::string, Fd>& kept_objects() override { return kept_objects_; }
+  Result<void> within(uint32_t id, const std::function<Result<void>()>& act) override;
   void as(const resource::Actor& actor, std::function<Result<void>()> act) override;
   Result<Fd> open_image_file(const std::string& name) override { return image_.open_file(name); }
   std::string place_of(const std::string& path) const override;

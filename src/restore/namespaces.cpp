@@ -1,18 +1,16 @@
 #include "restore/namespaces.h"
 
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
+#include "kernel/network.h"
 #include "restore/mounts.h"
+#include "restore/network.h"
 
 namespace stasis::restore {
 namespace {
@@ -40,16 +38,6 @@ Result<Fd> open_own(uint64_t type) {
   return open_file(fmt::format("/proc/self/ns/{}", name_of(type)), O_RDONLY);
 }
 
-Result<void> raise_loopback() {
-  Fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  ifreq request = {};
-  std::strcpy(request.ifr_name, "lo");
-  if (!fd || ::ioctl(fd.get(), SIOCGIFFLAGS, &request) != 0) return errno_error(kStep, "loopback");
-  request.ifr_flags |= IFF_UP;
-  if (::ioctl(fd.get(), SIOCSIFFLAGS, &request) != 0) return errno_error(kStep, "loopback");
-  return {};
-}
-
 Result<void> furnish(const schema::Namespace& wanted, const image::Image& image) {
   switch (wanted.type()) {
     case CLONE_NEWUTS:
@@ -58,7 +46,7 @@ Result<void> furnish(const schema::Namespace& wanted, const image::Image& image)
         return errno_error(kStep, wanted.host_name());
       return {};
     case CLONE_NEWNET:
-      return wanted.loopback_up() ? raise_loopback() : Result<void>();
+      return wanted.loopback_up() && !wanted.has_network() ? kernel::raise_loopback() : Result<void>();
     case CLONE_NEWNS:
       return mount_again(wanted, image);
     default:
@@ -68,10 +56,10 @@ Result<void> furnish(const schema::Namespace& wanted, const image::Image& image)
 
 }  // namespace
 
-Result<void> Namespaces::make(const image::Image& image, int base) {
+Result<void> Namespaces::make(const image::Image& image, int base, std::map<std::string, Fd>& held) {
   const auto& manifest = image.manifest();
   STASIS_CHECK(mount_again(manifest.session_mounts(), image));
-  if (manifest.namespaces_size() == 0) return {};
+  if (manifest.namespaces_size() == 0 && !manifest.has_session_network()) return {};
   STASIS_TRY(Fd network, open_own(CLONE_NEWNET));
   STASIS_TRY(network_, duplicate(network.get(), base));
   STASIS_TRY(Fd mounts, open_own(CLONE_NEWNS));
@@ -79,6 +67,18 @@ Result<void> Namespaces::make(const image::Image& image, int base) {
   STASIS_TRY(Fd directory, open_file(".", O_PATH | O_DIRECTORY));
   STASIS_TRY(directory_, duplicate(directory.get(), base));
   for (const auto& wanted : manifest.namespaces()) STASIS_CHECK(make_one(wanted, image, base));
+  // Now that all of them are there: interfaces lead from one to another.
+  std::vector<NetworkToMake> networks;
+  if (manifest.has_session_network()) networks.push_back({0, network_.get(), &manifest.session_network()});
+  for (const auto& wanted : manifest.namespaces()) {
+    if (wanted.has_network()) networks.push_back({wanted.id(), descriptor(wanted.id()), &wanted.network()});
+  }
+  STASIS_CHECK(make_networks(networks, held));
+  return go_home();
+}
+
+Result<void> Namespaces::go_home() {
+  if (::setns(network_.get(), CLONE_NEWNET) != 0) return errno_error(kStep, "the network of the session");
   return {};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <string>
 #include <vector>
 
 #include "image/reader.h"
@@ -14,8 +15,8 @@ namespace stasis::restore {
 class Namespaces {
  public:
   // In the builder, in the namespaces of the session, before anything else is made. Our own descriptors of
-  // them are kept at `base` and above.
-  Result<void> make(const image::Image& image, int base);
+  // them are kept at `base` and above. `held`: see make_networks().
+  Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
   // In init, when the session has its /proc.
   Result<void> complete(const schema::Manifest& manifest);
 
@@ -43,6 +44,7 @@ class Namespaces {
     Fd fd;
   };
   Result<void> make_one(const schema::Namespace& wanted, const image::Image& image, int base);
+  Result<void> go_home();
   // Goes where `ids` say.
   Result<void> go(const std::vector<uint32_t>& ids);
 

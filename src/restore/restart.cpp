@@ -95,7 +95,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
   table_->set_copies(copies_);
-  STASIS_CHECK(table_->namespaces().make(image_, table_->base()));
+  STASIS_CHECK(table_->namespaces().make(image_, table_->base(), table_->shared_objects()));
   STASIS_CHECK(table_->make(terminal_slave_path));
   for (const auto& queue : manifest().message_queues()) {
     STASIS_TRY([[maybe_unused]] Fd made, resource::make_queue(queue));

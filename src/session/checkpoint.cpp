@@ -56,6 +56,7 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
     engine.streams.stdio[i] = {one.outside, one.device, one.inode};
   }
   engine.user_namespace = record.user_namespace;
+  engine.private_network = record.private_network;
   engine.display = record.display;
   engine.opengl = record.opengl;
   if (record.opengl) {

@@ -1,8 +1,11 @@
 #include "session/launch.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +14,7 @@
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "kernel/network.h"
 #include "plugin/plugins.h"
 #include "session/names.h"
 #include "session/supervisor.h"
@@ -30,11 +34,24 @@ struct ProgramStart {
   std::optional<schema::Display> display;
   bool opengl = false;
   std::string preload;  // libraries of plugins
+  bool network_rights = false;
 };
 
 [[noreturn]] void fail_to_start(const ProgramStart& start, const Error& error) {
   if (!write_all(start.report->get(), packed(error)).ok()) ::_exit(126);
   ::_exit(127);
+}
+
+// An ordinary user's program has no capabilities, not even over what belongs to its own user namespace,
+// unless they are ambient. These are for the session's own network, and for nothing of the host's.
+void keep_network_rights() {
+  constexpr int kRights[] = {CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE};
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[2] = {};
+  if (::syscall(SYS_capget, &header, data) != 0) return;
+  for (int right : kRights) data[0].inheritable |= 1U << right;
+  if (::syscall(SYS_capset, &header, data) != 0) return;
+  for (int right : kRights) ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, right, 0, 0);
 }
 
 // In a child of init: a new process session, with the session's terminal as its controlling one. Signal mask,
@@ -47,6 +64,7 @@ struct ProgramStart {
     if (!display->ok()) fail_to_start(start, display->error());
     if (auto ready = (*display)->wait(); !ready.ok()) fail_to_start(start, ready.error());
   }
+  if (start.network_rights) keep_network_rights();
   if (start.opengl) set_opengl_environment(display != nullptr);
   if (!start.preload.empty()) {
     const char* wanted = ::getenv("LD_PRELOAD");
@@ -131,6 +149,10 @@ Result<int> launch(const LaunchRequest& request) {
   }
   const std::string preload = choose_plugins(request.without, record.plugins);
   plan.namespaces.user = needs_user_namespace();
+  if (request.private_network) {
+    record.private_network = plan.namespaces.network = true;
+    plan.prepare = kernel::raise_loopback;
+  }
   StandardStreams streams = StandardStreams::plan(request.ground);
   int slave = -1;
   if (streams.need_terminal()) {
@@ -143,7 +165,8 @@ Result<int> launch(const LaunchRequest& request) {
                        .terminal = slave,
                        .display = record.display,
                        .opengl = record.opengl,
-                       .preload = preload};
+                       .preload = preload,
+                       .network_rights = request.private_network && plan.namespaces.user};
   auto start_it = [&plan, &claimed, server,
                    program = std::move(program)]() mutable -> Result<RunningSession> {
     int ends[2];

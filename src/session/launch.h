@@ -21,6 +21,7 @@ struct LaunchRequest {
   checkpoint::FilePolicy files;
   std::optional<DisplayRequest> display;  // a private X server; nothing: none
   OpenGlUse opengl = OpenGlUse::kAuto;
+  bool private_network = false;      // one of its own, with nothing in it but loopback
   std::vector<std::string> without;  // plugins that are not wanted, by name
   Ground ground = Ground::kForeground;
   std::vector<std::string> command;

@@ -94,6 +94,7 @@ Result<void> enter_new_namespaces(const NamespaceOptions& options) {
   int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID;
   if (options.user) flags |= CLONE_NEWUSER;
   if (options.clocks) flags |= CLONE_NEWTIME;
+  if (options.network) flags |= CLONE_NEWNET;
   // One call: the kernel makes the user namespace first and lets it own the others.
   if (::unshare(flags) < 0) {
     int error = errno;

@@ -14,6 +14,8 @@ struct NamespaceOptions {
   bool user = false;
   // A time namespace whose clocks differ from the host's by this much.
   std::optional<kernel::ClockOffsets> clocks;
+  // A network namespace. There is nothing in it but a loopback interface that is down.
+  bool network = false;
 };
 
 // True when the other namespaces cannot be had without a user namespace: without CAP_SYS_ADMIN.

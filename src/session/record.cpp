@@ -59,6 +59,7 @@ json plain_to_json(const Record& record) {
           {"files_limit", record.files.limit},
           {"opengl", record.opengl},
           {"plugins", record.plugins},
+          {"private_network", record.private_network},
           {"origin_pid", record.origin.value},
           {"origin_start", record.origin_start}};
 }
@@ -118,6 +119,7 @@ Record from_json(const json& value) {
   record.files.limit = value.value("files_limit", checkpoint::kFilesLimit);
   record.opengl = value.value("opengl", false);
   record.plugins = value.value("plugins", std::vector<std::string>());
+  record.private_network = value.value("private_network", false);
   record.origin = HostTid{value.value("origin_pid", 0)};
   record.origin_start = value.value("origin_start", uint64_t{0});
   if (value.contains("display")) record.display = display_from_json(value.at("display"));

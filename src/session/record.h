@@ -55,6 +55,7 @@ struct Record {
   std::optional<schema::Display> display;  // its private X server
   bool opengl = false;                     // is recorded
   std::vector<std::string> plugins;        // with which it was launched
+  bool private_network = false;            // it has a network of its own
   // Of a program that was not launched: the process that was saved, which may still run beside what was
   // restarted; of the same `boot`. 0: it was launched.
   HostTid origin;

@@ -139,6 +139,7 @@ Result<int> restart(const RestartRequest& request) {
       request.files.value_or(another ? restore::FileUse::kCopies : restore::FileUse::kPutBack);
   const std::string own_files = unused_directory(store + "/" + record.name);
   plan.namespaces.user = needs_user_namespace();
+  record.private_network = plan.namespaces.network = manifest.has_session_network();
   STASIS_TRY(plan.terminal, terminal_for(manifest, request.ground));
   std::string terminal_path = plan.terminal ? plan.terminal->slave_path : std::string();
 

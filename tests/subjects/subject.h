@@ -47,11 +47,12 @@ enum Trait : unsigned {
   kPlain = 0,
   kBusy = 1,  // its state changes all the time: do not compare what is seen from outside before and after
   kSlow = 2,  // large or long: not in every mode
-  kMayRefuse = 4,  // a refusal is right too, if the program then runs on and verifies
-  kOneRun = 8,     // speaks with somebody outside who does not come back: at most one restart
-  kLiar = 16,      // must be reported as failed; tests the runner
-  kPart = 32,      // started by another case; not listed
-  kTimed = 64,     // measures time, so that a machine that stands still can make it fail
+  kMayRefuse = 4,     // a refusal is right too, if the program then runs on and verifies
+  kOneRun = 8,        // speaks with somebody outside who does not come back: at most one restart
+  kLiar = 16,         // must be reported as failed; tests the runner
+  kPart = 32,         // started by another case; not listed
+  kTimed = 64,        // measures time, so that a machine that stands still can make it fail
+  kOwnNetwork = 128,  // is launched with --net=private
 };
 
 struct Case {

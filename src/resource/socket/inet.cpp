@@ -111,6 +111,12 @@ bool is_any(const std::string& address) {
   return IN6_IS_ADDR_UNSPECIFIED(&parsed.address);
 }
 
+bool is_loopback(const std::string& address) {
+  Parsed parsed = parse(address);
+  if (IN6_IS_ADDR_V4MAPPED(&parsed.address)) return parsed.address.s6_addr[12] == IN_LOOPBACKNET;
+  return IN6_IS_ADDR_LOOPBACK(&parsed.address);
+}
+
 std::string with_port(std::string address, uint16_t port) {
   // sin_port and sin6_port are at the same place.
   static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));

@@ -12,6 +12,7 @@ std::string endpoint(const std::string& address);  // for comparing
 std::string shown(const std::string& address);     // "10.0.0.1:80", "[::1]:80"
 
 uint16_t port_of(const std::string& address);
+bool is_loopback(const std::string& address);
 bool is_any(const std::string& address);
 // The same address with another port.
 std::string with_port(std::string address, uint16_t port);

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernel/network_view.h"
 #include "resource/socket/inet.h"
 #include "stasis/fd.h"
 
@@ -56,7 +57,7 @@ InetDiag parse(const nlmsghdr* header) {
 }
 
 void dump(int family, int protocol, std::vector<InetDiag>& found) {
-  Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  Fd netlink = kernel::network_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (!netlink) return;
   struct {
     nlmsghdr header;

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <vector>
 
+#include "kernel/network_view.h"
 #include "resource/refusal.h"
 #include "resource/socket/socket.h"
 #include "stasis/fd.h"
@@ -26,7 +27,7 @@ struct Candidate {
 
 // "2\teth0      :     1      V3" and below it "\t\t\t\t010000E0     1 0:00000000\t\t0".
 void read_igmp(std::vector<Candidate>& found) {
-  auto text = read_file("/proc/thread-self/net/igmp");
+  auto text = kernel::read_network_file("igmp");
   if (!text.ok()) return;
   std::istringstream lines(*text);
   std::string device, word;
@@ -46,7 +47,7 @@ void read_igmp(std::vector<Candidate>& found) {
 
 // "1    lo              ff020000000000000000000000000001     1 0000000C 0".
 void read_igmp6(std::vector<Candidate>& found) {
-  auto text = read_file("/proc/thread-self/net/igmp6");
+  auto text = kernel::read_network_file("igmp6");
   if (!text.ok()) return;
   std::istringstream lines(*text);
   for (std::string line; std::getline(lines, line);) {
@@ -84,7 +85,7 @@ void observe_memberships(const OpenFile& file, Memberships& memberships) {
   if (domain == AF_INET6) read_igmp6(candidates);
   for (const Candidate& candidate : candidates) {
     Filter filter;
-    filter.get()->gf_interface = if_nametoindex(candidate.device.c_str());
+    filter.get()->gf_interface = kernel::network_interface_index(candidate.device);
     filter.get()->gf_group = candidate.group;
     filter.get()->gf_numsrc = kMostSources;
     socklen_t length = filter.bytes.size();

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernel/network_view.h"
 #include "stasis/fd.h"
 
 namespace stasis::resource {
@@ -22,10 +23,8 @@ void parse_memberships(const rtattr* attribute, PacketDiag& out) {
   for (size_t i = 0; i < count; ++i) {
     packet_diag_mclist entry = {};
     memcpy(&entry, static_cast<const char*>(RTA_DATA(attribute)) + i * sizeof entry, sizeof entry);
-    std::array<char, IF_NAMESIZE> name = {};
     schema::PacketMembership membership;
-    if (if_indextoname(static_cast<unsigned>(entry.pdmc_index), name.data()))
-      membership.set_device(name.data());
+    membership.set_device(kernel::network_interface_name(static_cast<unsigned>(entry.pdmc_index)));
     membership.set_type(entry.pdmc_type);
     membership.set_address(entry.pdmc_addr, std::min<size_t>(entry.pdmc_alen, sizeof entry.pdmc_addr));
     out.memberships.insert(out.memberships.end(), entry.pdmc_count, membership);
@@ -49,7 +48,7 @@ PacketDiag parse(const nlmsghdr* header) {
 
 Result<PacketDiag> packet_diag(ino_t inode) {
   const char* step = "ask the kernel about a packet socket";
-  Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  Fd netlink = kernel::network_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (!netlink) return errno_error(step, "sock_diag");
   struct {
     nlmsghdr header;

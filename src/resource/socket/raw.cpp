@@ -10,6 +10,7 @@
 #include <array>
 #include <cstring>
 
+#include "kernel/network_view.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -43,9 +44,8 @@ std::string bytes_of(const sockaddr_ll& address) {
 
 Result<void> observe_packet(const OpenFile& file, RawSocket& message) {
   sockaddr_ll address = link_address(message.address());
-  std::array<char, IF_NAMESIZE> name = {};
-  if (address.sll_ifindex != 0 && if_indextoname(static_cast<unsigned>(address.sll_ifindex), name.data()))
-    message.set_device(name.data());
+  if (address.sll_ifindex != 0)
+    message.set_device(kernel::network_interface_name(static_cast<unsigned>(address.sll_ifindex)));
   auto diag = packet_diag(file.status.st_ino);
   if (!diag.ok()) return refusal(file, diag.error().cause, diag.error().hint);
   if (diag->has_ring) {

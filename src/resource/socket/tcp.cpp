@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "kernel/network.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -74,8 +75,15 @@ const OpenFile* find_other_end(const OpenFile& file, const InetSocket& message, 
     if (!is_socket(other) || !is_tcp(other.duplicate.get())) return std::string();
     return connection_key(local_address(other.duplicate.get()), peer_address(other.duplicate.get()));
   });
-  auto entry = connections.find(connection_key(message.peer_address(), message.address()));
-  return entry == connections.end() || entry->second == &file ? nullptr : entry->second;
+  // Networks may have the same addresses; what is in one is more likely meant than what is in another.
+  auto [first, last] = connections.equal_range(connection_key(message.peer_address(), message.address()));
+  const OpenFile* elsewhere = nullptr;
+  for (auto entry = first; entry != last; ++entry) {
+    if (entry->second == &file) continue;
+    if (kernel::network_cookie(entry->second->duplicate.get()) == message.network()) return entry->second;
+    elsewhere = entry->second;
+  }
+  return is_loopback(message.address()) ? nullptr : elsewhere;
 }
 
 bool has_shut_write(uint8_t state) {
@@ -124,6 +132,7 @@ const OpenFile* find_waiting_for(const InetSocket& client, const Observation& tr
   });
   auto [first, last] = listeners.equal_range(std::to_string(port_of(client.peer_address())));
   for (auto entry = first; entry != last; ++entry) {
+    if (kernel::network_cookie(entry->second->duplicate.get()) != client.network()) continue;
     std::string address = local_address(entry->second->duplicate.get());
     if (is_any(address) || endpoint(address) == endpoint(client.peer_address())) return entry->second;
   }
@@ -168,6 +177,7 @@ Result<void> observe_queue(const OpenFile& file, uint32_t waiting, Observation& 
     InetSocket client;
     client.set_address(local_address(fd));
     client.set_peer_address(peer_address(fd));
+    client.set_network(kernel::network_cookie(fd));
     if (client.peer_address().empty() || find_waiting_for(client, tree) != &file ||
         find_other_end(*other, client, tree) || !not_accepted(client))
       continue;
@@ -245,8 +255,9 @@ Result<Fd> make_connected(const Record& record, const InetSocket& message, Makin
   if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
   STASIS_TRY(auto peer_message, unpack<InetSocket>(*peer));
   bool is_server = find_tcp_listener(message, context) != nullptr;
-  auto pair = is_server ? connect_again(record, message, peer_message, context)
-                        : connect_again(record, peer_message, message, context);
+  const TcpEnd mine_is = {record, message}, theirs_is = {*peer, peer_message};
+  auto pair =
+      is_server ? connect_again(mine_is, theirs_is, context) : connect_again(theirs_is, mine_is, context);
   if (!pair.ok()) return std::move(pair).error();
   Fd mine = std::move(is_server ? pair->server : pair->client);
   Fd theirs = std::move(is_server ? pair->client : pair->server);
@@ -278,7 +289,7 @@ Result<void> fill_queue(const InetSocket& listener, Making& context) {
     if (!client) continue;
     STASIS_TRY(auto message, unpack<InetSocket>(*client));
     STASIS_TRY(int number, context.description(id));
-    STASIS_TRY(Fd fd, connect_client(*client, message));
+    STASIS_TRY(Fd fd, connect_client({*client, message}, context));
     // The next checkpoint tells them apart by the time, which the kernel counts in ticks.
     timespec tick{0, 12'000'000};
     if (listener.waiting_size() > 1) nanosleep(&tick, nullptr);
@@ -336,6 +347,7 @@ Result<std::string> TcpKind::observe(const OpenFile& file, Observation& tree) co
   message.set_family(socket_option(fd, SOL_SOCKET, SO_DOMAIN));
   message.set_protocol(socket_option(fd, SOL_SOCKET, SO_PROTOCOL));
   message.set_address(local_address(fd));
+  message.set_network(kernel::network_cookie(fd));
   STASIS_CHECK(observe_options(file, *message.mutable_options()));
   STASIS_TRY(tcp_info info, info_of(file));
   if (info.tcpi_state == kListen) {

@@ -54,7 +54,9 @@ Result<Fd> accept_from(const Record& record, int listener, const std::string& cl
 
 }  // namespace
 
-Result<Fd> connect_client(const Record& record, const schema::InetSocket& client) {
+namespace {
+
+Result<Fd> connect_from_here(const Record& record, const schema::InetSocket& client) {
   for (int attempt = 0;; ++attempt) {
     bool last = attempt == kRetries;
     STASIS_TRY(Fd fd, reusing_socket(record, client));
@@ -66,6 +68,17 @@ Result<Fd> connect_client(const Record& record, const schema::InetSocket& client
     }
     nanosleep(&kRetryAfter, nullptr);
   }
+}
+
+}  // namespace
+
+Result<Fd> connect_client(const TcpEnd& client, Making& context) {
+  Fd connected;
+  STASIS_CHECK(context.within(client.record.id, [&]() -> Result<void> {
+    STASIS_TRY(connected, connect_from_here(client.record, client.message));
+    return {};
+  }));
+  return connected;
 }
 
 Result<Fd> listen_again(const Record& record, const schema::InetSocket& message) {
@@ -81,7 +94,7 @@ Result<Fd> listen_again(const Record& record, const schema::InetSocket& message)
 
 const Record* find_tcp_listener(const schema::InetSocket& server, const Making& context) {
   auto key_of = [](const schema::InetSocket& socket) {
-    return fmt::format("{}:{}", socket.family(), port_of(socket.address()));
+    return fmt::format("{}:{}:{}", socket.network(), socket.family(), port_of(socket.address()));
   };
   const auto& listeners = context.index("tcp", "listener", [&](const Record& record) {
     schema::InetSocket listener;
@@ -99,24 +112,26 @@ const Record* find_tcp_listener(const schema::InetSocket& server, const Making& 
   return nullptr;
 }
 
-Result<TcpPair> connect_again(const Record& record, const schema::InetSocket& server,
-                              const schema::InetSocket& client, Making& context) {
+Result<TcpPair> connect_again(const TcpEnd& server, const TcpEnd& client, Making& context) {
   Fd own_listener;
   int listener = -1;
-  if (const Record* known = find_tcp_listener(server, context)) {
+  if (const Record* known = find_tcp_listener(server.message, context)) {
     STASIS_TRY(listener, context.description(known->id));
   } else {
     schema::InetSocket temporary;
-    temporary.set_family(server.family());
+    temporary.set_family(server.message.family());
     temporary.set_protocol(IPPROTO_TCP);
-    temporary.set_address(server.address());
+    temporary.set_address(server.message.address());
     temporary.set_backlog(1);
-    STASIS_TRY(own_listener, listen_again(record, temporary));
+    STASIS_CHECK(context.within(server.record.id, [&]() -> Result<void> {
+      STASIS_TRY(own_listener, listen_again(server.record, temporary));
+      return {};
+    }));
     listener = own_listener.get();
   }
   TcpPair pair;
-  STASIS_TRY(pair.client, connect_client(record, client));
-  STASIS_TRY(pair.server, accept_from(record, listener, local_address(pair.client.get())));
+  STASIS_TRY(pair.client, connect_client(client, context));
+  STASIS_TRY(pair.server, accept_from(server.record, listener, local_address(pair.client.get())));
   return pair;
 }
 

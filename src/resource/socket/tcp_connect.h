@@ -15,10 +15,15 @@ struct TcpPair {
 // A bound and listening socket. An Error names the program that has the port.
 Result<Fd> listen_again(const Record& record, const schema::InetSocket& message);
 
-// Both ends of a connection inside the session, with the addresses that they had. The server end is the one
-// that was accepted, as far as that can be told.
-Result<TcpPair> connect_again(const Record& record, const schema::InetSocket& server,
-                              const schema::InetSocket& client, Making& context);
+// One end of a connection.
+struct TcpEnd {
+  const Record& record;
+  const schema::InetSocket& message;
+};
+
+// Both ends of a connection inside the session, with the addresses that they had; they may be in different
+// networks. The server end is the one that was accepted, as far as that can be told.
+Result<TcpPair> connect_again(const TcpEnd& server, const TcpEnd& client, Making& context);
 
 // A connection whose other end is ours to close.
 Result<TcpPair> connect_to_ourselves(const Record& record, int family);
@@ -27,6 +32,6 @@ Result<TcpPair> connect_to_ourselves(const Record& record, int family);
 const Record* find_tcp_listener(const schema::InetSocket& server, const Making& context);
 
 // A client that is bound to its old address and connected; with another port when the old one stays blocked.
-Result<Fd> connect_client(const Record& record, const schema::InetSocket& client);
+Result<Fd> connect_client(const TcpEnd& client, Making& context);
 
 }  // namespace stasis::resource

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernel/network.h"
+#include "kernel/network_view.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -52,8 +54,8 @@ Result<void> refuse_corked(const OpenFile& file) {
 }
 
 bool is_from_here(const std::string& address) {
-  Fd probe(
-      ::socket(address.size() >= sizeof(sockaddr_in6) ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  Fd probe = kernel::network_socket(address.size() >= sizeof(sockaddr_in6) ? AF_INET6 : AF_INET,
+                                    SOCK_DGRAM | SOCK_CLOEXEC, 0);
   return probe && bind_to(probe.get(), with_port(address, 0)) == 0;
 }
 
@@ -79,13 +81,16 @@ Result<void> observe_datagrams(const OpenFile& file, Observation& tree, schema::
 }
 
 // The socket of the session that has this address.
-const Record* find_sender(const std::string& address, const Making& context) {
-  const auto& sockets = context.index(UdpKind().info().name, "port", [](const Record& record) {
+const Record* find_sender(const std::string& address, uint64_t network, const Making& context) {
+  auto key_of = [](uint64_t its_network, const std::string& its_address) {
+    return fmt::format("{}:{}", its_network, port_of(its_address));
+  };
+  const auto& sockets = context.index(UdpKind().info().name, "port", [&](const Record& record) {
     schema::InetSocket message;
-    return message.ParseFromString(record.payload) ? std::to_string(port_of(message.address()))
+    return message.ParseFromString(record.payload) ? key_of(message.network(), message.address())
                                                    : std::string();
   });
-  const auto [first, last] = sockets.equal_range(std::to_string(port_of(address)));
+  const auto [first, last] = sockets.equal_range(key_of(network, address));
   for (auto at = first; at != last; ++at) {
     schema::InetSocket message;
     if (!message.ParseFromString(at->second->payload)) continue;
@@ -100,7 +105,7 @@ Result<void> send_again(const schema::InetSocket& receiver, const schema::Queued
   const std::string& from = datagram.sender_address();
   Fd stranger;
   int sender = -1;
-  if (const Record* record = find_sender(from, context)) {
+  if (const Record* record = find_sender(from, receiver.network(), context)) {
     STASIS_TRY(sender, context.description(record->id));
   } else {
     stranger.reset(::socket(receiver.family(), SOCK_DGRAM | SOCK_CLOEXEC, receiver.protocol()));
@@ -141,6 +146,7 @@ Result<std::string> UdpKind::observe(const OpenFile& file, Observation& tree) co
   message.set_protocol(socket_option(fd, SOL_SOCKET, SO_PROTOCOL));
   message.set_address(local_address(fd));
   message.set_peer_address(peer_address(fd));
+  message.set_network(kernel::network_cookie(fd));
   message.set_state(message.peer_address().empty() ? schema::InetSocket::UNCONNECTED
                                                    : schema::InetSocket::CONNECTED);
   STASIS_CHECK(observe_options(file, *message.mutable_options()));

@@ -8,6 +8,7 @@
 
 #include <array>
 
+#include "kernel/network_view.h"
 #include "stasis/fd.h"
 
 namespace stasis::resource {
@@ -68,7 +69,7 @@ constexpr const char* kStep = "ask the kernel about unix sockets";
 
 // Inode 0: about all.
 Result<Fd> ask(ino_t inode) {
-  Fd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  Fd netlink = kernel::network_socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
   if (!netlink) return errno_error(kStep, "sock_diag");
   struct {
     nlmsghdr header;

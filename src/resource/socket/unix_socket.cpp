@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "kernel/network_view.h"
 #include "kernel/proc.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
@@ -44,9 +45,7 @@ Result<UnixDiag> diag_of(const OpenFile& socket, const Observation& tree) {
   constexpr size_t kFew = 32;
   const ino_t inode = socket.status.st_ino;
   if (sockets_by_inode(tree).size() <= kFew) return unix_diag(inode);
-  std::array<char, 64> network = {};  // we may be in that of the socket for a moment
-  if (::readlink("/proc/thread-self/ns/net", network.data(), network.size() - 1) < 0) return unix_diag(inode);
-  std::any& known = tree.memory(fmt::format("unix sockets of {}", network.data()));
+  std::any& known = tree.memory(fmt::format("unix sockets of network {}", kernel::network_view()));
   if (!known.has_value()) {
     auto all = all_unix_diags();
     known = all.ok() ? std::move(*all) : UnixDiags();

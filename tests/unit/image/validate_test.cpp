@@ -1,5 +1,10 @@
 #include "image/validate.h"
 
+#include <linux/fib_rules.h>
+#include <linux/neighbour.h>
+#include <linux/rtnetlink.h>
+#include <sched.h>
+
 #include <functional>
 
 #include "tests/unit/image/sample.h"
@@ -8,6 +13,38 @@ namespace stasis::image {
 namespace {
 
 using schema::Manifest;
+
+// The session's, and another one, with the ends of a veth.
+void add_networks(Manifest& manifest) {
+  auto fill = [](schema::Network& network, uint32_t other) {
+    auto& link = *network.add_links();
+    link.set_index(2);
+    link.set_name("eth0");
+    link.set_kind("veth");
+    link.set_other(2);
+    link.set_other_network(other);
+    auto& number = *network.add_numbers();
+    number.set_network(other);
+    network.add_addresses()->set_head(std::string(sizeof(ifaddrmsg), '\0'));
+    network.add_routes()->set_head(std::string(sizeof(rtmsg), '\0'));
+    network.add_rules()->set_head(std::string(sizeof(fib_rule_hdr), '\0'));
+    network.add_neighbours()->set_head(std::string(sizeof(ndmsg), '\0'));
+    network.add_bridged()->set_head(std::string(sizeof(ndmsg), '\0'));
+    auto& setting = *network.add_settings();
+    setting.set_name("ipv4/ip_forward");
+    setting.set_value("1");
+  };
+  fill(*manifest.mutable_session_network(), 1);
+  auto& other = *manifest.add_namespaces();
+  other.set_id(1);
+  other.set_type(CLONE_NEWNET);
+  fill(*other.mutable_network(), 0);
+  auto& tap = *other.mutable_network()->add_links();
+  tap.set_index(3);
+  tap.set_name("tap0");
+  tap.set_kind("tun");
+  tap.mutable_tun()->set_flags(2);
+}
 
 Manifest good_manifest() {
   Manifest manifest = sample_manifest();
@@ -44,6 +81,7 @@ Manifest good_manifest() {
   auto& adjustment = *manifest.mutable_processes(0)->add_adjustments();
   adjustment.set_set(3);
   adjustment.set_value(-4);
+  add_networks(manifest);
   return manifest;
 }
 
@@ -110,6 +148,8 @@ schema::SemaphoreSet& semaphores(Manifest& m) { return *m.mutable_system_v()->mu
 schema::MessageQueue& queue(Manifest& m) { return *m.mutable_system_v()->mutable_queues(0); }
 schema::SemaphoreAdjustment& adjustment(Manifest& m) { return *process(m).mutable_adjustments(0); }
 schema::ImageFile& file(Manifest& m) { return *m.mutable_files(0); }
+schema::Network& network(Manifest& m) { return *m.mutable_session_network(); }
+schema::Link& first_link(Manifest& m) { return *network(m).mutable_links(0); }
 // A file of the program whose content is the image's "shared".
 schema::CapturedFile& captured(Manifest& m) {
   auto& added = *m.add_captured_files();
@@ -124,6 +164,48 @@ const Mistake kMistakes[] = {
     {"no process", [](Manifest& m) { m.clear_processes(); }},
     {"session's name", [](Manifest& m) { m.set_session("../up"); }},
     {"root process", [](Manifest& m) { m.set_root_pid(1 << 22); }},
+    {"interface 0: its number is impossible", [](Manifest& m) { first_link(m).set_index(0); }},
+    {"its number is impossible", [](Manifest& m) { first_link(m).set_index(1U << 31); }},
+    {"its name is none", [](Manifest& m) { first_link(m).set_name("../all"); }},
+    {"its name is none", [](Manifest& m) { first_link(m).set_name(".."); }},
+    {"its name is none", [](Manifest& m) { first_link(m).set_name("sixteen-is-too-l"); }},
+    {"its name is none", [](Manifest& m) { first_link(m).clear_name(); }},
+    {"another name of it", [](Manifest& m) { first_link(m).add_other_names("a/b"); }},
+    {"its kind is none", [](Manifest& m) { first_link(m).set_kind(std::string("v\0th", 4)); }},
+    {"leads to network 7", [](Manifest& m) { first_link(m).set_other_network(7); }},
+    {"is and is not a tun", [](Manifest& m) { first_link(m).set_kind("tun"); }},
+    {"is and is not a tun", [](Manifest& m) { first_link(m).mutable_tun(); }},
+    {"is a port of 9", [](Manifest& m) { first_link(m).set_master(9); }},
+    {"gets addresses", [](Manifest& m) { first_link(m).set_address_mode(256); }},
+    {"interface 2 is there twice", [](Manifest& m) { *network(m).add_links() = first_link(m); }},
+    {"attribute 70000", [](Manifest& m) { first_link(m).add_settings()->set_type(70000); }},
+    {"attribute 4",
+     [](Manifest& m) {
+       auto& attribute = *first_link(m).add_data();
+       attribute.set_type(4);
+       attribute.set_value(std::string(70000, 'x'));
+     }},
+    {"too many attributes",
+     [](Manifest& m) {
+       for (int i = 0; i < 300; ++i) first_link(m).add_port();
+     }},
+    {"too many features",
+     [](Manifest& m) {
+       for (int i = 0; i < 300; ++i) first_link(m).add_features("x");
+     }},
+    {"addresses: one begins", [](Manifest& m) { network(m).mutable_addresses(0)->set_head("short"); }},
+    {"routes: one begins", [](Manifest& m) { network(m).mutable_routes(0)->clear_head(); }},
+    {"rules: one begins", [](Manifest& m) { network(m).mutable_rules(0)->set_head("x"); }},
+    {"neighbours: one begins", [](Manifest& m) { network(m).mutable_neighbours(0)->set_head("x"); }},
+    {"stations of bridges: one begins", [](Manifest& m) { network(m).mutable_bridged(0)->set_head("x"); }},
+    {"a setting is none", [](Manifest& m) { network(m).mutable_settings(0)->set_name("../kernel/core_pattern"); }},
+    {"a setting is none", [](Manifest& m) { network(m).mutable_settings(0)->set_name("ipv4/../../kernel/x"); }},
+    {"a setting is none", [](Manifest& m) { network(m).mutable_settings(0)->set_name("/etc/passwd"); }},
+    {"a setting is none", [](Manifest& m) { network(m).mutable_settings(0)->set_value(std::string(5000, '1')); }},
+    {"number for another network", [](Manifest& m) { network(m).mutable_numbers(0)->set_network(9); }},
+    {"number for another network", [](Manifest& m) { network(m).mutable_numbers(0)->set_number(-1); }},
+    {"namespace 1: it is there twice", [](Manifest& m) { *m.add_namespaces() = m.namespaces(0); }},
+    {"it has a network and is none", [](Manifest& m) { m.mutable_namespaces(0)->set_type(CLONE_NEWUTS); }},
     {"display: its number", [](Manifest& m) { m.mutable_display()->set_number(59'536); }},
     {"display: its server 1", [](Manifest& m) { m.mutable_display()->set_server(1); }},
     {"display: its server 4194304", [](Manifest& m) { m.mutable_display()->set_server(1 << 22); }},

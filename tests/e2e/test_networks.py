@@ -1,0 +1,243 @@
+#!/usr/bin/python3
+"""Sessions with a network of their own (launch --net=private): programs and virtual machines with tap devices, and what
+is refused by name."""
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+import kvm_harness
+from harness import ProgramTest, Sandbox, find_program, wait_for
+import test_virtual_machines
+
+ECHO = """
+import socket, sys
+with socket.create_connection(("10.0.2.15", 7), timeout=5) as connection:
+    connection.sendall(sys.argv[1].encode())
+    print(connection.recv(100).decode())
+"""
+TAP = """
+import fcntl, os, struct, sys, time
+tun = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH14x", sys.argv[1].encode(), 0x1002))
+open(sys.argv[2], "w").close()
+time.sleep(1000)
+"""
+
+
+
+class AsRoot:
+    def sandbox(self):
+        if os.getuid() != 0:
+            self.skipTest("not root")
+        return Sandbox(user=None)
+
+
+class InNetwork:
+    """A command in the network of a session."""
+
+    def inside(self, name, *line, check=True):
+        process = self.box.session(name)["processes"][0]["host_pid"]
+        enter = [find_program("nsenter"), "-t", str(process), "-n"]
+        if self.box.user or os.getuid() != 0:
+            # Its network belongs to its user namespace, and that to the user.
+            enter += ["-U", "--preserve-credentials"]
+        return self.box.run(*enter, "--", *line, check=check)
+
+    def addresses(self, name, device):
+        text = self.inside(name, find_program("ip"), "-o", "-4", "addr", "show", "dev", device,
+                           check=False).stdout
+        return re.findall(r"inet (\S+)", text)
+
+
+class Programs(InNetwork, ProgramTest):
+    def script(self, name, text):
+        return self.box.write(name, "#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nset -e\n" + text, 0o755)
+
+    def launch(self, name, *program, flags=("--net=private",)):
+        self.box.output = self.box.dir / f"{name}.output"
+        with open(self.box.output, "ab") as output:
+            if self.box.user:
+                os.chown(self.box.output, self.box.user.pw_uid, self.box.user.pw_gid)
+            self.box.stasis("launch", "--name", name, "--background", *flags, "--", *program, stdout=output)
+
+    def await_file(self, name):
+        path = self.box.dir / name
+        wait_for(name, path.exists)
+
+    def refused(self, name, *words):
+        done = self.box.stasis("checkpoint", name, check=False)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+        self.assertIsNotNone(self.box.session(name))
+
+    def test_a_network_is_the_hosts_or_private(self):
+        done = self.box.stasis("launch", "--net=other", "--", "true", check=False)
+        self.assertEqual(done.returncode, 2)
+        ours = os.readlink("/proc/self/ns/net")
+        for flags, same in ((), True), (("--net=host",), True), (("--net=private",), False):
+            with self.subTest(flags=flags):
+                self.launch("s", "readlink", "/proc/self/ns/net", flags=flags)
+                wait_for("it said so", lambda: "net:" in self.box.output.read_text())
+                self.assertEqual(ours in self.box.output.read_text(), same)
+                self.box.output.unlink()
+
+    def test_a_restart_remembers_it_and_clones_have_the_same_port(self):
+        server = self.script("server", "exec python3 -m http.server --bind 127.0.0.1 80\n")
+        self.launch("web", server)
+
+        def answers(name):
+            code = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:80/', timeout=5).status)"
+            return "200" in self.inside(name, "python3", "-c", code, check=False).stdout
+        wait_for("it serves", lambda: answers("web"))
+        self.box.stasis("checkpoint", "web")
+        for name in "one", "two", "three":
+            self.box.restart("web", "--name", name)
+        for name in "web", "one", "two", "three":
+            wait_for(f"{name} serves", lambda who=name: answers(who))
+        # A generation later it is still so.
+        self.box.stasis("checkpoint", "one", "--stop")
+        self.box.restart("one")
+        wait_for("it serves again", lambda: answers("one"))
+
+    def test_traffic_control_is_refused(self):
+        tc = find_program("tc")
+        self.launch("s", self.script("shaped", f"ip link add left type veth peer name right\nip link set left up\n"
+                                               f"{tc} qdisc add dev left root tbf rate 1mbit burst 32kbit latency 400ms\n"
+                                               "touch ready\nsleep 1000\n"))
+        self.await_file("ready")
+        self.refused("s", "traffic control", "tbf", "tc qdisc del")
+
+    def test_an_interface_that_is_not_known_is_refused(self):
+        self.launch("s", self.script("odd", "ip link add vx0 type vxlan id 7 remote 10.0.0.1 dstport 4789 dev lo ||\n"
+                                            "touch skip\ntouch ready\nsleep 1000\n"))
+        self.await_file("ready")
+        if (self.box.dir / "skip").exists():
+            self.skipTest("no vxlan here")
+        self.refused("s", "vx0", "vxlan")
+
+    def test_a_route_by_nexthop_object_is_refused(self):
+        self.launch("s", self.script("hops", "ip link add left type veth peer name right\nip link set left up\n"
+                                             "ip link set right up\n"
+                                             "ip addr add 10.1.0.1/24 dev left\nip nexthop add id 7 via 10.1.0.2 dev left\n"
+                                             "touch ready\nsleep 1000\n"))
+        self.await_file("ready")
+        self.refused("s", "nexthop")
+
+
+class ProgramsAsRoot(AsRoot, Programs):
+    def test_a_tap_that_an_outsider_serves_is_refused(self):
+        self.launch("s", "sleep", "1000")
+        process = self.box.session("s")["processes"][0]["host_pid"]
+        ready = self.box.dir / "ready"
+        outsider = subprocess.Popen([find_program("nsenter"), "-t", str(process), "-n", "--", sys.executable, "-c", TAP, "tap7",
+                                     str(ready)])
+        try:
+            self.await_file("ready")
+            self.refused("s", "tap7", "outside of the session")
+        finally:
+            outsider.kill()
+            outsider.wait()
+        self.box.stasis("checkpoint", "s")
+
+    def test_a_tap_of_the_host_is_refused_with_the_remedy(self):
+        self.launch("s", "python3", "-c", TAP, "stasis-test", self.box.dir / "ready", flags=())
+        self.await_file("ready")
+        self.refused("s", "stasis-test", "network of the host", "--net=private")
+
+
+class Machines(InNetwork, test_virtual_machines.MachineTest):
+    """A guest at a tap device. The emulator makes the device by itself, or takes one that is there."""
+    accelerator = "tcg"
+    NETWORK = ("-netdev", "tap,id=n,ifname=tap0,script=no,downscript=no")
+
+    def wrap(self, before, beside=""):
+        text = f"#!/bin/sh\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nset -e\n{before}\n{beside}\nexec {self.emulator} \"$@\"\n"
+        self.emulator = self.box.write("machine", text, 0o755)
+
+    def with_lasting_tap(self):
+        self.wrap("ip tuntap add dev tap0 mode tap\nip addr add 10.0.2.2/24 dev tap0\nip link set tap0 up")
+
+    def with_passing_tap(self):
+        # Whoever waits has ended when the first checkpoint comes.
+        self.wrap("", "( until ip link set tap0 up 2>/dev/null; do sleep 0.05; done; ip addr add 10.0.2.2/24 dev tap0 ) &")
+
+    def boot_at_tap(self, device="virtio-net-pci"):
+        self.boot_rom("interrupts.rom", *self.NETWORK, "-device", f"{device},netdev=n,romfile=", flags=("--net=private",),
+                      accelerator=self.accelerator)
+        wait_for("the address is there", lambda: self.addresses("vm", "tap0") == ["10.0.2.2/24"])
+
+    def through_it_all(self):
+        super().through_it_all()
+        self.assertEqual(self.addresses("vm", "tap0"), ["10.0.2.2/24"])
+
+    def test_tap_that_lasts(self):
+        self.with_lasting_tap()
+        self.boot_at_tap()
+        self.through_it_all()
+
+    def test_tap_that_goes_with_its_machine(self):
+        self.with_passing_tap()
+        self.boot_at_tap("e1000")
+        self.through_it_all()
+
+    def test_three_clones(self):
+        self.with_passing_tap()
+        self.boot_at_tap()
+        self.reach(3)
+        self.checkpoint()
+        names = ("one", "two", "three")
+        for name in names:
+            self.restart("--name", name, what="vm@1")
+
+        def ticks(name):
+            return len(re.findall(r"TICK \d+[^\n]*\n", (self.store / name / "files-1" / "vm.console").read_text()))
+        for name in names:
+            wait_for(f"{name} goes on", lambda at=ticks(name), who=name: ticks(who) > at + 3)
+            self.assertEqual(self.addresses(name, "tap0"), ["10.0.2.2/24"])
+        self.go_on()
+        self.whole()
+
+    def echo(self, name, text):
+        done = self.inside(name, "python3", "-c", ECHO, text, check=False)
+        return done.returncode == 0 and done.stdout.strip() == text
+
+    def test_a_guest_that_serves(self):
+        self.with_passing_tap()
+        self.boot_linux(*self.NETWORK, "-device", "virtio-net-pci,netdev=n", words=" net", flags=("--net=private",),
+                        accelerator=self.accelerator)
+        wait_for("the guest answers", lambda: self.echo("vm", "hello"), 60)
+        self.checkpoint()
+        for name in ("one", "two"):
+            self.restart("--name", name, what="vm@1")
+        for name in ("vm", "one", "two"):
+            wait_for(f"the guest of {name} answers", lambda who=name: self.echo(who, f"hello {who}"))
+        self.kill()
+        self.restart()
+        wait_for("the guest answers again", lambda: self.echo("vm", "hello again"))
+        self.go_on()
+        self.whole()
+
+
+class MachinesAsRoot(AsRoot, Machines):
+    pass
+
+
+class MachinesWithKvm(Machines):
+    accelerator = "kvm"
+    test_a_guest_that_serves = None  # Linux takes minutes to boot where pages are not nested
+
+    def sandbox(self):
+        return kvm_harness.sandbox()
+
+
+class MachinesWithKvmAsUser(MachinesWithKvm):
+
+    def sandbox(self):
+        return kvm_harness.sandbox_of_user(self)
+
+
+if __name__ == "__main__":
+    unittest.main()
