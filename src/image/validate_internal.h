@@ -67,5 +67,7 @@ Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);
+// What the program has mounted.
+Result<void> check_mounts(const Known& known);
 
 }  // namespace stasis::image::validation

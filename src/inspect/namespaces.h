@@ -8,6 +8,7 @@
 
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
+#include "inspect/mounts.h"
 #include "schema/manifest.pb.h"
 #include "stasis/descriptor.h"
 #include "stasis/fd.h"
@@ -24,6 +25,20 @@ class Namespaces {
   Result<void> describe(size_t process, schema::Process& out) const;
   // What an open file has to be made in, since it is a socket of a network or on a mount.
   std::vector<uint32_t> of(const resource::OpenFile& file) const;
+  // Where a restart finds a file: changes its link and its root so that they say so.
+  Result<void> locate(resource::OpenFile& file);
+  // After that; nullptr: its name tells all.
+  const Mounts::Place* place_of(const resource::OpenFile& file) const;
+  // Whether the name of a file, or of a directory of a process, leads whoever enters the namespaces of its
+  // task to it.
+  bool is_found_by_name(const resource::OpenFile& file) const;
+  // Whether names may lead elsewhere than the session's.
+  bool has_mounts() const { return !mounts_.empty(); }
+  // Whether a directory is the root of the mount namespace of a process.
+  bool is_top(const freeze::FrozenProcess& process, int directory) const;
+  // What a restart has to know of the path of a file that a process has mapped.
+  void describe_path(const freeze::FrozenProcess& process, schema::Mapping& mapping);
+  const std::vector<std::string>& warnings() const { return mounts_.warnings(); }
   bool has_own_ipc(const schema::Process& process) const;
   // Everything, with the contents of what is mounted.
   Result<void> save(image::Writer& writer, schema::Manifest& manifest);
@@ -49,7 +64,9 @@ class Namespaces {
     HostTid task;  // that is in it
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
+  Result<void> collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts);
   Result<void> observe(Found& found);
+  uint32_t mounts_of(int pid) const;
   const Found* find(uint64_t type, uint64_t identity) const;
 
   HostTid reference_;                           // FrozenTree::surroundings()
@@ -57,6 +74,9 @@ class Namespaces {
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
   std::map<int, size_t> by_number_;                  // the index of a process of the session
+  Mounts mounts_;
+  std::map<const resource::OpenFile*, Mounts::Place> places_;
+  std::map<std::pair<uint32_t, std::string>, std::string> host_paths_;
   schema::Namespace session_;
 };
 

@@ -16,6 +16,12 @@ constexpr std::string_view kDeletedMark = " (deleted)";
 constexpr uint32_t kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 
 bool leads_to(const OpenFile& file, const std::string& path) {
+  if (file.root >= 0) {
+    struct stat found = {};
+    const size_t below = path.find_first_not_of('/');
+    return fstatat(file.root, below == std::string::npos ? "." : path.c_str() + below, &found, AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW) == 0 &&
+           found.st_dev == file.status.st_dev && found.st_ino == file.status.st_ino;
+  }
   // Through the task's own root: it may live in another mount namespace. In a chroot its root is below ours,
   // and what it has open from before may be outside of it.
   std::string root = fmt::format("/proc/{}/root", file.task), there = root + path;

@@ -204,10 +204,23 @@ Result<void> TaskBuilder::finish() {
   }
   lock_future();
   // Nothing is looked for by its path any more.
-  const bool has_root = process_.directories_of() == 0 && !process_.root().empty() && process_.root() != "/";
-  const size_t rooted =
-      has_root ? batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})})
-               : 0;
+  const uint32_t hidden_root = process_.root_description();
+  const bool has_root = process_.directories_of() == 0 &&
+                        (hidden_root != 0 || (!process_.root().empty() && process_.root() != "/"));
+  size_t rooted = 0;
+  if (has_root && hidden_root == 0) {
+    rooted = batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})});
+  } else if (has_root) {
+    // By way of its descriptor, and back to where it is.
+    const auto spare = static_cast<uint64_t>(table_.base());
+    const uint64_t here = batch.put({".", 2});
+    batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), here, O_PATH | O_DIRECTORY | O_CLOEXEC});
+    // Everything of ours at that number is closed after this.
+    batch.call_with_last(SYS_dup3, {spare, O_CLOEXEC});
+    batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(hidden_root))});
+    rooted = batch.call(SYS_chroot, {here});
+    batch.call(SYS_fchdir, {spare});
+  }
   // All that is executable is there, too.
   constexpr uint64_t kSetDenyWriteExecute = 65;  // PR_SET_MDWE, which headers of 2022 do not have
   size_t denied = 0;
