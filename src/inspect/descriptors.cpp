@@ -120,8 +120,7 @@ Result<void> DescriptorGraph::collect_mapped(const freeze::FrozenProcess& proces
   for (const auto& entry : maps) {
     if (!entry.name.starts_with('/') || entry.inode == 0 || !seen.insert(entry.name).second) continue;
     struct stat status = {};
-    const std::string path = fmt::format("{}/root{}", process.pid.value, entry.name);
-    if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) == 0 && status.st_ino == entry.inode) continue;
+    if (namespaces_->leads_to(process, entry, status)) continue;
     auto file = std::make_unique<OpenFile>();
     file->task = process.pid;
     file->pid = process.status.ns_tgid;
@@ -392,6 +391,16 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
   }
   writer_ = nullptr;
   return {};
+}
+
+bool DescriptorGraph::names(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                            struct stat& status) const {
+  // Through the task's own root: a /proc that was opened before leads into it.
+  if (namespaces_ != nullptr && namespaces_->has_mounts()) return namespaces_->leads_to(process, entry, status);
+  const std::string path = fmt::format("{}/root{}", process.pid, entry.name);
+  if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) != 0) return false;
+  // The device number that maps shows differs from stat's on file systems with subvolumes (Btrfs, overlayfs).
+  return status.st_ino == entry.inode;
 }
 
 const OpenFile* DescriptorGraph::find_file(uint64_t device, uint64_t inode) const {

@@ -67,6 +67,8 @@ class DescriptorGraph final : public resource::Observation {
   const std::vector<schema::RecordLock>& record_locks(size_t process) const { return locks_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
   const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
+  // Whether the name of a file that a process has mapped leads a restart to it.
+  bool names(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry, struct stat& status) const;
   // A description of the terminal with this device number, also one opened as /dev/tty; nullptr: none.
   const resource::OpenFile* find_terminal(uint64_t device) const;
   const std::vector<std::string>& warnings() const { return warnings_; }

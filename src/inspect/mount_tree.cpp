@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,23 +40,6 @@ Result<void> enter(HostTid task) {
   return {};
 }
 
-// What is at the root directory of a namespace was mounted over that of the kernel's, and perhaps over
-// others. ".." stops at the root directory of a process only, so whoever has another one gets below all of
-// them.
-Result<void> climb() {
-  Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!root || ::fchdir(kernel::host_proc()) != 0 || ::chroot(".") != 0 || ::fchdir(root.get()) != 0)
-    return errno_error(kStep, "/");
-  for (int last = -1, now = mount_of(root.get()); now != last;) {
-    last = now;
-    if (::chdir("..") != 0) return errno_error(kStep, "/");
-    Fd here(::open(".", O_PATH | O_DIRECTORY | O_CLOEXEC));
-    now = mount_of(here.get());
-  }
-  if (::chroot(".") != 0) return errno_error(kStep, "/");
-  return {};
-}
-
 // Parents first: a mount that was moved can have a lower number than the one it is on.
 std::vector<kernel::Mount> sorted(std::vector<kernel::Mount> mounts) {
   std::vector<kernel::Mount> result;
@@ -78,27 +62,26 @@ Result<std::vector<kernel::Mount>> list() {
   return sorted(std::move(mounts));
 }
 
-// Without what lies beneath the root.
-void drop_base(std::vector<kernel::Mount>& mounts) {
-  if (mounts.empty() || mounts.front().type != "rootfs") return;
-  const int base = mounts.front().id;
-  const auto on_it = [base](const auto& mount) { return mount.parent == base && mount.below.empty(); };
-  if (std::none_of(mounts.begin(), mounts.end(), on_it)) return;
-  for (auto& mount : mounts) {
-    if (mount.parent == base) mount.parent = 0;
-  }
-  mounts.erase(mounts.begin());
+// A copy of the namespace that we are in, in which nothing that is done shows elsewhere.
+Result<Fd> enter_copy() {
+  if (::unshare(CLONE_NEWNS) != 0) return errno_error(kStep, "copy it");
+  // Else the copies would be unmounted together with what they are copies of.
+  if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return errno_error(kStep, "/");
+  return open_file(kernel::host_proc(), "self/ns/mnt", O_RDONLY);
 }
 
-// Where `mount` is, for one whose root directory is that of the kernel's: ".." leads up to what is on it.
-std::string place_of(const kernel::Mount& mount) { return "/.." + (mount.point == "/" ? "" : mount.point); }
+// To the root directory that lies beneath the one of a copy. False: there is none but the kernel's own.
+bool descend(const Fd& copy) {
+  if (::umount2("/", MNT_DETACH) != 0 || ::setns(copy.get(), CLONE_NEWNS) != 0) return false;
+  auto mounts = list();
+  return mounts.ok() && !mounts->empty() && mounts->front().type != "rootfs";
+}
 
 // The copies of mounts have numbers of their own, but stand at the same places.
-std::map<int, int> copies_of(const std::vector<kernel::Mount>& mounts,
-                             const std::vector<kernel::Mount>& copies) {
+std::map<int, int> copies_of(std::span<const kernel::Mount> mounts, const std::vector<kernel::Mount>& copies) {
   std::map<std::pair<int, std::string>, int> by_place;
   for (const auto& copy : copies) by_place[{copy.parent, copy.below}] = copy.id;
-  std::map<int, int> result = {{0, 0}};
+  std::map<int, int> result = {{mounts.empty() ? 0 : mounts.front().parent, 0}};
   for (const auto& mount : mounts) {
     auto parent = result.find(mount.parent);
     if (parent == result.end()) continue;
@@ -128,19 +111,36 @@ int mount_of(int fd) {
   return at == std::string::npos ? 0 : std::atoi(text->c_str() + at + 7);
 }
 
-Result<MountTree> MountTree::open(HostTid task) {
+Result<MountTree> MountTree::open(HostTid task, Depth depth) {
   MountTree tree;
   tree.task_ = task;
+  std::vector<std::vector<kernel::Mount>> layers;
   auto looked = run_beside([&]() -> Result<void> {
     STASIS_CHECK(enter(task));
     tree.top_.reset(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!tree.top_) return errno_error(kStep, "/");
-    STASIS_CHECK(climb());
-    STASIS_TRY(tree.mounts_, list());
+    STASIS_TRY(auto mounts, list());
+    layers.push_back(std::move(mounts));
+    if (depth == Depth::kTop) return {};
+    STASIS_TRY(Fd copy, enter_copy());
+    while (descend(copy)) {
+      STASIS_TRY(auto beneath, list());
+      // Nobody tells the numbers of what these are copies of.
+      for (auto& mount : beneath) {
+        mount.id = -mount.id;
+        mount.parent = -mount.parent;
+      }
+      layers.push_back(std::move(beneath));
+    }
     return {};
   });
   STASIS_CHECK(looked);
-  drop_base(tree.mounts_);
+  // Each is on the root of the one beneath it.
+  for (auto layer = layers.rbegin(); layer != layers.rend(); ++layer) {
+    if (!tree.mounts_.empty()) layer->front().parent = tree.mounts_[tree.layers_.back()].id;
+    tree.layers_.push_back(tree.mounts_.size());
+    std::move(layer->begin(), layer->end(), std::back_inserter(tree.mounts_));
+  }
   return tree;
 }
 
@@ -158,42 +158,54 @@ int MountTree::root_of(int id) const {
 Result<void> MountTree::uncover(const std::set<int>& ids) {
   return run_beside([&]() -> Result<void> {
     STASIS_CHECK(enter(task_));
-    if (::unshare(CLONE_NEWNS) != 0) return errno_error(kStep, fmt::format("task {}", task_));
-    STASIS_CHECK(climb());
-    // Else the copies would be unmounted together with what they are copies of.
-    if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return errno_error(kStep, "/");
-    STASIS_TRY(auto copied, list());
-    drop_base(copied);
-    const auto copies = copies_of(mounts_, copied);
-    const auto keep = [&](const kernel::Mount& mount) {
-      Fd root(::open(place_of(mount).c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
-      auto copy = copies.find(mount.id);
-      if (!root || copy == copies.end() || mount_of(root.get()) != copy->second) return false;
-      roots_[mount.id] = std::move(root);
-      return true;
-    };
-    // Whatever stands on top of another one goes first; the kernel does not tell which that is.
-    std::vector<const kernel::Mount*> left;
-    for (auto mount = mounts_.rbegin(); mount != mounts_.rend(); ++mount) {
-      if (ids.contains(mount->id)) left.push_back(&*mount);
-    }
-    for (bool some = true; some && !left.empty();) {
-      some = false;
-      std::erase_if(left, [&](const kernel::Mount* mount) {
-        const bool bare = std::none_of(left.begin(), left.end(),
-                                       [&](const auto* other) { return other->parent == mount->id; });
-        if (!bare || !keep(*mount)) return false;
-        // One that is locked to what is beneath it stays.
-        const bool gone = ::umount2(place_of(*mount).c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
-        some = some || gone;
-        return gone;
-      });
-    }
-    for (const auto& mount : mounts_) {
-      if (root_of(mount.id) < 0) keep(mount);
+    STASIS_TRY(Fd copy, enter_copy());
+    // Looking must not show: reading a link is an access, too.
+    constexpr uint64_t kNoAccessTime = 0x10, kAccessTimes = 0x70;  // MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME
+    const uint64_t attributes[4] = {kNoAccessTime, kAccessTimes, 0, 0};
+    constexpr unsigned kRecursive = 0x8000;  // AT_RECURSIVE
+    ::syscall(SYS_mount_setattr, AT_FDCWD, "/", kRecursive, attributes, sizeof attributes);
+    size_t end = mounts_.size();
+    for (auto first = layers_.rbegin(); first != layers_.rend(); ++first) {
+      STASIS_TRY(auto copied, list());
+      uncover(std::span(mounts_).subspan(*first, end - *first), copied, ids);
+      end = *first;
+      if (end != 0 && !descend(copy)) return errno_error(kStep, fmt::format("task {}", task_));
     }
     return {};
   });
+}
+
+void MountTree::uncover(std::span<const kernel::Mount> mounts, const std::vector<kernel::Mount>& copied,
+                        const std::set<int>& ids) {
+  const auto copies = copies_of(mounts, copied);
+  const auto keep = [&](const kernel::Mount& mount) {
+    Fd root(::open(mount.point.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    auto copy = copies.find(mount.id);
+    if (!root || copy == copies.end() || mount_of(root.get()) != copy->second) return false;
+    roots_[mount.id] = std::move(root);
+    return true;
+  };
+  // Whatever stands on top of another one goes first; the kernel does not tell which that is. The root stays
+  // to the end, for the paths of all others.
+  std::vector<const kernel::Mount*> left;
+  for (size_t i = mounts.size(); i > 1; --i) {
+    if (ids.contains(mounts[i - 1].id)) left.push_back(&mounts[i - 1]);
+  }
+  for (bool some = true; some && !left.empty();) {
+    some = false;
+    std::erase_if(left, [&](const kernel::Mount* mount) {
+      const bool bare =
+          std::none_of(left.begin(), left.end(), [&](const auto* other) { return other->parent == mount->id; });
+      if (!bare || !keep(*mount)) return false;
+      // One that is locked to what is beneath it stays.
+      const bool gone = ::umount2(mount->point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+      some = some || gone;
+      return gone;
+    });
+  }
+  for (const auto& mount : mounts) {
+    if (root_of(mount.id) < 0) keep(mount);
+  }
 }
 
 }  // namespace stasis::inspect

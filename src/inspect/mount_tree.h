@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -21,10 +22,12 @@ Result<void> run_beside(const std::function<Result<void>()>& act);
 class MountTree {
  public:
   // `task`: one that is in the namespace.
-  static Result<MountTree> open(HostTid task);
+  // `kAll`: also what lies beneath the root directory, when others were mounted over that.
+  enum class Depth { kTop, kAll };
+  static Result<MountTree> open(HostTid task, Depth depth);
 
-  // Parents before what is on them. Their mount points count from the root of the namespace, which is the
-  // first one's; what lies beneath that belongs to the kernel and is not listed.
+  // Parents before what is on them. What lies beneath the root directory has numbers below 0, which nobody
+  // else knows; what lies beneath all belongs to the kernel and is not listed.
   const std::vector<kernel::Mount>& all() const { return mounts_; }
   const kernel::Mount* find(int id) const;
   // The root directory that setns(2) leads to.
@@ -37,8 +40,12 @@ class MountTree {
   int root_of(int id) const;
 
  private:
+  void uncover(std::span<const kernel::Mount> mounts, const std::vector<kernel::Mount>& copied,
+               const std::set<int>& ids);
+
   HostTid task_;
   std::vector<kernel::Mount> mounts_;
+  std::vector<size_t> layers_;  // where in them what belongs to each root directory begins, the lowest first
   Fd top_;
   std::map<int, Fd> roots_;
 };

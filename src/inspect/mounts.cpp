@@ -90,10 +90,21 @@ bool is_same_file(int fd, const struct stat& status) {
 Result<void> Mounts::observe_session(HostTid task, MountsBefore before, OwnProc proc) {
   outside_ = before.outside;
   auto tree = std::make_unique<Tree>();
-  STASIS_TRY(tree->mounts, MountTree::open(task));
+  STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kTop));
+  const auto is_root = [&](const Mount& mount) {
+    const Mount& root = tree->mounts.all().front();
+    return mount.point == "/" && mount.device == root.device && mount.root == root.root;
+  };
+  if (std::none_of(before.first.begin(), before.first.end(), is_root)) {
+    STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
+  }
   tree->before = std::move(before);
   trees_.push_back(std::move(tree));
   compare(session(), proc);
+  const Known& root = session().known.front();
+  if (!root.existing)
+    return refuse(*root.mount, "it has taken the place of the root directory of the session (pivot_root)",
+                  "let the program do that in a mount namespace of its own (unshare --mount)");
   return {};
 }
 
@@ -101,7 +112,7 @@ Result<void> Mounts::observe_own(uint32_t id, HostTid task, const std::vector<ui
   auto tree = std::make_unique<Tree>();
   tree->of = id;
   tree->beside = beside;
-  STASIS_TRY(tree->mounts, MountTree::open(task));
+  STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
   // The session's own /proc shows its processes, and is there when it has some.
   for (const Known& known : session().known) {
     if (!known.session_proc) tree->before.first.push_back(*known.mount);
@@ -304,6 +315,15 @@ Result<schema::FileSystem*> Mounts::file_system(Tree& tree, const Known& known) 
   return systems_.back().get();
 }
 
+// Whether a mount is of this file system, or on a mount of it.
+bool Mounts::is_on(Tree& tree, const Known& known, uint64_t device) {
+  for (const Known* at = &known; at != nullptr; at = find(tree, at->mount->parent)) {
+    if (at->mount->device == device) return true;
+    if (at->mount->parent == 0) break;
+  }
+  return false;
+}
+
 // Its options name directories, by the names that they had for whoever mounted it.
 Result<void> Mounts::find_layers(Tree& tree, const Known& known, schema::FileSystem& out) {
   const Mount& mount = *known.mount;
@@ -343,7 +363,7 @@ Result<void> Mounts::find_layers(Tree& tree, const Known& known, schema::FileSys
       struct stat status = {};
       if (!found || ::fstat(found.get(), &status) != 0 || !S_ISDIR(status.st_mode)) return false;
       Known* on = find(*view, mount_of(found.get()));
-      if (on == nullptr || on->mount->device == mount.device) return false;
+      if (on == nullptr || is_on(*view, *on, mount.device)) return false;
       if (!on->existing) layers.insert(number(*on));
       return true;
     });
@@ -354,6 +374,12 @@ Result<void> Mounts::find_layers(Tree& tree, const Known& known, schema::FileSys
   }
   return refuse(mount, "the directories that it consists of cannot be reached any more",
                 "keep what they are on mounted");
+}
+
+bool Mounts::leads_to(uint32_t of, const std::string& path, uint64_t inode, struct stat& status) const {
+  const Tree* tree = tree_of(of);
+  const Fd found = tree != nullptr ? open_below(tree->mounts.top(), path) : Fd();
+  return found && ::fstat(found.get(), &status) == 0 && status.st_ino == inode;
 }
 
 bool Mounts::is_top(uint32_t of, int directory) const {
@@ -399,6 +425,8 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
     tree = one.get();
     known = found;
   }
+  if (known == nullptr) known = find_beneath(file, mine);
+  if (known != nullptr && tree == nullptr) tree = &mine;
   if (known == nullptr) {
     const bool outside = std::any_of(outside_.begin(), outside_.end(), [id](const auto& mount) { return mount.id == id; });
     if (!outside) return locate_detached(file, id, mine);
@@ -414,22 +442,42 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
     const Fd found = open_below(tree->mounts.top(), where);
     return found && mount_of(found.get()) == id;
   };
-  const Fd there = open_below(tree->mounts.top(), file.link);
-  const bool leads = there && mount_of(there.get()) == id && is_same_file(there.get(), file.status);
+  const auto leads_to_it = [&](const std::string& where) {
+    return on_it(where) && is_same_file(open_below(tree->mounts.top(), where).get(), file.status);
+  };
+  const bool leads = leads_to_it(file.link);
+  // What was removed can still be reached where it is mounted.
+  if (!leads && leads_to_it(path)) {
+    file.link = path;
+    return locate(file, own);
+  }
   const bool removed = file.link != path && (on_it(resource::directory_of(path)) || on_it(known->mount->point));
-  if (leads || (removed && !is_same_file(there.get(), file.status))) {
+  if (leads || removed) {
     if (own != 0 || tree->of != 0) file.root = tree->mounts.top();
     if (tree->of != 0 || !known->existing) place.host_path = host_path(tree->of, path);
     return std::optional<Place>(place);
   }
   const auto below = path_below(path, known->mount->point);
-  if (!below || tree->mounts.root_of(id) < 0) return std::optional<Place>();
+  if (!below || tree->mounts.root_of(known->mount->id) < 0) return std::optional<Place>();
   place.visible = false;
   place.mount = number(*known);
   place.host_path = outside_path(*known->mount, *below);
-  file.root = tree->mounts.root_of(id);
+  file.root = tree->mounts.root_of(known->mount->id);
   file.link = "/" + *below + file.link.substr(path.size());
   return std::optional<Place>(place);
+}
+
+// A mount that lies beneath the root directory, whose number is not known.
+Mounts::Known* Mounts::find_beneath(const resource::OpenFile& file, Tree& tree) {
+  const std::string path = without_mark(file.link);
+  for (Known& known : tree.known) {
+    const auto below = path_below(path, known.mount->point);
+    const int root = tree.mounts.root_of(known.mount->id);
+    if (known.mount->id > 0 || known.mount->device != file.status.st_dev || !below || root < 0) continue;
+    const Fd there = open_below(root, file.link == path ? *below : resource::directory_of("/" + *below));
+    if (there && (file.link != path || is_same_file(there.get(), file.status))) return &known;
+  }
+  return nullptr;
 }
 
 // A mount that was unmounted while it was in use (MNT_DETACH): paths on it count from its root, and the kernel

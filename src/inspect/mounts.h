@@ -50,6 +50,8 @@ class Mounts {
   Result<std::optional<Place>> locate(resource::OpenFile& file, uint32_t own);
   // The path of a file outside of the session, as in schema::Mapping.
   std::string host_path(uint32_t of, const std::string& path) const;
+  // Whether this path leads whoever enters the namespace to the file with this inode.
+  bool leads_to(uint32_t of, const std::string& path, uint64_t inode, struct stat& status) const;
   // Whether this is the root directory that whoever enters the namespace has.
   bool is_top(uint32_t of, int directory) const;
 
@@ -83,6 +85,7 @@ class Mounts {
   Tree* tree_of(uint32_t id) const;
   static Known* find(Tree& tree, int id);
   void compare(Tree& tree, OwnProc proc);
+  static bool is_on(Tree& tree, const Known& known, uint64_t device);
   uint32_t number(Known& known);
   Result<void> describe(Tree& tree, Known& known);
   Result<void> describe_source(Tree& tree, Known& known);
@@ -92,6 +95,7 @@ class Mounts {
   Known* existing_source(const kernel::Mount& mount);
   Result<void> note_removed(Tree& tree, Known& known, image::Writer& writer);
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
+  static Known* find_beneath(const resource::OpenFile& file, Tree& tree);
   Result<std::optional<Place>> locate_detached(resource::OpenFile& file, int id, Tree& own);
   std::string outside_path(const kernel::Mount& mount, const std::string& below) const;
 

@@ -317,6 +317,11 @@ bool Namespaces::is_top(const freeze::FrozenProcess& process, int directory) con
   return mounts_.is_top(mounts_of(process.status.ns_tgid.value), directory);
 }
 
+bool Namespaces::leads_to(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                          struct stat& status) const {
+  return mounts_.leads_to(mounts_of(process.status.ns_tgid.value), entry.name, entry.inode, status);
+}
+
 void Namespaces::describe_path(const freeze::FrozenProcess& process, schema::Mapping& mapping) {
   const bool named =
       mapping.kind() == schema::Mapping::PRIVATE_FILE || mapping.kind() == schema::Mapping::SHARED_FILE;

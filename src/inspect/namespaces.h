@@ -36,6 +36,9 @@ class Namespaces {
   bool has_mounts() const { return !mounts_.empty(); }
   // Whether a directory is the root of the mount namespace of a process.
   bool is_top(const freeze::FrozenProcess& process, int directory) const;
+  // Whether the name of what a process has mapped leads whoever enters its mount namespace to it.
+  bool leads_to(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                struct stat& status) const;
   // What a restart has to know of the path of a file that a process has mapped.
   void describe_path(const freeze::FrozenProcess& process, schema::Mapping& mapping);
   const std::vector<std::string>& warnings() const { return mounts_.warnings(); }

@@ -7,6 +7,7 @@
 
 #include <array>
 
+#include "kernel/proc.h"
 #include "resource/refusal.h"
 
 namespace stasis::resource {
@@ -60,7 +61,7 @@ int open_flags(uint32_t saved) {
 }
 
 Result<Fd> reopen(int fd, int flags) {
-  return open_file(fmt::format("/proc/self/fd/{}", fd), flags & ~O_NOFOLLOW);
+  return open_file(kernel::own_descriptor(fd), flags & ~O_NOFOLLOW);
 }
 
 Result<Fd> reopen_pipe(int fd, uint32_t saved_flags) {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "restore/mounted_content.h"
 
@@ -323,6 +324,17 @@ Result<void> Mounts::make_all(bool late, const std::set<uint32_t>& of) {
 }
 
 Result<void> Mounts::make_one(Entry& entry) {
+  auto made = make_and_attach(entry);
+  // Only what has a name can be mounted anywhere, but it may lose that afterwards.
+  if (!remove_.name.empty()) {
+    const auto removed = std::exchange(remove_, {});
+    if (::unlinkat(removed.directory.get(), removed.name.c_str(), removed.flags) != 0 && made.ok())
+      return cannot_mount(*entry.mount);
+  }
+  return made;
+}
+
+Result<void> Mounts::make_and_attach(Entry& entry) {
   const Mount& mount = *entry.mount;
   STASIS_TRY(Fd clone, clone_source(entry));
   STASIS_CHECK(keep(entry.root, std::move(clone)));
@@ -383,7 +395,7 @@ Result<Fd> Mounts::source_directory(const Entry& entry) {
 
 Result<Fd> Mounts::clone_source(const Entry& entry) {
   STASIS_TRY(Fd directory, source_directory(entry));
-  return entry.mount->has_removed() ? clone_removed(entry, directory.get())
+  return entry.mount->has_removed() ? clone_removed(entry, std::move(directory))
                                     : clone_below(entry, directory.get());
 }
 
@@ -404,10 +416,10 @@ Result<Fd> Mounts::clone_below(const Entry& entry, int directory) {
 }
 
 // It is there for a moment, under its old name if that is free.
-Result<Fd> Mounts::clone_removed(const Entry& entry, int directory) {
+Result<Fd> Mounts::clone_removed(const Entry& entry, Fd directory) {
   const Mount& mount = *entry.mount;
   STASIS_TRY(Fd content, image_->open_file(mount.content()));
-  if (::fchdir(directory) != 0) return cannot_mount(mount);
+  if (::fchdir(directory.get()) != 0) return cannot_mount(mount);
   const std::string spare = fmt::format(".stasis-{}-{}", ::getpid(), mount.id());
   std::string name = mount.root();
   struct stat status = {};
@@ -416,12 +428,10 @@ Result<Fd> Mounts::clone_removed(const Entry& entry, int directory) {
   if (::stat(above.c_str(), &status) != 0 || !S_ISDIR(status.st_mode)) name = spare;
   if (::lstat(name.c_str(), &status) == 0) name = slash == std::string::npos ? spare : above + "/" + spare;
   STASIS_CHECK(put_file(mount.removed(), name, content.get()));
+  remove_ = {std::move(directory), name, S_ISDIR(mount.removed().mode()) ? AT_REMOVEDIR : 0};
   Fd found(::open(name.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   Fd clone = found ? clone_tree(found.get()) : Fd();
-  const int error = errno;
-  const bool gone = S_ISDIR(mount.removed().mode()) ? ::rmdir(name.c_str()) == 0 : ::unlink(name.c_str()) == 0;
-  if (!clone) return cannot_mount(mount, error);
-  if (!gone) return cannot_mount(mount);
+  if (!clone) return cannot_mount(mount);
   return clone;
 }
 

@@ -64,9 +64,10 @@ class Mounts {
   bool is_ready(const Entry& entry, bool late) const;
   Result<void> make_all(bool late, const std::set<uint32_t>& of);
   Result<void> make_one(Entry& entry);
+  Result<void> make_and_attach(Entry& entry);
   Result<Fd> clone_source(const Entry& entry);
   Result<Fd> clone_below(const Entry& entry, int directory);
-  Result<Fd> clone_removed(const Entry& entry, int directory);
+  Result<Fd> clone_removed(const Entry& entry, Fd directory);
   Result<Fd> source_directory(const Entry& entry);
   Result<void> attach(Entry& entry);
   Result<void> attach_root(Entry& entry);
@@ -86,6 +87,13 @@ class Mounts {
   std::map<uint32_t, Fd> sources_;  // of existing mounts of the session, in the workshop
   std::map<uint32_t, Fd> anchors_;
   std::set<uint32_t> from_nothing_;
+  // What is there only until it is mounted.
+  struct ToRemove {
+    Fd directory;
+    std::string name;
+    int flags = 0;
+  };
+  ToRemove remove_;
   Fd workshop_, directory_;
 };
 

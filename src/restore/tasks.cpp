@@ -185,6 +185,14 @@ Result<void> TaskBuilder::finish() {
   ThreadState& leader = threads_.front();
   STASIS_CHECK(leader.skeleton.prepare());
   Batch batch = leader.skeleton.batch();
+  uint64_t back = 0;  // a descriptor of the working directory, if no path will lead there
+  if (process_.root_description() != 0 && process_.directories_of() == 0) {
+    const size_t opened = batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".", 2}),
+                                                  O_PATH | O_DIRECTORY | O_CLOEXEC});
+    STASIS_CHECK(leader.skeleton.run_checked(batch, "open the working directory"));
+    back = static_cast<uint64_t>(batch.result(opened));
+    batch.clear();
+  }
   if (process_.shared_pending().empty() && leader.record->pending().empty()) {
     add_forgetting(batch);
   } else {
@@ -212,14 +220,10 @@ Result<void> TaskBuilder::finish() {
     rooted = batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})});
   } else if (has_root) {
     // By way of its descriptor, and back to where it is.
-    const auto spare = static_cast<uint64_t>(table_.base());
-    const uint64_t here = batch.put({".", 2});
-    batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), here, O_PATH | O_DIRECTORY | O_CLOEXEC});
-    // Everything of ours at that number is closed after this.
-    batch.call_with_last(SYS_dup3, {spare, O_CLOEXEC});
     batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(hidden_root))});
-    rooted = batch.call(SYS_chroot, {here});
-    batch.call(SYS_fchdir, {spare});
+    rooted = batch.call(SYS_chroot, {batch.put({".", 2})});
+    batch.call(SYS_fchdir, {back});
+    batch.call(SYS_close, {back});
   }
   // All that is executable is there, too.
   constexpr uint64_t kSetDenyWriteExecute = 65;  // PR_SET_MDWE, which headers of 2022 do not have

@@ -640,36 +640,40 @@ CASE(groups_across_namespaces) {
     return subject::child([=] {
       MUST(unshare(CLONE_NEWNS) == 0);
       prepare();
-      tmpfs(in_dir("shared/a"), nullptr, name);
-      MUST(umount(in_dir("shared/a").c_str()) == 0);
       const auto before = tree_below(subject::g_dir);
       subject::mark((std::string(name) + "-ready").c_str());
       subject::await("mounted");
       CHECK(is_mounted(in_dir("shared/b")));
-      CHECK_EQ(umount(in_dir("shared/b").c_str()), 0);
+      subject::mark((std::string(name) + "-saw").c_str());
+      subject::await("unmounted");
       expect_tree(subject::g_dir, before);
+      subject::mark((std::string(name) + "-compared").c_str());
       check();
     });
   };
   pid_t peer = run("peer", [] {}, [] {
+    subject::await("slave-compared");
     tmpfs(in_dir("shared/c"), nullptr, "of the peer");
     subject::mark("peer-mounted");
   });
-  subject::await("peer-ready");
   pid_t slave = run("slave", [] { change(in_dir("shared"), MS_SLAVE); }, [] {
     subject::await("peer-mounted");
     CHECK(is_mounted(in_dir("shared/c")));
-    CHECK_EQ(umount(in_dir("shared/c").c_str()), 0);
-    subject::mark("slave-unmounted");
+    tmpfs(in_dir("shared/a"), nullptr, "of the slave");
+    subject::mark("slave-mounted");
   });
+  subject::await("peer-ready");
   subject::await("slave-ready");
   subject::hold();
-  CHECK(!is_mounted(in_dir("shared/b")));
   tmpfs(in_dir("shared/b"), nullptr, "ours");
   subject::mark("mounted");
-  subject::await("slave-unmounted");
+  subject::await("peer-saw");
+  subject::await("slave-saw");
+  CHECK_EQ(umount(in_dir("shared/b").c_str()), 0);
+  subject::mark("unmounted");
+  subject::await("slave-mounted");
   CHECK(is_mounted(in_dir("shared/c")));
-  CHECK(!is_mounted(in_dir("shared/b")));
+  CHECK(!is_mounted(in_dir("shared/a")));
   JOIN(peer);
   JOIN(slave);
 }
@@ -844,6 +848,40 @@ CASE(file_systems_of_the_kernel) {
   expect_file(in_dir("ramfs/file"), "in memory");
   CHECK_EQ(access(in_dir("devpts/ptmx").c_str(), R_OK | W_OK), 0);
   CHECK_EQ(access(in_dir("sysfs/kernel").c_str(), F_OK), 0);
+}
+// Each numbers its own terminals.
+CASE(terminals_of_ones_own) {
+  need_root();
+  own_namespace();
+  int masters[2], slaves[2];
+  for (int i = 0; i < 2; ++i) {
+    const std::string at = in_dir("pts") + std::to_string(i);
+    make_directory(at);
+    MUST(mount("devpts", at.c_str(), "devpts", MS_NOSUID, i == 0 ? "newinstance,ptmxmode=0666" : "newinstance,mode=620,gid=5") == 0);
+    masters[i] = open((at + "/ptmx").c_str(), O_RDWR | O_NOCTTY);
+    int unlocked = 0;
+    MUST(masters[i] >= 0 && ioctl(masters[i], TIOCSPTLCK, &unlocked) == 0);
+    slaves[i] = open((at + "/0").c_str(), O_RDWR | O_NOCTTY);
+    MUST(slaves[i] >= 0);
+  }
+  int number = -1;
+  MUST(write(slaves[0], "of the first", 12) == 12 && write(slaves[1], "of the second", 13) == 13);
+  const auto before = tree_below(subject::g_dir);
+  subject::hold();
+  expect_tree(subject::g_dir, before);
+  for (int i = 0; i < 2; ++i) {
+    CHECK_EQ(ioctl(masters[i], TIOCGPTN, &number), 0);
+    CHECK_EQ(number, 0);
+    char text[32] = {};
+    CHECK_EQ(read(masters[i], text, sizeof text), i == 0 ? 12 : 13);
+    CHECK_EQ(strcmp(text, i == 0 ? "of the first" : "of the second"), 0);
+    struct stat one = {}, other = {};
+    CHECK_EQ(fstat(slaves[i], &one), 0);
+    CHECK_EQ(stat((in_dir("pts") + std::to_string(i) + "/0").c_str(), &other), 0);
+    CHECK(one.st_ino == other.st_ino && one.st_dev == other.st_dev);
+    CHECK_EQ(write(masters[i], "typed\n", 6), 6);
+    CHECK_EQ(read(slaves[i], text, sizeof text), 6);
+  }
 }
 // A file system on a disk is mounted again from that; here one in a file.
 CASE(disk) {
