@@ -93,7 +93,7 @@ Error is_missing(const Mount& mount) {
                fmt::format("{} ({}) was mounted there, and is not; the program has mounted something that "
                            "depends on it",
                            mount.source(), mount.type()),
-               "mount it again to restart"};
+               "mount it again to restart", ErrorCode::kNotFound};
 }
 
 // A mount point on a file system of the host may have gone.

@@ -84,6 +84,33 @@ class ContainerTest(ProgramTest):
         self.assertIn("/shared", points)
         self.assertIn("/dev/pts", points)
 
+    def test_files_that_are_written_inside(self):
+        """By another path than outside, where a restart puts them back."""
+        (self.shared / "data").write_text("")
+        (self.box.dir / "root").mkdir()
+        script = self.box.write("container", CONTAINER.split("exec /bin/sh")[0] + """exec /bin/sh -c 'exec 3<> /shared/data
+while ! test -e /shared/stop; do read line < /shared/say && test "$line" != "$last" && { last=$line; echo $line >&3; echo $line > /shared/said; }; sleep 0.01; done'
+""")
+
+        def say(text):
+            (self.shared / "new").write_text(text + "\n")
+            (self.shared / "new").rename(self.shared / "say")
+            wait_for("it says so", lambda: (self.shared / "said").exists() and (self.shared / "said").read_text() == text + "\n")
+
+        (self.shared / "say").write_text("\n")
+        self.box.launch("s", "unshare", "--mount", "sh", script, self.box.dir / "root", self.shared)
+        say("before")
+        self.box.stasis("checkpoint", "s")
+        say("after")
+        self.assertEqual((self.shared / "data").read_text(), "before\nafter\n")
+        self.box.stasis("signal", "s", "KILL")
+        self.box.assert_gone("s")
+        (self.shared / "say").write_text("before\n")
+        self.box.restart("s")
+        self.assertEqual((self.shared / "data").read_text(), "before\n")
+        say("again")
+        self.assertEqual((self.shared / "data").read_text(), "before\nagain\n")
+
     def test_what_the_host_had_mounted_is_missing(self):
         disk = self.box.dir / "disk"
         disk.mkdir()
