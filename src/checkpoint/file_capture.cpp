@@ -103,12 +103,12 @@ class Capture {
       const bool writable = (file.flags & O_ACCMODE) != O_RDONLY;
       if (!writable || manifest.descriptions(static_cast<int>(i)).kind() != "file") continue;
       if (!is_content(file.duplicate.get()) || is_saved_with_mount(file.status.st_dev, manifest)) continue;
-      const std::string path =
-          path_of(file.link, manifest.descriptions(static_cast<int>(i)).host_path());
+      const std::string path = path_of(file.link, manifest.descriptions(static_cast<int>(i)).host_path());
       if (path.empty()) {
-        files_.warn(fmt::format("{}: it is on a file system that the program has mounted itself; its content "
-                                "is that of the restart",
-                                file.describe()));
+        files_.warn(
+            fmt::format("{}: it is on a file system that the program has mounted itself; its content "
+                        "is that of the restart",
+                        file.describe()));
         continue;
       }
       Candidate& candidate = at(file.status, path, file.describe());

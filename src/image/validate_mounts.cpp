@@ -68,7 +68,8 @@ class Checker {
     STASIS_CHECK(check_groups());
     for (const auto& description : manifest_.descriptions()) {
       const std::string place = fmt::format("description {}", description.id());
-      if (!sane_text(description.host_path(), kPathLimit)) return bad(place, "its path outside is impossible");
+      if (!sane_text(description.host_path(), kPathLimit))
+        return bad(place, "its path outside is impossible");
       if (description.mount() != 0 && !mounts_.contains(description.mount()))
         return bad(place, "it is on a mount that does not exist");
     }
@@ -148,7 +149,8 @@ class Checker {
     if (mount.master_of() != 0 && !is_existing(mount.master_of()))
       return bad(place, "it is a slave of a mount that does not exist");
     if (mount.existing()) return {};
-    if ((mount.file_system() == 0) == (mount.of_mount() == 0)) return bad(place, "what it shows is not clear");
+    if ((mount.file_system() == 0) == (mount.of_mount() == 0))
+      return bad(place, "what it shows is not clear");
     if (mount.file_system() != 0 && !systems_.contains(mount.file_system()))
       return bad(place, "it shows a file system that does not exist");
     if (mount.of_mount() != 0 && !is_existing(mount.of_mount()))

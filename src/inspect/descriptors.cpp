@@ -57,16 +57,9 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
     tasks_[process.leader.value] = process.status.ns_tgid;
     if (process.zombie) continue;
     for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
-    const size_t before = files_.size();
     STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
-    for (size_t added = before; namespaces_ != nullptr && added < files_.size(); ++added)
-      STASIS_CHECK(namespaces_->locate(*files_[added]));
-    STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
-    STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
-    if (namespaces_ == nullptr || !namespaces_->has_mounts()) continue;
-    STASIS_TRY(hidden_[i].root, collect_root(process));
-    STASIS_CHECK(collect_mapped(process));
   }
+  STASIS_CHECK(collect_hidden(tree));
   STASIS_CHECK(collect_in_flight());
   find_other_names();
   return {};
@@ -75,6 +68,36 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
 NsTid DescriptorGraph::session_task(HostTid task) const {
   auto found = tasks_.find(task.value);
   return found != tasks_.end() ? found->second : NsTid{0};
+}
+
+Result<void> DescriptorGraph::collect_hidden(const freeze::FrozenTree& tree) {
+  if (namespaces_ != nullptr) STASIS_CHECK(namespaces_->find_unmounted(tree, files_));
+  const bool has_mounts = namespaces_ != nullptr && namespaces_->has_mounts();
+  const size_t open_files = files_.size();
+  // From a directory more is to be seen of a mount that is nowhere than from a file on it.
+  const auto locate = [&](bool directories) -> Result<void> {
+    for (size_t i = 0; has_mounts && i < open_files; ++i) {
+      if (S_ISDIR(files_[i]->status.st_mode) == directories) STASIS_CHECK(namespaces_->locate(*files_[i]));
+    }
+    return {};
+  };
+  STASIS_CHECK(locate(true));
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    if (process.zombie) continue;
+    STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
+    if (has_mounts) {
+      STASIS_TRY(hidden_[i].root, collect_root(process));
+    }
+  }
+  STASIS_CHECK(locate(false));
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    if (process.zombie) continue;
+    STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
+    if (has_mounts) STASIS_CHECK(collect_mapped(process));
+  }
+  return {};
 }
 
 // What was removed has no name by which it could be found again.
@@ -127,8 +150,8 @@ Result<void> DescriptorGraph::collect_mapped(const freeze::FrozenProcess& proces
     file->flags = O_RDONLY;
     file->link = entry.name;
     // Only root may. What cannot be found becomes memory.
-    auto opened = kernel::open_proc(
-        process.pid, fmt::format("map_files/{:x}-{:x}", entry.start, entry.end), O_RDONLY);
+    auto opened =
+        kernel::open_proc(process.pid, fmt::format("map_files/{:x}-{:x}", entry.start, entry.end), O_RDONLY);
     if (!opened.ok()) continue;
     file->duplicate = std::move(opened).value();
     if (::fstat(file->duplicate.get(), &file->status) != 0 || !S_ISREG(file->status.st_mode) ||
@@ -396,7 +419,8 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
 bool DescriptorGraph::names(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
                             struct stat& status) const {
   // Through the task's own root: a /proc that was opened before leads into it.
-  if (namespaces_ != nullptr && namespaces_->has_mounts()) return namespaces_->leads_to(process, entry, status);
+  if (namespaces_ != nullptr && namespaces_->has_mounts())
+    return namespaces_->leads_to(process, entry, status);
   const std::string path = fmt::format("{}/root{}", process.pid, entry.name);
   if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) != 0) return false;
   // The device number that maps shows differs from stat's on file systems with subvolumes (Btrfs, overlayfs).

@@ -99,6 +99,7 @@ class DescriptorGraph final : public resource::Observation {
   };
   Result<Place> find_place(const resource::OpenFile& candidate) const;
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
+  Result<void> collect_hidden(const freeze::FrozenTree& tree);
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
   Result<uint32_t> collect_root(const freeze::FrozenProcess& process);
   Result<void> collect_mapped(const freeze::FrozenProcess& process);

@@ -78,7 +78,8 @@ bool descend(const Fd& copy) {
 }
 
 // The copies of mounts have numbers of their own, but stand at the same places.
-std::map<int, int> copies_of(std::span<const kernel::Mount> mounts, const std::vector<kernel::Mount>& copies) {
+std::map<int, int> copies_of(std::span<const kernel::Mount> mounts,
+                             const std::vector<kernel::Mount>& copies) {
   std::map<std::pair<int, std::string>, int> by_place;
   for (const auto& copy : copies) by_place[{copy.parent, copy.below}] = copy.id;
   std::map<int, int> result = {{mounts.empty() ? 0 : mounts.front().parent, 0}};
@@ -194,8 +195,8 @@ void MountTree::uncover(std::span<const kernel::Mount> mounts, const std::vector
   for (bool some = true; some && !left.empty();) {
     some = false;
     std::erase_if(left, [&](const kernel::Mount* mount) {
-      const bool bare =
-          std::none_of(left.begin(), left.end(), [&](const auto* other) { return other->parent == mount->id; });
+      const bool bare = std::none_of(left.begin(), left.end(),
+                                     [&](const auto* other) { return other->parent == mount->id; });
       if (!bare || !keep(*mount)) return false;
       // One that is locked to what is beneath it stays.
       const bool gone = ::umount2(mount->point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0;

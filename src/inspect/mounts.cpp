@@ -1,10 +1,15 @@
 #include "inspect/mounts.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <climits>
 
 #include "inspect/mounted_content.h"
 #include "kernel/proc.h"
@@ -24,11 +29,10 @@ constexpr std::string_view kNoPath = "-";
 bool is_in_memory(const std::string& type) { return type == "tmpfs" || type == "ramfs"; }
 
 bool can_be_made(const Mount& mount) {
-  constexpr std::string_view kTypes[] = {"tmpfs",      "ramfs",   "proc",        "sysfs",
-                                         "devpts",     "mqueue",  "overlay",     "debugfs",
-                                         "tracefs",    "cgroup2", "securityfs",  "cgroup",
-                                         "pstore",     "bpf",     "binfmt_misc", "fusectl",
-                                         "hugetlbfs",  "configfs"};
+  constexpr std::string_view kTypes[] = {"tmpfs",      "ramfs",     "proc",    "sysfs",   "devpts",
+                                         "mqueue",     "overlay",   "debugfs", "tracefs", "cgroup2",
+                                         "securityfs", "cgroup",    "pstore",  "bpf",     "binfmt_misc",
+                                         "fusectl",    "hugetlbfs", "configfs"};
   return std::find(std::begin(kTypes), std::end(kTypes), mount.type) != std::end(kTypes) ||
          (mount.source.starts_with("/dev/") && !mount.type.starts_with("fuse"));
 }
@@ -68,8 +72,9 @@ const Mount* take_same(const std::vector<Mount>& among, std::vector<bool>& used,
   return nullptr;
 }
 
+constexpr std::string_view kMark = " (deleted)";
+
 std::string without_mark(const std::string& link) {
-  constexpr std::string_view kMark = " (deleted)";
   return link.ends_with(kMark) ? link.substr(0, link.size() - kMark.size()) : link;
 }
 
@@ -83,6 +88,61 @@ bool is_same_file(int fd, const struct stat& status) {
   struct stat found = {};
   return fd >= 0 && ::fstat(fd, &found) == 0 && found.st_dev == status.st_dev &&
          found.st_ino == status.st_ino;
+}
+
+// The path below a mount of the same file system, given our own descriptor of that one's root; nothing when
+// the kernel does not find it there.
+std::optional<std::string> path_by_handle(const resource::OpenFile& file, int root) {
+  alignas(file_handle) std::array<char, sizeof(file_handle) + MAX_HANDLE_SZ> storage = {};
+  auto* handle = reinterpret_cast<file_handle*>(storage.data());
+  handle->handle_bytes = MAX_HANDLE_SZ;
+  int mount = 0;
+  if (::name_to_handle_at(file.duplicate.get(), "", handle, &mount, AT_EMPTY_PATH) != 0) return std::nullopt;
+  Fd directory(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Fd found(directory ? ::open_by_handle_at(directory.get(), handle, O_PATH | O_CLOEXEC) : -1);
+  if (!is_same_file(found.get(), file.status)) return std::nullopt;
+  std::array<char, PATH_MAX> path;
+  const ssize_t length =
+      ::readlink(fmt::format("/proc/self/fd/{}", found.get()).c_str(), path.data(), path.size());
+  if (length <= 0 || path[0] != '/') return std::nullopt;
+  std::string text(path.data(), static_cast<size_t>(length));
+  return is_same_file(open_below(root, text).get(), file.status) ? std::optional(text) : std::nullopt;
+}
+
+// What can be told of a mount of a file system in memory that is mounted nowhere any more.
+std::unique_ptr<Mount> unmounted_memory(const resource::OpenFile& file) {
+  struct statfs system = {};
+  if (::fstatfs(file.duplicate.get(), &system) != 0 || system.f_type != TMPFS_MAGIC) return nullptr;
+  auto mount = std::make_unique<Mount>();
+  mount->device = file.status.st_dev;
+  mount->root = mount->point = "/";
+  mount->type = mount->source = "tmpfs";
+  struct {
+    unsigned long flag;
+    const char* name;
+  } const flags[] = {{ST_RDONLY, "ro"},        {ST_NOSUID, "nosuid"},   {ST_NODEV, "nodev"},
+                     {ST_NOEXEC, "noexec"},    {ST_NOATIME, "noatime"}, {ST_NODIRATIME, "nodiratime"},
+                     {ST_RELATIME, "relatime"}};
+  for (const auto& [flag, name] : flags) {
+    if ((static_cast<unsigned long>(system.f_flags) & flag) != 0)
+      mount->options += (mount->options.empty() ? "" : ",") + std::string(name);
+  }
+  mount->super_options = fmt::format(
+      "size={},nr_inodes={}", static_cast<uint64_t>(system.f_blocks) * static_cast<uint64_t>(system.f_bsize),
+      static_cast<uint64_t>(system.f_files));
+  return mount;
+}
+
+// The root of the mount that a directory is on, when that is mounted nowhere.
+Result<Fd> root_above(int directory) {
+  STASIS_TRY(Fd here, open_file(directory, ".", O_PATH | O_DIRECTORY));
+  for (;;) {
+    STASIS_TRY(Fd above, open_file(here.get(), "..", O_PATH | O_DIRECTORY));
+    struct stat status = {};
+    if (::fstat(above.get(), &status) != 0) return errno_error("look at", "a directory");
+    if (is_same_file(here.get(), status)) return here;
+    here = std::move(above);
+  }
 }
 
 }  // namespace
@@ -149,7 +209,8 @@ void Mounts::compare(Tree& tree, OwnProc proc) {
   for (size_t i = 0; !tree.from_nothing && i < tree.before.first.size(); ++i) {
     // What has gone outside, too, has gone by itself.
     const Mount& mount = tree.before.first[i];
-    if (first_used[i] || mount.type == "proc" || take_same(tree.before.outside, outside_used, mount) == nullptr)
+    if (first_used[i] || mount.type == "proc" ||
+        take_same(tree.before.outside, outside_used, mount) == nullptr)
       continue;
     tree.unmounted.push_back(mount.point);
   }
@@ -297,7 +358,8 @@ Result<schema::FileSystem*> Mounts::file_system(Tree& tree, const Known& known) 
   }
   if (!can_be_made(mount)) {
     return mount.type.starts_with("fuse")
-               ? refuse(mount, "a process serves this file system (FUSE), and requests to it wait in the kernel")
+               ? refuse(mount,
+                        "a process serves this file system (FUSE), and requests to it wait in the kernel")
                : refuse(mount, "this type of file system is not supported inside a session");
   }
   auto system = std::make_unique<schema::FileSystem>();
@@ -428,7 +490,8 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
   if (known == nullptr) known = find_beneath(file, mine);
   if (known != nullptr && tree == nullptr) tree = &mine;
   if (known == nullptr) {
-    const bool outside = std::any_of(outside_.begin(), outside_.end(), [id](const auto& mount) { return mount.id == id; });
+    const bool outside =
+        std::any_of(outside_.begin(), outside_.end(), [id](const auto& mount) { return mount.id == id; });
     if (!outside) return locate_detached(file, id, mine);
     // Opened before the session was there: its name tells all, in the session.
     Place place;
@@ -451,7 +514,8 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
     file.link = path;
     return locate(file, own);
   }
-  const bool removed = file.link != path && (on_it(resource::directory_of(path)) || on_it(known->mount->point));
+  const bool removed =
+      file.link != path && (on_it(resource::directory_of(path)) || on_it(known->mount->point));
   if (leads || removed) {
     if (own != 0 || tree->of != 0) file.root = tree->mounts.top();
     if (tree->of != 0 || !known->existing) place.host_path = host_path(tree->of, path);
@@ -480,8 +544,8 @@ Mounts::Known* Mounts::find_beneath(const resource::OpenFile& file, Tree& tree) 
   return nullptr;
 }
 
-// A mount that was unmounted while it was in use (MNT_DETACH): paths on it count from its root, and the kernel
-// does not tell what that is. The same file system is mounted elsewhere, most often.
+// A mount that was unmounted while it was in use (MNT_DETACH): paths on it count from its root, and the
+// kernel does not tell what that is. The same file system is mounted elsewhere, most often.
 Result<std::optional<Mounts::Place>> Mounts::locate_detached(resource::OpenFile& file, int id, Tree& own) {
   const std::string path = without_mark(file.link);
   Place place;
@@ -501,27 +565,50 @@ Result<std::optional<Mounts::Place>> Mounts::locate_detached(resource::OpenFile&
       const int root = tree->mounts.root_of(known.mount->id);
       if (known.mount->device != file.status.st_dev || root < 0) continue;
       const Fd there = open_below(root, file.link == path ? path : resource::directory_of(path));
-      if (!there || (file.link == path && !is_same_file(there.get(), file.status))) continue;
+      std::string prefix;
+      if (!there || (file.link == path && !is_same_file(there.get(), file.status))) {
+        auto found = path_by_handle(file, root);
+        if (!found || !found->ends_with(path == "/" ? "" : path)) continue;
+        prefix = path == "/" ? *found : found->substr(0, found->size() - path.size());
+      }
       auto mount = std::make_unique<Mount>(*known.mount);
-      mount->id = id;
-      mount->parent = 0;
-      mount->below.clear();
-      mount->shared = mount->master = 0;
-      auto detached = std::make_unique<Known>();
-      detached->mount = mount.get();
-      detached->root = root;
-      number(*detached);
-      detached->message.set_detached(true);
-      STASIS_CHECK(describe_source(*tree, *detached));
-      detached->message.set_attributes(kernel::mount_attributes(mount->options));
-      detached->message.set_set_attributes(true);
-      detached_[id] = {&own, detached.get()};
-      own.detached_mounts.push_back(std::move(mount));
-      own.detached.push_back(std::move(detached));
-      return use(own, *own.detached.back());
+      mount->root = path_joined(clean_root(*known.mount), prefix.empty() ? "" : prefix.substr(1));
+      Fd directory = open_below(root, prefix);
+      if (!directory) continue;
+      STASIS_TRY(auto* made, add_detached(own, id, std::move(mount), std::move(directory)));
+      STASIS_CHECK(describe_source(*tree, *made));
+      return use(own, *made);
     }
   }
+  if (auto mount = unmounted_memory(file); mount && S_ISDIR(file.status.st_mode)) {
+    STASIS_TRY(Fd root, root_above(file.duplicate.get()));
+    STASIS_TRY(auto* made, add_detached(own, id, std::move(mount), std::move(root)));
+    STASIS_CHECK(describe_source(own, *made));
+    return use(own, *made);
+  } else if (mount && S_ISREG(file.status.st_mode) && file.link == path) {
+    // Nobody has a way to its name any more.
+    file.link += kMark;
+  }
   return std::optional<Place>();
+}
+
+Result<Mounts::Known*> Mounts::add_detached(Tree& tree, int id, std::unique_ptr<Mount> mount, Fd root) {
+  mount->id = id;
+  mount->parent = 0;
+  mount->below.clear();
+  mount->shared = mount->master = 0;
+  auto detached = std::make_unique<Known>();
+  detached->mount = mount.get();
+  detached->root = root.get();
+  number(*detached);
+  detached->message.set_detached(true);
+  detached->message.set_attributes(kernel::mount_attributes(mount->options));
+  detached->message.set_set_attributes(true);
+  detached_[id] = {&tree, detached.get()};
+  detached_roots_.push_back(std::move(root));
+  tree.detached_mounts.push_back(std::move(mount));
+  tree.detached.push_back(std::move(detached));
+  return tree.detached.back().get();
 }
 
 Result<void> Mounts::note_removed(Tree& tree, Known& known, image::Writer& writer) {
@@ -559,7 +646,8 @@ Result<void> Mounts::save_content(schema::FileSystem& system, image::Writer& wri
     if (std::any_of(done.begin(), done.end(),
                     [&](const std::string& path) { return path_below(part.path, path).has_value(); }))
       continue;
-    if (part.root < 0) return refuse(*part.mount, "it is locked beneath another mount, so that nobody sees it");
+    if (part.root < 0)
+      return refuse(*part.mount, "it is locked beneath another mount, so that nobody sees it");
     STASIS_CHECK(walk.add(part.root, part.path.substr(1), system));
     done.push_back(part.path);
   }

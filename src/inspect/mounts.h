@@ -97,6 +97,7 @@ class Mounts {
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
   static Known* find_beneath(const resource::OpenFile& file, Tree& tree);
   Result<std::optional<Place>> locate_detached(resource::OpenFile& file, int id, Tree& own);
+  Result<Known*> add_detached(Tree& tree, int id, std::unique_ptr<kernel::Mount> mount, Fd root);
   std::string outside_path(const kernel::Mount& mount, const std::string& below) const;
 
   std::vector<std::unique_ptr<Tree>> trees_;
@@ -104,6 +105,7 @@ class Mounts {
   std::vector<kernel::Mount> outside_;
   std::set<int> groups_;  // of peers that mounts of the image are in
   std::map<int, std::pair<Tree*, Known*>> detached_;
+  std::vector<Fd> detached_roots_;
   uint32_t last_id_ = 0;
   std::vector<std::string> warnings_;
 };

@@ -164,9 +164,35 @@ Result<void> Namespaces::collect_mounts(const freeze::FrozenTree& tree, const st
   const bool has_own = std::any_of(found_.begin(), found_.end(),
                                    [](const auto& found) { return found->message.type() == CLONE_NEWNS; });
   STASIS_TRY(auto now, kernel::read_mounts(reference_));
-  if (!has_own && !differ(before, now)) return {};
+  for (const auto* list : {&now, &before.outside}) {
+    for (const auto& mount : *list) listed_.insert(mount.id);
+  }
+  const bool needed = has_own || differ(before, now);
+  before_ = std::move(before);
+  return needed ? look_at_mounts(tree) : Result<void>();
+}
+
+Result<void> Namespaces::find_unmounted(const freeze::FrozenTree& tree,
+                                        const std::vector<std::unique_ptr<resource::OpenFile>>& files) {
+  if (!mounts_.empty()) return {};
+  // What the kernel has made without any mount has no name, either.
+  constexpr std::string_view kMark = " (deleted)";
+  for (const auto& file : files) {
+    if (!file->link.starts_with('/') || file->link.ends_with(kMark)) continue;
+    const std::string id = file->info("mnt_id");
+    if (!id.empty() && !listed_.contains(std::atoi(id.c_str()))) return look_at_mounts(tree);
+  }
+  for (const auto& process : tree.processes()) {
+    if (process.zombie) continue;
+    STASIS_TRY(Fd directory, kernel::open_proc(process.pid, "cwd", O_PATH | O_DIRECTORY));
+    if (!listed_.contains(mount_of(directory.get()))) return look_at_mounts(tree);
+  }
+  return {};
+}
+
+Result<void> Namespaces::look_at_mounts(const freeze::FrozenTree& tree) {
   const auto own_proc = tree.scope().is_session() ? Mounts::OwnProc::kYes : Mounts::OwnProc::kNo;
-  STASIS_CHECK(mounts_.observe_session(reference_, std::move(before), own_proc));
+  STASIS_CHECK(mounts_.observe_session(reference_, std::move(before_), own_proc));
   for (const auto& found : found_) {
     if (found->message.type() != CLONE_NEWNS) continue;
     std::vector<uint32_t> beside;
@@ -334,9 +360,8 @@ void Namespaces::describe_path(const freeze::FrozenProcess& process, schema::Map
 }
 
 Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest) {
-  STASIS_CHECK(mounts_.save(writer, manifest, [this](uint32_t id) {
-    return id == 0 ? &session_ : &found_[id - 1]->message;
-  }));
+  STASIS_CHECK(mounts_.save(writer, manifest,
+                            [this](uint32_t id) { return id == 0 ? &session_ : &found_[id - 1]->message; }));
   *manifest.mutable_session_mounts() = session_;
   for (auto& found : found_) *manifest.add_namespaces() = found->message;
   return {};

@@ -3,6 +3,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ class Namespaces {
   Result<void> describe(size_t process, schema::Process& out) const;
   // What an open file has to be made in, since it is a socket of a network or on a mount.
   std::vector<uint32_t> of(const resource::OpenFile& file) const;
+  // Looks at all mounts if some file is on one that was unmounted while it was in use.
+  Result<void> find_unmounted(const freeze::FrozenTree& tree,
+                              const std::vector<std::unique_ptr<resource::OpenFile>>& files);
   // Where a restart finds a file: changes its link and its root so that they say so.
   Result<void> locate(resource::OpenFile& file);
   // After that; nullptr: its name tells all.
@@ -68,6 +72,7 @@ class Namespaces {
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts);
+  Result<void> look_at_mounts(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
   uint32_t mounts_of(int pid) const;
   const Found* find(uint64_t type, uint64_t identity) const;
@@ -78,6 +83,8 @@ class Namespaces {
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
   std::map<int, size_t> by_number_;                  // the index of a process of the session
   Mounts mounts_;
+  MountsBefore before_;
+  std::set<int> listed_;  // ids of mounts that somebody sees
   std::map<const resource::OpenFile*, Mounts::Place> places_;
   std::map<std::pair<uint32_t, std::string>, std::string> host_paths_;
   schema::Namespace session_;

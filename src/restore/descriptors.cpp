@@ -107,8 +107,7 @@ Result<int> DescriptorTable::description(uint32_t id) {
   auto host_path = host_paths_.find(id);
   auto copy = host_path == host_paths_.end() ? copies_.end() : copies_.find(host_path->second);
   const bool copied = copy != copies_.end();
-  STASIS_TRY(auto inside,
-             Namespaces::Inside::enter(namespaces_, copied ? Namespaces::Where() : where(id)));
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, copied ? Namespaces::Where() : where(id)));
   copy_ = copied ? copy->second : "";
   STASIS_TRY(Fd fd, kind->make(*wanted, *this));
   copy_.clear();

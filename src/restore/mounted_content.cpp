@@ -54,7 +54,8 @@ Result<void> make(const MountedFile& file, const std::string& path, int content)
   } else {
     done = ::mknod(path.c_str(), file.mode(), file.device());
   }
-  return done == 0 ? Result<void>() : errno_error(kStep, path, errno, errno == EPERM ? "restart as root" : "");
+  return done == 0 ? Result<void>()
+                   : errno_error(kStep, path, errno, errno == EPERM ? "restart as root" : "");
 }
 
 Result<void> set_attributes(const MountedFile& file, const std::string& path) {

@@ -21,13 +21,13 @@ using schema::Mount;
 constexpr const char* kStep = "restart: mount what the program had mounted";
 
 // linux/mount.h clashes with the C library's header.
-constexpr unsigned kClone = 1;                          // OPEN_TREE_CLONE
-constexpr unsigned kFromFd = 0x4, kToFd = 0x40;         // MOVE_MOUNT_[FT]_EMPTY_PATH
-constexpr unsigned kSetGroup = 0x100;                   // MOVE_MOUNT_SET_GROUP, Linux 5.15
-constexpr uint64_t kAllAttributes = 0x2000ff;           // MOUNT_ATTR_* that can be changed
-constexpr uint64_t kNoSymlinks = 0x200000;              // MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14
-constexpr uint64_t kIsMountRoot = 0x2000;               // STATX_ATTR_MOUNT_ROOT
-struct Attributes {  // struct mount_attr
+constexpr unsigned kClone = 1;                   // OPEN_TREE_CLONE
+constexpr unsigned kFromFd = 0x4, kToFd = 0x40;  // MOVE_MOUNT_[FT]_EMPTY_PATH
+constexpr unsigned kSetGroup = 0x100;            // MOVE_MOUNT_SET_GROUP, Linux 5.15
+constexpr uint64_t kAllAttributes = 0x2000ff;    // MOUNT_ATTR_* that can be changed
+constexpr uint64_t kNoSymlinks = 0x200000;       // MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14
+constexpr uint64_t kIsMountRoot = 0x2000;        // STATX_ATTR_MOUNT_ROOT
+struct Attributes {                              // struct mount_attr
   uint64_t set = 0, clear = 0, propagation = 0, user = 0;
 };
 
@@ -50,8 +50,7 @@ int move_mount(int from, int to) {
 }
 
 Fd clone_tree(int directory) {
-  return Fd(static_cast<int>(
-      ::syscall(SYS_open_tree, directory, "", AT_EMPTY_PATH | O_CLOEXEC | kClone)));
+  return Fd(static_cast<int>(::syscall(SYS_open_tree, directory, "", AT_EMPTY_PATH | O_CLOEXEC | kClone)));
 }
 
 // Nothing that is mounted on the way is followed.
@@ -276,7 +275,10 @@ Result<void> Mounts::make_rest() {
   STASIS_CHECK(make_all(false, all));
   for (const Entry* entry : in_order_) {
     if (!entry->done && !entry->late)
-      return Error{kStep, shown(*entry->mount), "what it depends on cannot be mounted before it", {},
+      return Error{kStep,
+                   shown(*entry->mount),
+                   "what it depends on cannot be mounted before it",
+                   {},
                    ErrorCode::kDamaged};
   }
   return enter(names_[0].get());
@@ -292,7 +294,10 @@ Result<void> Mounts::complete() {
   STASIS_CHECK(make_all(true, all));
   for (const Entry* entry : in_order_) {
     if (!entry->done)
-      return Error{kStep, shown(*entry->mount), "what it depends on cannot be mounted before it", {},
+      return Error{kStep,
+                   shown(*entry->mount),
+                   "what it depends on cannot be mounted before it",
+                   {},
                    ErrorCode::kDamaged};
   }
   STASIS_CHECK(propagate());
@@ -355,7 +360,8 @@ Result<void> Mounts::make_and_attach(Entry& entry) {
 Result<void> Mounts::attach(Entry& entry) {
   const Mount& mount = *entry.mount;
   if (!entry.point) {
-    Fd point = make_point(entries_.at(mount.parent()).root.get(), mount.point(), is_directory(entry.root.get()));
+    Fd point =
+        make_point(entries_.at(mount.parent()).root.get(), mount.point(), is_directory(entry.root.get()));
     if (!point) return cannot_mount(mount);
     STASIS_CHECK(keep(entry.point, std::move(point)));
   }
@@ -531,8 +537,7 @@ Result<Fd*> Mounts::anchor(uint32_t group) {
   if (!clone || set_propagation(clone.get(), MS_PRIVATE) != 0) return cannot_mount(mount);
   if (mount.master_of() != 0) {
     const int other = root_of(mount.master_of());
-    if (other >= 0)
-      ::syscall(SYS_move_mount, other, "", clone.get(), "", kFromFd | kToFd | kSetGroup);
+    if (other >= 0) ::syscall(SYS_move_mount, other, "", clone.get(), "", kFromFd | kToFd | kSetGroup);
   } else if (mount.master() != 0) {
     STASIS_TRY(Fd * master, anchor(mount.master()));
     if (::syscall(SYS_move_mount, master->get(), "", clone.get(), "", kFromFd | kToFd | kSetGroup) != 0 ||

@@ -3,8 +3,8 @@
 //
 // Every mount is made detached (open_tree(2)), as one of a file system that stands ready in a *workshop*, a
 // namespace of our own, so that nothing covers anything while the pieces are made. Then they are put together
-// from the roots up: what a mount is on is opened while that still is bare. Who gets what is mounted elsewhere
-// (propagation) comes last, since until then nothing may come to a mount by itself.
+// from the roots up: what a mount is on is opened while that still is bare. Who gets what is mounted
+// elsewhere (propagation) comes last, since until then nothing may come to a mount by itself.
 #pragma once
 
 #include <map>

@@ -140,12 +140,11 @@ Result<void> Namespaces::go(const Where& where) {
       return errno_error(kEnter, ".");
   }
   now_ = {where.ids, 0};
-  const bool of_program = where.mount != 0 || std::any_of(where.ids.begin(), where.ids.end(), [this](uint32_t id) {
-                            return type(id) == CLONE_NEWNS;
-                          });
+  const bool of_program =
+      where.mount != 0 || std::any_of(where.ids.begin(), where.ids.end(),
+                                      [this](uint32_t id) { return type(id) == CLONE_NEWNS; });
   kernel::set_root_of_program(of_program);
-  if (where.mount != 0 &&
-      (::fchdir(mounts_of_image_.root_of(where.mount)) != 0 || ::chroot(".") != 0))
+  if (where.mount != 0 && (::fchdir(mounts_of_image_.root_of(where.mount)) != 0 || ::chroot(".") != 0))
     return errno_error(kEnter, fmt::format("mount {}", where.mount));
   if (of_program && ::fchdir(kernel::host_proc()) != 0) return errno_error(kEnter, "/proc");
   now_ = where;

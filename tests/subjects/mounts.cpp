@@ -1,5 +1,5 @@
-// What a program mounts, in the session's mount namespace and in ones of its own: the tree, what hides beneath
-// it, who gets what is mounted elsewhere, and all that file systems in memory can hold.
+// What a program mounts, in the session's mount namespace and in ones of its own: the tree, what hides
+// beneath it, who gets what is mounted elsewhere, and all that file systems in memory can hold.
 #include <dirent.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
@@ -103,8 +103,8 @@ std::vector<Line> read_mounts(const char* file = "/proc/self/mountinfo") {
   return lines;
 }
 
-// Each mount at or below a directory in one line; a line tells what it is on, how deep it is in a pile, and by
-// which of them its file system and its groups go.
+// Each mount at or below a directory in one line; a line tells what it is on, how deep it is in a pile, and
+// by which of them its file system and its groups go.
 std::set<std::string> tree_below(const std::string& directory) {
   const auto lines = read_mounts();
   std::map<int, const Line*> by_id;
@@ -127,7 +127,8 @@ std::set<std::string> tree_below(const std::string& directory) {
   }
   std::set<std::string> result;
   for (const Line& line : lines) {
-    const bool below = directory == "/" || line.point == directory || line.point.compare(0, directory.size() + 1, directory + "/") == 0;
+    const bool below = directory == "/" || line.point == directory ||
+                       line.point.compare(0, directory.size() + 1, directory + "/") == 0;
     if (!below) continue;
     const auto parent = by_id.find(line.parent);
     std::string super = line.super;
@@ -136,9 +137,9 @@ std::set<std::string> tree_below(const std::string& directory) {
                   " shows " + line.root + " of " + devices[line.device] + " (" + line.type + "," +
                   line.source + "," + super + ") " + line.options + " " + line.optional +
                   (line.shared != 0 ? " peer of " + groups[line.shared] : "") +
-                  (line.master == 0                  ? ""
+                  (line.master == 0                 ? ""
                    : groups.count(line.master) != 0 ? " slave of " + groups[line.master]
-                                                     : " slave of an outside group"));
+                                                    : " slave of an outside group"));
   }
   return result;
 }
@@ -239,11 +240,13 @@ CASE(pivot_root_into_binds) {
   const std::string root = furnish("root");
   leave_old_root(root);
   write_file("/tmp/inside", "inside");
-  int inside = open("/tmp/inside", O_RDWR), null = open("/dev/null", O_RDWR), host = open("/etc/passwd", O_RDONLY);
+  int inside = open("/tmp/inside", O_RDWR), null = open("/dev/null", O_RDWR),
+      host = open("/etc/passwd", O_RDONLY);
   MUST(inside >= 0 && null >= 0 && host >= 0 && chdir("/tmp") == 0);
   uint8_t* mapped = subject::map(4096, PROT_READ | PROT_WRITE, MAP_SHARED, inside);
   const auto before = tree_below("/");
-  const std::string executable = link_of("/proc/self/exe"), shown_file = shown(file), shown_directory = shown(directory);
+  const std::string executable = link_of("/proc/self/exe"), shown_file = shown(file),
+                    shown_directory = shown(directory);
   MUST(!is_listed(mount_of(file)) && mount_of(file) == mount_of(directory));
   subject::hold();
   expect_tree("/", before);
@@ -311,7 +314,8 @@ CASE(pivot_root_into_overlay) {
   for (const char* name : {"lower", "upper", "work", "merged"}) make_directory(in_dir(name));
   for (const char* name : {"usr", "proc", "tmp"}) make_directory(in_dir("lower/") + name);
   write_file(in_dir("lower/file"), "lower");
-  const std::string options = "lowerdir=" + in_dir("lower") + ",upperdir=" + in_dir("upper") + ",workdir=" + in_dir("work");
+  const std::string options =
+      "lowerdir=" + in_dir("lower") + ",upperdir=" + in_dir("upper") + ",workdir=" + in_dir("work");
   const std::string root = in_dir("merged");
   if (mount("overlay", root.c_str(), "overlay", 0, options.c_str()) != 0) SKIP("no overlay here");
   bind("/usr", root + "/usr");
@@ -441,7 +445,8 @@ void hidden_beneath_others() {
   MUST(lowest >= 0 && inner >= 0 && chdir((at + "/inner").c_str()) == 0);
   tmpfs(at, nullptr, "middle");
   write_file(at + "/file", "middle");
-  int removed = open((at + "/removed").c_str(), O_RDWR | O_CREAT, 0600), middle = open((at + "/file").c_str(), O_RDONLY);
+  int removed = open((at + "/removed").c_str(), O_RDWR | O_CREAT, 0600),
+      middle = open((at + "/file").c_str(), O_RDONLY);
   MUST(write(removed, "gone", 4) == 4 && unlink((at + "/removed").c_str()) == 0);
   tmpfs(at, nullptr, "highest");
   write_file(at + "/file", "highest");
@@ -581,6 +586,46 @@ CASE(mounts_on_files_of_all_types) {
   CHECK(S_ISFIFO(status.st_mode));
 }
 
+// Unmounted while they are in use: only who has something open gets there.
+// The file that is alone there has no name any more after a restart.
+CASE_WITH(unmounted_while_in_use, subject::kBusy) {
+  need_root();
+  const auto at = [](const char* name) { return in_dir(name); };
+  for (const char* name : {"memory", "other", "source", "source/below", "bound"}) make_directory(at(name));
+  tmpfs(at("memory"), "size=1m,mode=700");
+  make_directory(at("memory/inner"));
+  write_file(at("memory/inner/file"), "in memory");
+  tmpfs(at("other"));
+  write_file(at("other/file"), "alone");
+  write_file(at("source/below/file"), "bound");
+  bind(at("source/below"), at("bound"));
+  int directory = open(at("memory/inner").c_str(), O_RDONLY | O_DIRECTORY),
+      file = open(at("memory/inner/file").c_str(), O_RDWR);
+  int alone = open(at("other/file").c_str(), O_RDWR), bound = open(at("bound/file").c_str(), O_RDWR);
+  MUST(directory >= 0 && file >= 0 && alone >= 0 && bound >= 0 && chdir(at("memory").c_str()) == 0);
+  for (const char* name : {"memory", "other", "bound"}) MUST(umount2(at(name).c_str(), MNT_DETACH) == 0);
+  const std::string shown_bound = shown(bound), shown_file = shown(file);
+  subject::hold();
+  CHECK_EQ(shown(bound) == shown_bound, true);
+  CHECK_EQ(shown(file) == shown_file, true);
+  for (int fd : {directory, file, alone, bound}) CHECK(!is_listed(mount_of(fd)));
+  CHECK_EQ(mount_of(directory), mount_of(file));
+  CHECK_EQ(mount_at("."), mount_of(file));
+  expect_text(file, "in memory");
+  expect_text(alone, "alone");
+  expect_text(bound, "bound");
+  expect_file("inner/file", "in memory");
+  int again = openat(directory, "file", O_RDWR);
+  CHECK_EQ(pwrite(again, "I", 1, 0), 1);
+  expect_text(file, "In memory");
+  CHECK_EQ(pwrite(bound, "B", 1, 0), 1);
+  expect_file(at("source/below/file"), "Bound");
+  CHECK_EQ(chdir(".."), 0);
+  struct stat status = {};
+  CHECK_EQ(stat(".", &status), 0);
+  CHECK_EQ(status.st_mode & 07777, 0700u);
+}
+
 // --- who gets what is mounted elsewhere
 
 CASE(groups_in_a_namespace) {
@@ -651,17 +696,21 @@ CASE(groups_across_namespaces) {
       check();
     });
   };
-  pid_t peer = run("peer", [] {}, [] {
-    subject::await("slave-compared");
-    tmpfs(in_dir("shared/c"), nullptr, "of the peer");
-    subject::mark("peer-mounted");
-  });
-  pid_t slave = run("slave", [] { change(in_dir("shared"), MS_SLAVE); }, [] {
-    subject::await("peer-mounted");
-    CHECK(is_mounted(in_dir("shared/c")));
-    tmpfs(in_dir("shared/a"), nullptr, "of the slave");
-    subject::mark("slave-mounted");
-  });
+  pid_t peer = run(
+      "peer", [] {},
+      [] {
+        subject::await("slave-compared");
+        tmpfs(in_dir("shared/c"), nullptr, "of the peer");
+        subject::mark("peer-mounted");
+      });
+  pid_t slave = run(
+      "slave", [] { change(in_dir("shared"), MS_SLAVE); },
+      [] {
+        subject::await("peer-mounted");
+        CHECK(is_mounted(in_dir("shared/c")));
+        tmpfs(in_dir("shared/a"), nullptr, "of the slave");
+        subject::mark("slave-mounted");
+      });
   subject::await("peer-ready");
   subject::await("slave-ready");
   subject::hold();
@@ -768,9 +817,9 @@ CASE(memory_with_everything) {
   attribute("m/one", "security.note", "x", 1);
   attribute("m/two/link", "trusted.of-a-link", "y", 1);
   // user::rw-, user:12:r--, group::r--, mask::r--, other::---
-  const unsigned char acl[] = {2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 12, 0, 0, 0, 4, 0,
-                               4, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255,
-                               255, 255, 255};
+  const unsigned char acl[] = {2, 0,  0,   0,   1,   0,   6,  0, 255, 255, 255, 255, 2,   0,  4,
+                               0, 12, 0,   0,   0,   4,   0,  4, 0,   255, 255, 255, 255, 16, 0,
+                               4, 0,  255, 255, 255, 255, 32, 0, 0,   0,   255, 255, 255, 255};
   attribute("m/one/file", "system.posix_acl_access", reinterpret_cast<const char*>(acl), sizeof acl);
   int sparse = open(in_dir("m/sparse").c_str(), O_RDWR | O_CREAT, 0600);
   MUST(ftruncate(sparse, off_t{1} << 34) == 0 && pwrite(sparse, "middle", 6, off_t{1} << 33) == 6);
@@ -787,8 +836,9 @@ CASE(memory_with_everything) {
   const timespec times[2] = {{1000000000, 11}, {1100000000, 22}};
   for (const char* old : {"m/one/file", "m/program", "m/one", "m/two/link", "m/null"})
     MUST(utimensat(AT_FDCWD, in_dir(old).c_str(), times, AT_SYMLINK_NOFOLLOW) == 0);
-  const char* const names[] = {"m", "m/one", "m/two", "m/one/file", "m/two/same", "m/two/link", "m/fifo", "m/null",
-                               "m/block", "m/stale", "m/program", "m/sparse", "m/socket"};
+  const char* const names[] = {"m",          "m/one",    "m/two",   "m/one/file", "m/two/same",
+                               "m/two/link", "m/fifo",   "m/null",  "m/block",    "m/stale",
+                               "m/program",  "m/sparse", "m/socket"};
   constexpr int kNames = sizeof names / sizeof *names;
   struct stat before[kNames] = {};
   for (int i = 0; i < kNames; ++i) MUST(lstat(in_dir(names[i]).c_str(), &before[i]) == 0);
@@ -798,10 +848,13 @@ CASE(memory_with_everything) {
     CHECK_EQ(lstat(in_dir(names[i]).c_str(), &now), 0);
     const struct stat& was = before[i];
     const bool same = now.st_mode == was.st_mode && now.st_uid == was.st_uid && now.st_gid == was.st_gid &&
-                      now.st_rdev == was.st_rdev && now.st_size == was.st_size && now.st_nlink == was.st_nlink;
-    const bool times_same = now.st_mtim.tv_sec == was.st_mtim.tv_sec && now.st_mtim.tv_nsec == was.st_mtim.tv_nsec &&
-                            now.st_atim.tv_sec == was.st_atim.tv_sec && now.st_atim.tv_nsec == was.st_atim.tv_nsec;
-    if (!same || !times_same) subject::say("%s differs: mode %o, nlink %ld", names[i], now.st_mode, static_cast<long>(now.st_nlink));
+                      now.st_rdev == was.st_rdev && now.st_size == was.st_size &&
+                      now.st_nlink == was.st_nlink;
+    const bool times_same =
+        now.st_mtim.tv_sec == was.st_mtim.tv_sec && now.st_mtim.tv_nsec == was.st_mtim.tv_nsec &&
+        now.st_atim.tv_sec == was.st_atim.tv_sec && now.st_atim.tv_nsec == was.st_atim.tv_nsec;
+    if (!same || !times_same)
+      subject::say("%s differs: mode %o, nlink %ld", names[i], now.st_mode, static_cast<long>(now.st_nlink));
     CHECK(same);
     // Who binds a socket makes it anew, in its directory.
     CHECK(times_same || S_ISSOCK(now.st_mode) || strcmp(names[i], "m") == 0);
@@ -812,7 +865,8 @@ CASE(memory_with_everything) {
   CHECK_EQ(lgetxattr(in_dir("m/one").c_str(), "security.note", value, sizeof value), 1);
   CHECK_EQ(lgetxattr(in_dir("m/two/link").c_str(), "trusted.of-a-link", value, sizeof value), 1);
   char back[sizeof acl] = {};
-  CHECK_EQ(lgetxattr(in_dir("m/one/file").c_str(), "system.posix_acl_access", back, sizeof back), static_cast<ssize_t>(sizeof acl));
+  CHECK_EQ(lgetxattr(in_dir("m/one/file").c_str(), "system.posix_acl_access", back, sizeof back),
+           static_cast<ssize_t>(sizeof acl));
   CHECK_EQ(memcmp(back, acl, sizeof acl), 0);
   struct stat status = {};
   CHECK_EQ(fstat(sparse, &status), 0);
@@ -831,10 +885,11 @@ CASE(file_systems_of_the_kernel) {
   struct {
     const char* type;
     const char* options;
-  } const all[] = {{"sysfs", nullptr},    {"mqueue", nullptr},      {"ramfs", "mode=711"},
-                   {"cgroup2", nullptr},  {"debugfs", nullptr},     {"tracefs", nullptr},
-                   {"securityfs", nullptr}, {"binfmt_misc", nullptr}, {"devtmpfs", nullptr},
-                   {"devpts", "newinstance,ptmxmode=0666,mode=620,gid=5"}};
+  } const all[] = {{"sysfs", nullptr},      {"mqueue", nullptr},
+                   {"ramfs", "mode=711"},   {"cgroup2", nullptr},
+                   {"debugfs", nullptr},    {"tracefs", nullptr},
+                   {"securityfs", nullptr}, {"binfmt_misc", nullptr},
+                   {"devtmpfs", nullptr},   {"devpts", "newinstance,ptmxmode=0666,mode=620,gid=5"}};
   std::set<std::string> mounted;
   for (const auto& one : all) {
     make_directory(in_dir(one.type));
@@ -849,6 +904,31 @@ CASE(file_systems_of_the_kernel) {
   CHECK_EQ(access(in_dir("devpts/ptmx").c_str(), R_OK | W_OK), 0);
   CHECK_EQ(access(in_dir("sysfs/kernel").c_str(), F_OK), 0);
 }
+// They show what is of the namespace in which they were mounted.
+CASE(of_other_namespaces) {
+  need_root();
+  pid_t pid = subject::child([] {
+    MUST(unshare(CLONE_NEWNET | CLONE_NEWIPC) == 0);
+    own_namespace();
+    for (const char* name : {"sysfs", "mqueue"}) {
+      make_directory(in_dir(name));
+      MUST(mount(name, in_dir(name).c_str(), name, 0, nullptr) == 0);
+    }
+    const auto before = tree_below(subject::g_dir);
+    subject::mark("set");
+    subject::await("go");
+    expect_tree(subject::g_dir, before);
+    MUST(access(in_dir("sysfs/class/net/lo").c_str(), F_OK) == 0);
+    int others = 0;
+    DIR* list = opendir(in_dir("sysfs/class/net").c_str());
+    while (const dirent* entry = readdir(list)) others += strncmp(entry->d_name, "eth", 3) == 0;
+    closedir(list);
+    CHECK_EQ(others, 0);
+  });
+  subject::await("set");
+  subject::hold();
+  JOIN(pid);
+}
 // Each numbers its own terminals.
 CASE(terminals_of_ones_own) {
   need_root();
@@ -857,7 +937,8 @@ CASE(terminals_of_ones_own) {
   for (int i = 0; i < 2; ++i) {
     const std::string at = in_dir("pts") + std::to_string(i);
     make_directory(at);
-    MUST(mount("devpts", at.c_str(), "devpts", MS_NOSUID, i == 0 ? "newinstance,ptmxmode=0666" : "newinstance,mode=620,gid=5") == 0);
+    MUST(mount("devpts", at.c_str(), "devpts", MS_NOSUID,
+               i == 0 ? "newinstance,ptmxmode=0666" : "newinstance,mode=620,gid=5") == 0);
     masters[i] = open((at + "/ptmx").c_str(), O_RDWR | O_NOCTTY);
     int unlocked = 0;
     MUST(masters[i] >= 0 && ioctl(masters[i], TIOCSPTLCK, &unlocked) == 0);
@@ -889,7 +970,8 @@ CASE(disk) {
   own_namespace();
   const std::string image = in_dir("image");
   const std::string command = "truncate -s 8M " + image + " && mkfs.ext4 -q -F " + image;
-  if (access("/sbin/mkfs.ext4", X_OK) != 0 || access("/dev/loop-control", F_OK) != 0 || system(command.c_str()) != 0)
+  if (access("/sbin/mkfs.ext4", X_OK) != 0 || access("/dev/loop-control", F_OK) != 0 ||
+      system(command.c_str()) != 0)
     SKIP("no ext4, or no loop devices");
   int control = open("/dev/loop-control", O_RDWR), file = open(image.c_str(), O_RDWR);
   MUST(control >= 0 && file >= 0);

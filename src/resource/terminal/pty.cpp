@@ -55,8 +55,7 @@ Result<Fd> new_master(const Record& record, const schema::Pty& message) {
   std::vector<Fd> surplus;
   for (;;) {
     Fd master = open_master(message);
-    if (!master)
-      return cannot_make(record, message.instance() == 0 ? "posix_openpt" : message.multiplexer());
+    if (!master) return cannot_make(record, message.instance() == 0 ? "posix_openpt" : message.multiplexer());
     uint32_t index = tty_index(master.get());
     if (index >= wanted || surplus.size() == kMostSurplus) return master;
     surplus.push_back(std::move(master));

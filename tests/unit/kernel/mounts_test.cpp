@@ -7,7 +7,8 @@ namespace {
 
 constexpr const char* kText =
     "25 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n"
-    "30 25 0:22 /sub/dir /mnt/with\\040blank ro,nosuid,nosymfollow master:7 shared:9 - tmpfs memory rw,size=4k\n"
+    "30 25 0:22 /sub/dir /mnt/with\\040blank ro,nosuid,nosymfollow master:7 shared:9 - tmpfs memory "
+    "rw,size=4k\n"
     "31 30 0:40 / /mnt/with\\040blank/over rw unbindable - overlay overlay "
     "rw,lowerdir=/a\\134,b:/c,upperdir=/u\n"
     "32 30 0:22 /gone//deleted /mnt/with\\040blank rw,noatime - tmpfs memory rw\n";
