@@ -66,7 +66,8 @@ constexpr KindInfo kRows[] = {
      "mounts, overlay, proc, devpts, disks; flags and propagation",
      kPartial,
      "refused: file systems that a process serves (FUSE), idmapped mounts, overlays with relative or removed "
-     "directories, another root for the session itself; of a file system in memory that is mounted nowhere, files "
+     "directories, another root for the session itself; of a file system in memory that is mounted nowhere, "
+     "files "
      "to which no open directory leads lose their names; what is written to a disk that the program has "
      "mounted is not part of a checkpoint"},
 
