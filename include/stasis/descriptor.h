@@ -58,6 +58,9 @@ struct OpenFile {
   int64_t position = 0;
   Fd duplicate;  // our own descriptor of the same description (pidfd_getfd): whatever one does
                  // with it that changes state (reading, seeking, F_SETFL) the program would see
+  // Our own descriptor of the directory that the path in `link` counts from; -1: the root directory of
+  // `task`.
+  int root = -1;
   // Every (process, number) that has it. None: it is in flight in a socket, and `task` and `number` are ours.
   std::vector<std::pair<NsTid, int>> owners;
 

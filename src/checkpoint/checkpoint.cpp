@@ -181,6 +181,7 @@ class Attempt {
       for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
       out->set_working_directory_description(files_.hidden(i).working_directory);
+      out->set_root_description(files_.hidden(i).root);
       manifest_.add_memories()->set_executable_description(files_.hidden(i).executable);
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
       STASIS_CHECK(savers_.back()->enter());
@@ -200,9 +201,12 @@ class Attempt {
       STASIS_CHECK(savers_[i]->ask_for_peers(files_));
       savers_[i]->lend_to(files_);
       STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
+      for (auto& facts : savers_[i]->mappings_to_complete())
+        namespaces_.describe_path(processes[living[i]], facts.mapping);
       STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
       observe_terminal(processes[living[i]], *out(i));
     }
+    for (const std::string& warning : namespaces_.warnings()) files_.warn(warning);
     STASIS_CHECK(inspect::observe_sharing(*tree_, files_, manifest_));
     STASIS_CHECK(observe_system_v());
     observe_clocks();

@@ -37,13 +37,16 @@ bool is_content(int fd) {
 
 // What the program has mounted in memory is saved as a whole.
 bool is_saved_with_mount(uint64_t device, const schema::Manifest& manifest) {
-  auto has = [device](const schema::Namespace& one) {
-    return std::any_of(one.mounts().begin(), one.mounts().end(), [device](const auto& mount) {
-      return mount.device() == device && !mount.content().empty();
-    });
-  };
-  return has(manifest.session_mounts()) ||
-         std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(), has);
+  const auto& systems = manifest.file_systems();
+  return std::any_of(systems.begin(), systems.end(), [device](const auto& system) {
+    return system.device() == device && !system.content().empty();
+  });
+}
+
+// The path by which a restart finds a file before anything of the program's is mounted; empty: there is none.
+std::string path_of(const std::string& path, const std::string& host_path) {
+  if (host_path.empty()) return path;
+  return host_path.starts_with('/') ? host_path : std::string();
 }
 
 std::string human(uint64_t bytes) {
@@ -99,7 +102,15 @@ class Capture {
       const bool writable = (file.flags & O_ACCMODE) != O_RDONLY;
       if (!writable || manifest.descriptions(static_cast<int>(i)).kind() != "file") continue;
       if (!is_content(file.duplicate.get()) || is_saved_with_mount(file.status.st_dev, manifest)) continue;
-      Candidate& candidate = at(file.status, file.link, file.describe());
+      const std::string path = path_of(file.link, manifest.descriptions(static_cast<int>(i)).host_path());
+      if (path.empty()) {
+        files_.warn(
+            fmt::format("{}: it is on a file system that the program has mounted itself; its content "
+                        "is that of the restart",
+                        file.describe()));
+        continue;
+      }
+      Candidate& candidate = at(file.status, path, file.describe());
       candidate.appended = candidate.appended && (file.flags & O_APPEND) != 0;
       if (candidate.source) continue;
       auto source = readable(file, candidate);
@@ -191,8 +202,9 @@ class Capture {
   // A mapping that the program can write through needs no descriptor any more.
   Result<void> find(const MappedFiles& process, const schema::Mapping& mapping) {
     if (mapping.kind() != schema::Mapping::SHARED_FILE || mapping.path().empty() ||
-        (mapping.protection() & PROT_WRITE) == 0)
+        (mapping.protection() & PROT_WRITE) == 0 || path_of(mapping.path(), mapping.host_path()).empty())
       return {};
+    const std::string path = path_of(mapping.path(), mapping.host_path());
     const std::pair key{static_cast<dev_t>(mapping.identity().device()),
                         static_cast<ino_t>(mapping.identity().inode())};
     const std::string shown =
@@ -214,7 +226,7 @@ class Capture {
         status.st_mtim = {mapping.identity().modified_ns() / 1'000'000'000,
                           mapping.identity().modified_ns() % 1'000'000'000};
       }
-      Candidate& candidate = at(status, mapping.path(), shown);
+      Candidate& candidate = at(status, path, shown);
       if (source.ok()) {
         candidate.source = std::move(source).value();
       } else {
@@ -223,7 +235,7 @@ class Capture {
       candidate.appended = false;
       return {};
     }
-    Candidate& candidate = at(known->second.status, mapping.path(), shown);
+    Candidate& candidate = at(known->second.status, path, shown);
     candidate.appended = false;
     return {};
   }

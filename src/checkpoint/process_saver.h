@@ -52,6 +52,7 @@ class ProcessSaver {
                         schema::Manifest& manifest, schema::Memory& memory);
   const freeze::FrozenProcess& process() const { return process_; }
   const std::vector<inspect::MappingFacts>& mappings() const { return mappings_; }
+  std::vector<inspect::MappingFacts>& mappings_to_complete() { return mappings_; }
   static Result<void> fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers);
   // A fork counts as a user of the segments that the process has attached, which the program would see.
   Result<void> detach_segments();

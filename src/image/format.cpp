@@ -63,7 +63,14 @@ bool has_odd_threads(const schema::Manifest& manifest) {
   });
 }
 
+bool has_mounts(const schema::Manifest& manifest) {
+  return manifest.session_mounts().mounts_size() > 0 ||
+         std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(),
+                     [](const auto& names) { return names.mounts_size() > 0; });
+}
+
 uint32_t version_of(const schema::Manifest& manifest) {
+  if (has_mounts(manifest)) return kVersionWithMounts;
   if (manifest.seccomp_filters_size() > 0 || manifest.message_queues_size() > 0 || has_leases(manifest) ||
       has_guards(manifest) || has_odd_threads(manifest))
     return kVersionWithFilters;
@@ -102,9 +109,9 @@ Result<schema::Manifest> parse_manifest(std::span<const std::byte> bytes) {
   if (std::memcmp(bytes.data(), kMagic.data(), kMagic.size()) != 0)
     return damaged("this is not an image of stasis");
   const auto version = get<uint32_t>(bytes, 8);
-  if (version < kVersion || version > kVersionWithFilters) {
+  if (version < kVersion || version > kVersionWithMounts) {
     Error error =
-        damaged(fmt::format("its format is version {}, this is version {}", version, kVersionWithFilters));
+        damaged(fmt::format("its format is version {}, this is version {}", version, kVersionWithMounts));
     error.hint = "use the stasis that wrote it";
     return error;
   }

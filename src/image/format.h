@@ -20,6 +20,8 @@ inline constexpr uint32_t kVersionWithLayers = 2;
 // Of a manifest with what must not be left out of a program, and what its first readers did not know: seccomp
 // filters, leases, message queues that nobody has open, guard regions, main threads that have ended.
 inline constexpr uint32_t kVersionWithFilters = 3;
+// Of a manifest with what the program has mounted, as a tree.
+inline constexpr uint32_t kVersionWithMounts = 4;
 inline constexpr std::string_view kManifestName = "manifest";
 
 // The manifest file: magic, version, four reserved bytes (zero), length and XXH3 of the payload; then the

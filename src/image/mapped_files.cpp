@@ -28,12 +28,6 @@ bool is_plain_path(std::string_view path) {
   return true;
 }
 
-bool is_below(const std::string& path, const schema::Namespace& names) {
-  return std::any_of(names.mounts().begin(), names.mounts().end(), [&path](const auto& mount) {
-    return path == mount.point() || path.starts_with(mount.point() + "/");
-  });
-}
-
 int64_t modified_ns(const struct stat& status) {
   return int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
 }
@@ -68,18 +62,13 @@ std::vector<MappedFile> mapped_files(const schema::Manifest& manifest) {
     captured.insert(file.path());
     captured.insert(file.other_paths().begin(), file.other_paths().end());
   }
-  auto covered = [&manifest](const std::string& path) {
-    return is_below(path, manifest.session_mounts()) ||
-           std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(),
-                       [&path](const auto& names) { return is_below(path, names); });
-  };
   std::map<std::string, MappedFile> found;
   for (const auto& memory : manifest.memories()) {
     for (const auto& mapping : memory.mappings()) {
       const bool is_private = mapping.kind() == schema::Mapping::PRIVATE_FILE;
       if (!is_private && mapping.kind() != schema::Mapping::SHARED_FILE) continue;
-      const std::string& path = mapping.path();
-      if (!is_plain_path(path) || captured.contains(path) || covered(path)) continue;
+      const std::string& path = mapping.host_path().empty() ? mapping.path() : mapping.host_path();
+      if (!is_plain_path(path) || captured.contains(path)) continue;
       MappedFile& file = found[path];
       file.path = path;
       if (is_private || !file.is_private) {

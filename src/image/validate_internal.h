@@ -70,5 +70,7 @@ Result<void> check_processes(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);
 Result<void> check_networks(const Known& known);
+// What the program has mounted.
+Result<void> check_mounts(const Known& known);
 
 }  // namespace stasis::image::validation

@@ -21,6 +21,8 @@ Result<void> check_mapping(const schema::Mapping& mapping, uint64_t previous_end
   }
   if (!aligned(mapping.file_offset()) || mapping.file_offset() > kSizeLimit)
     return bad(where, "its file offset is impossible");
+  if (!sane_text(mapping.host_path(), kPathLimit))
+    return bad(where, "its path outside is too long or has a NUL in it");
   if (!sane_text(mapping.path(), kPathLimit)) return bad(where, "its path is too long or has a NUL in it");
   if (!known.description_or_none(mapping.description())) {
     return bad(where,

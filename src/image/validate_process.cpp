@@ -181,6 +181,8 @@ Result<void> check_process(const schema::Process& process, const std::string& wh
   }
   if (!known.description_or_none(process.working_directory_description()))
     return bad(where, "its working directory is a description that does not exist");
+  if (!known.description_or_none(process.root_description()))
+    return bad(where, "its root directory is a description that does not exist");
   if (alive && process.threads_size() == 0) return bad(where, "it has no thread");
   if (process.threads_size() > 0 && process.threads(0).tid() != process.pid()) {
     return bad(where, fmt::format("its first thread is {}, not its leader", process.threads(0).tid()));

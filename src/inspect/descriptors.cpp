@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "inspect/namespaces.h"
 #include "inspect/other_names.h"
@@ -57,9 +58,8 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
     if (process.zombie) continue;
     for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
     STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
-    STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
-    STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
   }
+  STASIS_CHECK(collect_hidden(tree));
   STASIS_CHECK(collect_in_flight());
   find_other_names();
   return {};
@@ -70,6 +70,36 @@ NsTid DescriptorGraph::session_task(HostTid task) const {
   return found != tasks_.end() ? found->second : NsTid{0};
 }
 
+Result<void> DescriptorGraph::collect_hidden(const freeze::FrozenTree& tree) {
+  if (namespaces_ != nullptr) STASIS_CHECK(namespaces_->find_unmounted(tree, files_));
+  const bool has_mounts = namespaces_ != nullptr && namespaces_->has_mounts();
+  const size_t open_files = files_.size();
+  // From a directory more is to be seen of a mount that is nowhere than from a file on it.
+  const auto locate = [&](bool directories) -> Result<void> {
+    for (size_t i = 0; has_mounts && i < open_files; ++i) {
+      if (S_ISDIR(files_[i]->status.st_mode) == directories) STASIS_CHECK(namespaces_->locate(*files_[i]));
+    }
+    return {};
+  };
+  STASIS_CHECK(locate(true));
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    if (process.zombie) continue;
+    STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
+    if (has_mounts) {
+      STASIS_TRY(hidden_[i].root, collect_root(process));
+    }
+  }
+  STASIS_CHECK(locate(false));
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    if (process.zombie) continue;
+    STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
+    if (has_mounts) STASIS_CHECK(collect_mapped(process));
+  }
+  return {};
+}
+
 // What was removed has no name by which it could be found again.
 Result<uint32_t> DescriptorGraph::collect_hidden(const freeze::FrozenProcess& process, const char* link,
                                                  int flags) {
@@ -78,17 +108,62 @@ Result<uint32_t> DescriptorGraph::collect_hidden(const freeze::FrozenProcess& pr
   file->pid = process.status.ns_tgid;
   file->flags = static_cast<uint32_t>(flags);
   STASIS_TRY(file->link, kernel::read_proc_link(process.pid, link));
-  if (!file->link.ends_with(" (deleted)")) return 0;
+  const bool has_mounts = namespaces_ != nullptr && namespaces_->has_mounts();
+  if (!has_mounts && !file->link.ends_with(" (deleted)")) return 0;
   auto opened = kernel::open_proc(process.pid, link, flags);
   // A program that may be executed and not read is saved as memory alone.
   if (!opened.ok() && flags == O_RDONLY) return 0;
   STASIS_TRY(file->duplicate, std::move(opened));
   if (::fstat(file->duplicate.get(), &file->status) != 0)
     return errno_error("look at", fmt::format("the {} of task {}", link, file->pid));
-  if (resource::name_of(*file).state != resource::Name::kDeleted) return 0;
+  if (has_mounts) STASIS_CHECK(namespaces_->locate(*file));
+  const auto state = resource::name_of(*file).state;
+  const bool found = !has_mounts || namespaces_->is_found_by_name(*file);
+  if (found && state != resource::Name::kDeleted) return 0;
+  return keep_hidden(std::move(file));
+}
+
+Result<uint32_t> DescriptorGraph::keep_hidden(std::unique_ptr<OpenFile> file) {
   files_.push_back(std::move(file));
   files_.back()->id = static_cast<uint32_t>(files_.size());
   return files_.back()->id;
+}
+
+// Of most it is that of their mount namespace.
+Result<uint32_t> DescriptorGraph::collect_root(const freeze::FrozenProcess& process) {
+  STASIS_TRY(Fd root, kernel::open_proc(process.pid, "root", O_PATH | O_DIRECTORY));
+  if (namespaces_->is_top(process, root.get())) return 0;
+  return collect_hidden(process, "root", O_PATH | O_DIRECTORY);
+}
+
+// A program may have come from where nothing leads any more: a root directory that it has left.
+Result<void> DescriptorGraph::collect_mapped(const freeze::FrozenProcess& process) {
+  STASIS_TRY(auto maps, kernel::read_maps(process.pid));
+  std::set<std::string> seen;
+  for (const auto& entry : maps) {
+    if (!entry.name.starts_with('/') || entry.inode == 0 || !seen.insert(entry.name).second) continue;
+    struct stat status = {};
+    if (namespaces_->leads_to(process, entry, status)) continue;
+    auto file = std::make_unique<OpenFile>();
+    file->task = process.pid;
+    file->pid = process.status.ns_tgid;
+    file->flags = O_RDONLY;
+    file->link = entry.name;
+    // Only root may. What cannot be found becomes memory.
+    auto opened =
+        kernel::open_proc(process.pid, fmt::format("map_files/{:x}-{:x}", entry.start, entry.end), O_RDONLY);
+    if (!opened.ok()) continue;
+    file->duplicate = std::move(opened).value();
+    if (::fstat(file->duplicate.get(), &file->status) != 0 || !S_ISREG(file->status.st_mode) ||
+        find_file(file->status.st_dev, file->status.st_ino) != nullptr)
+      continue;
+    STASIS_CHECK(namespaces_->locate(*file));
+    if (namespaces_->place_of(*file) == nullptr ||
+        resource::name_of(*file).state != resource::Name::kLeadsToFile)
+      continue;
+    STASIS_TRY([[maybe_unused]] uint32_t id, keep_hidden(std::move(file)));
+  }
+  return {};
 }
 
 void DescriptorGraph::find_other_names() {
@@ -327,6 +402,10 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
     description->set_shown(file.link);
     if (namespaces_ != nullptr) {
       for (uint32_t id : namespaces_->of(file)) description->add_namespaces(id);
+      if (const auto* place = namespaces_->place_of(file)) {
+        description->set_mount(place->mount);
+        description->set_host_path(place->host_path);
+      }
     }
     STASIS_CHECK(resource::observe_locks(file, *description));
     if (!observe_signal_owner(file, tree, *description))
@@ -335,6 +414,17 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
   }
   writer_ = nullptr;
   return {};
+}
+
+bool DescriptorGraph::names(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                            struct stat& status) const {
+  // Through the task's own root: a /proc that was opened before leads into it.
+  if (namespaces_ != nullptr && namespaces_->has_mounts())
+    return namespaces_->leads_to(process, entry, status);
+  const std::string path = fmt::format("{}/root{}", process.pid, entry.name);
+  if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) != 0) return false;
+  // The device number that maps shows differs from stat's on file systems with subvolumes (Btrfs, overlayfs).
+  return status.st_ino == entry.inode;
 }
 
 const OpenFile* DescriptorGraph::find_file(uint64_t device, uint64_t inode) const {

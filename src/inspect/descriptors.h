@@ -37,7 +37,7 @@ class DescriptorGraph final : public resource::Observation {
   explicit DescriptorGraph(const OutsideStreams& streams) : streams_(streams) {}
 
   // Who knows where a description has to be made; must live as long as this.
-  void set_namespaces(const Namespaces& namespaces) { namespaces_ = &namespaces; }
+  void set_namespaces(Namespaces& namespaces) { namespaces_ = &namespaces; }
   // Finds all descriptors of all processes and which of them share an open file description.
   Result<void> collect(const freeze::FrozenTree& tree);
   // Asks a process who is at the other ends of its sockets: of one that is gone the kernel tells a number
@@ -55,17 +55,20 @@ class DescriptorGraph final : public resource::Observation {
 
   // Slots of the i-th process of the tree.
   const std::vector<schema::DescriptorSlot>& slots(size_t process) const { return slots_[process]; }
-  // Descriptions that no descriptor refers to: of a working directory or a program that was removed; 0: it
-  // was not.
+  // Descriptions that no descriptor refers to: of a working directory, a program or a root directory to which
+  // no name leads; 0: there is one.
   struct Hidden {
     uint32_t working_directory = 0;
     uint32_t executable = 0;
+    uint32_t root = 0;
   };
   const Hidden& hidden(size_t process) const { return hidden_[process]; }
   // The locks on files that belong to it.
   const std::vector<schema::RecordLock>& record_locks(size_t process) const { return locks_[process]; }
   // The first description of the file with this identity that is open for at least reading; nullptr: none.
   const resource::OpenFile* find_file(uint64_t device, uint64_t inode) const;
+  // Whether the name of a file that a process has mapped leads a restart to it.
+  bool names(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry, struct stat& status) const;
   // A description of the terminal with this device number, also one opened as /dev/tty; nullptr: none.
   const resource::OpenFile* find_terminal(uint64_t device) const;
   const std::vector<std::string>& warnings() const { return warnings_; }
@@ -96,7 +99,11 @@ class DescriptorGraph final : public resource::Observation {
   };
   Result<Place> find_place(const resource::OpenFile& candidate) const;
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
+  Result<void> collect_hidden(const freeze::FrozenTree& tree);
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
+  Result<uint32_t> collect_root(const freeze::FrozenProcess& process);
+  Result<void> collect_mapped(const freeze::FrozenProcess& process);
+  Result<uint32_t> keep_hidden(std::unique_ptr<resource::OpenFile> file);
   void find_other_names();
 
   OutsideStreams streams_;
@@ -113,7 +120,7 @@ class DescriptorGraph final : public resource::Observation {
   std::map<int, std::vector<const resource::OpenFile*>> sockets_;  // unix ones, by their first owner
   std::map<uint32_t, NsTid> peers_;                                // by the socket's description
   std::map<int, std::unique_ptr<Process>> processes_;
-  const Namespaces* namespaces_ = nullptr;
+  Namespaces* namespaces_ = nullptr;
   image::Writer* writer_ = nullptr;
   std::vector<std::string> warnings_;
 };

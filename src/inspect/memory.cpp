@@ -44,14 +44,6 @@ bool is_anonymous_name(std::string_view name) {
          name.starts_with("[stack:");
 }
 
-// Finds the file of a mapping again by its path; false when the path leads elsewhere now.
-bool path_still_names(HostTid pid, const kernel::MapsEntry& entry, struct stat& status) {
-  std::string path = fmt::format("{}/root{}", pid.value, entry.name);
-  if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) != 0) return false;
-  // The device number that maps shows differs from stat's on file systems with subvolumes (Btrfs, overlayfs).
-  return status.st_ino == entry.inode;
-}
-
 void set_identity(Mapping& mapping, const struct stat& status) {
   auto* identity = mapping.mutable_identity();
   identity->set_size(static_cast<uint64_t>(status.st_size));
@@ -108,7 +100,7 @@ class Classifier {
   // A library is four or five mappings in a row.
   bool still_named(const kernel::MapsEntry& entry, struct stat& status) {
     if (entry.name != last_name_ || entry.device != last_device_ || entry.inode != last_inode_) {
-      last_is_named_ = path_still_names(process_.pid, entry, last_status_);
+      last_is_named_ = files_.names(process_, entry, last_status_);
       last_name_ = entry.name;
       last_device_ = entry.device;
       last_inode_ = entry.inode;

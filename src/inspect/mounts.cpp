@@ -1,321 +1,677 @@
 #include "inspect/mounts.h"
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <sys/mount.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <map>
-#include <memory>
-#include <optional>
-#include <sstream>
+#include <climits>
 
+#include "inspect/mounted_content.h"
 #include "kernel/proc.h"
+#include "resource/file_search.h"
+#include "resource/reopen.h"
 
 namespace stasis::inspect {
 namespace {
 
 using kernel::Mount;
+using kernel::path_below;
+using kernel::path_joined;
+
+constexpr std::string_view kRemoved = "//deleted";
+constexpr std::string_view kNoPath = "-";
 
 bool is_in_memory(const std::string& type) { return type == "tmpfs" || type == "ramfs"; }
 
 bool can_be_made(const Mount& mount) {
-  constexpr std::string_view kTypes[] = {"tmpfs",   "ramfs",   "sysfs",    "devpts",      "mqueue",
-                                         "overlay", "debugfs", "tracefs",  "securityfs",  "cgroup2",
-                                         "cgroup",  "pstore",  "configfs", "binfmt_misc", "fusectl"};
+  constexpr std::string_view kTypes[] = {"tmpfs",      "ramfs",     "proc",    "sysfs",   "devpts",
+                                         "mqueue",     "overlay",   "debugfs", "tracefs", "cgroup2",
+                                         "securityfs", "cgroup",    "pstore",  "bpf",     "binfmt_misc",
+                                         "fusectl",    "hugetlbfs", "configfs"};
   return std::find(std::begin(kTypes), std::end(kTypes), mount.type) != std::end(kTypes) ||
-         mount.source.starts_with("/dev/");
+         (mount.source.starts_with("/dev/") && !mount.type.starts_with("fuse"));
 }
 
-Error refuse(const Mount& mount, std::string cause) {
+Error refuse(const Mount& mount, std::string cause, std::string hint = "unmount it before a checkpoint") {
   return Error{"save", fmt::format("the mount of {} ({}) at {}", mount.source, mount.type, mount.point),
-               std::move(cause), "unmount it before a checkpoint", ErrorCode::kRefused};
-}
-
-std::string joined(const std::string& directory, const std::string& below) {
-  if (below.empty() || below == "/") return directory;
-  return directory == "/" ? below : directory + below;
-}
-
-// The path below `directory`, with its slash; nothing when it is not below.
-std::optional<std::string> below(const std::string& path, const std::string& directory) {
-  if (directory == "/") return path == "/" ? "" : path;
-  if (path == directory) return "";
-  if (path.starts_with(directory + "/")) return path.substr(directory.size());
-  return std::nullopt;
+               std::move(cause), std::move(hint), ErrorCode::kRefused};
 }
 
 // Options of the file system that mount() takes again.
 std::string data_of(const Mount& mount) {
   std::string data;
-  std::istringstream words(mount.super_options);
-  for (std::string word; std::getline(words, word, ',');) {
+  for (const std::string& word : kernel::mount_options(mount.super_options)) {
     constexpr std::string_view kLeftOut[] = {"rw", "ro", "seclabel", "inode64", "inode32"};
-    if (std::find(std::begin(kLeftOut), std::end(kLeftOut), word) != std::end(kLeftOut)) continue;
-    const bool known = mount.type != "overlay" || word.starts_with("lowerdir") ||
-                       word.starts_with("upperdir") || word.starts_with("workdir");
-    if (known) data += (data.empty() ? "" : ",") + word;
+    if (std::find(std::begin(kLeftOut), std::end(kLeftOut), word) == std::end(kLeftOut))
+      data += (data.empty() ? "" : ",") + word;
   }
   return data;
 }
 
-uint64_t propagation_of(const Mount& mount) {
-  if (mount.unbindable) return MS_UNBINDABLE;
-  if (mount.shared != 0) return MS_SHARED;
-  return mount.master != 0 ? MS_SLAVE : MS_PRIVATE;
+// The path of what was mounted, below the root of the file system and without the kernel's mark.
+std::string clean_root(const Mount& mount) {
+  std::string root = mount.root;
+  if (root.ends_with(kRemoved)) root.resize(root.size() - kRemoved.size());
+  return root.empty() ? "/" : root;
 }
 
-class Comparison {
- public:
-  Comparison(const MountsBefore& before, const std::vector<Mount>& now, schema::Namespace& out)
-      : before_(before),
-        now_(now),
-        out_(out),
-        first_used_(before.first.size()),
-        outside_used_(before.outside.size()) {}
-
-  Result<void> run(OwnProc own_proc) {
-    bool skip_proc = own_proc == OwnProc::kLeaveOut;
-    for (const Mount& mount : now_) {
-      const Mount* same = take_same(before_.first, first_used_, mount);
-      const Mount* outside = take_same(before_.outside, outside_used_, mount);
-      if (same == nullptr) same = outside;
-      if (same != nullptr) {
-        add_change(mount, *same);
-        seen_.push_back(&mount);
-        continue;
-      }
-      if (mount.point == "/")
-        return refuse(mount, "it has taken the place of the root directory (pivot_root)");
-      if (skip_proc && mount.type == "proc" && mount.point == "/proc") {
-        skip_proc = false;
-        continue;
-      }
-      if (mount.type == "proc") {
-        add(mount, schema::Mount::LATER);
-        continue;
-      }
-      STASIS_CHECK(add_new(mount));
-      seen_.push_back(&mount);
-    }
-    for (size_t i = 0; i < before_.first.size(); ++i) {
-      // What has gone outside, too, has gone by itself.
-      const Mount& mount = before_.first[i];
-      if (first_used_[i] || mount.type == "proc" || !take_same(before_.outside, outside_used_, mount))
-        continue;
-      out_.add_unmounted(mount.point);
-    }
-    return {};
+const Mount* take_same(const std::vector<Mount>& among, std::vector<bool>& used, const Mount& mount) {
+  used.resize(among.size());
+  for (size_t i = 0; i < among.size(); ++i) {
+    const Mount& other = among[i];
+    if (used[i] || other.point != mount.point || other.device != mount.device || other.root != mount.root)
+      continue;
+    used[i] = true;
+    return &other;
   }
+  return nullptr;
+}
 
- private:
-  static const Mount* take_same(const std::vector<Mount>& among, std::vector<bool>& used,
-                                const Mount& mount) {
-    for (size_t i = 0; i < among.size(); ++i) {
-      const Mount& other = among[i];
-      if (used[i] || other.point != mount.point || other.device != mount.device || other.root != mount.root)
-        continue;
-      used[i] = true;
-      return &other;
-    }
-    return nullptr;
+constexpr std::string_view kMark = " (deleted)";
+
+std::string without_mark(const std::string& link) {
+  return link.ends_with(kMark) ? link.substr(0, link.size() - kMark.size()) : link;
+}
+
+// What is found from one of our own descriptors, by a path with or without a slash before it.
+Fd open_below(int directory, std::string path) {
+  while (path.starts_with('/')) path.erase(0, 1);
+  return Fd(::openat(directory, path.empty() ? "." : path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
+}
+
+bool is_same_file(int fd, const struct stat& status) {
+  struct stat found = {};
+  return fd >= 0 && ::fstat(fd, &found) == 0 && found.st_dev == status.st_dev &&
+         found.st_ino == status.st_ino;
+}
+
+// The path below a mount of the same file system, given our own descriptor of that one's root; nothing when
+// the kernel does not find it there.
+std::optional<std::string> path_by_handle(const resource::OpenFile& file, int root) {
+  alignas(file_handle) std::array<char, sizeof(file_handle) + MAX_HANDLE_SZ> storage = {};
+  auto* handle = reinterpret_cast<file_handle*>(storage.data());
+  handle->handle_bytes = MAX_HANDLE_SZ;
+  int mount = 0;
+  if (::name_to_handle_at(file.duplicate.get(), "", handle, &mount, AT_EMPTY_PATH) != 0) return std::nullopt;
+  Fd directory(::openat(root, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Fd found(directory ? ::open_by_handle_at(directory.get(), handle, O_PATH | O_CLOEXEC) : -1);
+  if (!is_same_file(found.get(), file.status)) return std::nullopt;
+  std::array<char, PATH_MAX> path;
+  const ssize_t length =
+      ::readlink(fmt::format("/proc/self/fd/{}", found.get()).c_str(), path.data(), path.size());
+  if (length <= 0 || path[0] != '/') return std::nullopt;
+  std::string text(path.data(), static_cast<size_t>(length));
+  return is_same_file(open_below(root, text).get(), file.status) ? std::optional(text) : std::nullopt;
+}
+
+// What can be told of a mount of a file system in memory that is mounted nowhere any more.
+std::unique_ptr<Mount> unmounted_memory(const resource::OpenFile& file) {
+  struct statfs system = {};
+  if (::fstatfs(file.duplicate.get(), &system) != 0 || system.f_type != TMPFS_MAGIC) return nullptr;
+  auto mount = std::make_unique<Mount>();
+  mount->device = file.status.st_dev;
+  mount->root = mount->point = "/";
+  mount->type = mount->source = "tmpfs";
+  struct {
+    unsigned long flag;
+    const char* name;
+  } const flags[] = {{ST_RDONLY, "ro"},        {ST_NOSUID, "nosuid"},   {ST_NODEV, "nodev"},
+                     {ST_NOEXEC, "noexec"},    {ST_NOATIME, "noatime"}, {ST_NODIRATIME, "nodiratime"},
+                     {ST_RELATIME, "relatime"}};
+  for (const auto& [flag, name] : flags) {
+    if ((static_cast<unsigned long>(system.f_flags) & flag) != 0)
+      mount->options += (mount->options.empty() ? "" : ",") + std::string(name);
   }
+  mount->super_options = fmt::format(
+      "size={},nr_inodes={}", static_cast<uint64_t>(system.f_blocks) * static_cast<uint64_t>(system.f_bsize),
+      static_cast<uint64_t>(system.f_files));
+  return mount;
+}
 
-  schema::Mount& add(const Mount& mount, schema::Mount::Method method) {
-    schema::Mount& added = *out_.add_mounts();
-    added.set_method(method);
-    added.set_point(mount.point);
-    added.set_type(mount.type);
-    added.set_source(mount.source);
-    added.set_flags(kernel::mount_flags(mount.options));
-    added.set_device(mount.device);
-    added.set_propagation(propagation_of(mount));
-    added.set_group(static_cast<uint32_t>(mount.shared));
-    added.set_master(static_cast<uint32_t>(mount.master));
-    return added;
-  }
-
-  // What is shared outside the session is a slave in it.
-  void add_change(const Mount& mount, const Mount& before) {
-    const bool flags = mount.options != before.options;
-    const uint64_t expected = before.shared != 0 ? uint64_t{MS_SLAVE} : propagation_of(before);
-    const bool propagation =
-        propagation_of(mount) != propagation_of(before) && propagation_of(mount) != expected;
-    if (!flags && !propagation) return;
-    schema::Mount& changed = add(mount, schema::Mount::CHANGED);
-    if (!propagation) changed.set_propagation(0);
-  }
-
-  Result<void> add_new(const Mount& mount) {
-    if (mount.root.find("//deleted") != std::string::npos)
-      return refuse(mount, "the file or directory that is mounted has been removed");
-    // Where the same is to be seen already.
-    for (auto other = seen_.rbegin(); other != seen_.rend(); ++other) {
-      if ((*other)->device != mount.device) continue;
-      auto rest = below(mount.root, (*other)->root);
-      if (!rest) continue;
-      schema::Mount& added = add(mount, schema::Mount::BIND);
-      added.set_source(joined((*other)->point, *rest));
-      return {};
-    }
-    // A copy of a namespace shows a file system, whose own mount may be gone, at its root only.
-    if (mount.root != "/" || !can_be_made(mount))
-      return refuse(mount, mount.root != "/" ? "what it shows is mounted nowhere else"
-                                             : "this type of file system is not supported inside a session");
-    schema::Mount& added = add(mount, schema::Mount::NEW);
-    added.set_data(data_of(mount));
-    added.set_read_only_system((kernel::mount_flags(mount.super_options) & MS_RDONLY) != 0);
-    return {};
-  }
-
-  const MountsBefore& before_;
-  const std::vector<Mount>& now_;
-  schema::Namespace& out_;
-  std::vector<bool> first_used_, outside_used_;
-  std::vector<const Mount*> seen_;
-};
-
-constexpr size_t kMostDepth = 200;
-
-// Walks through one file system.
-class Walk {
- public:
-  Walk(schema::Mount& mount, Fd content) : mount_(mount), content_(std::move(content)) {}
-
-  Result<void> enter(int directory, const std::string& path, size_t depth) {
+// The root of the mount that a directory is on, when that is mounted nowhere.
+Result<Fd> root_above(int directory) {
+  STASIS_TRY(Fd here, open_file(directory, ".", O_PATH | O_DIRECTORY));
+  for (;;) {
+    STASIS_TRY(Fd above, open_file(here.get(), "..", O_PATH | O_DIRECTORY));
     struct stat status = {};
-    if (::fstat(directory, &status) != 0) return errno_error(kStep, shown(path));
-    if (depth == 0 && status.st_dev != mount_.device())
-      return Error{kStep, shown(path), "something else is mounted over it", "unmount that",
-                   ErrorCode::kRefused};
-    add(path, status);
-    if (depth > kMostDepth)
-      return Error{kStep, shown(path), "its directories are too deep", {}, ErrorCode::kRefused};
-    int again = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    std::unique_ptr<DIR, int (*)(DIR*)> stream(again < 0 ? nullptr : ::fdopendir(again), ::closedir);
-    if (!stream) return errno_error(kStep, shown(path));
-    while (const dirent* entry = ::readdir(stream.get())) {
-      const std::string name = entry->d_name;
-      if (name == "." || name == "..") continue;
-      const std::string below = path.empty() ? name : fmt::format("{}/{}", path, name);
-      STASIS_CHECK(visit(directory, name, below, depth));
-    }
-    return {};
+    if (::fstat(above.get(), &status) != 0) return errno_error("look at", "a directory");
+    if (is_same_file(here.get(), status)) return here;
+    here = std::move(above);
   }
-
- private:
-  static constexpr const char* kStep = "save what is mounted";
-
-  std::string shown(const std::string& path) const { return mount_.point() + "/" + path; }
-
-  schema::MountedFile& add(const std::string& path, const struct stat& status) {
-    schema::MountedFile& file = *mount_.add_files();
-    file.set_path(path);
-    file.set_mode(status.st_mode);
-    file.set_user(status.st_uid);
-    file.set_group(status.st_gid);
-    file.set_device(status.st_rdev);
-    file.set_size(static_cast<uint64_t>(status.st_size));
-    file.set_modified_ns(int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec);
-    return file;
-  }
-
-  Result<void> visit(int directory, const std::string& name, const std::string& path, size_t depth) {
-    struct stat status = {};
-    if (::fstatat(directory, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) != 0)
-      return errno_error(kStep, shown(path));
-    if (status.st_dev != mount_.device()) {
-      add_mount_point(path, status);
-      return {};
-    }
-    if (S_ISDIR(status.st_mode)) {
-      Fd below(::openat(directory, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-      if (!below) return errno_error(kStep, shown(path));
-      return enter(below.get(), path, depth + 1);
-    }
-    // A socket that is bound to a name makes it again.
-    if (S_ISSOCK(status.st_mode)) return {};
-    if (status.st_nlink > 1) {
-      auto [first, is_first] = linked_.try_emplace(status.st_ino, path);
-      if (!is_first) {
-        schema::MountedFile& file = add(path, status);
-        file.set_target(first->second);
-        file.set_other_name(true);
-        return {};
-      }
-    }
-    schema::MountedFile& file = add(path, status);
-    if (S_ISLNK(status.st_mode)) {
-      std::array<char, 4096> target;
-      ssize_t length = ::readlinkat(directory, name.c_str(), target.data(), target.size());
-      if (length < 0) return errno_error(kStep, shown(path));
-      file.set_target(target.data(), static_cast<size_t>(length));
-    } else if (S_ISREG(status.st_mode) && status.st_size > 0) {
-      return copy(directory, name, path, file);
-    }
-    return {};
-  }
-
-  // Something else is mounted there; what is below does not show, but there is a place for it.
-  void add_mount_point(const std::string& path, const struct stat& status) {
-    struct stat place = status;
-    if (!S_ISDIR(place.st_mode)) place.st_mode = S_IFREG | 0600;
-    place.st_size = 0;
-    add(path, place);
-  }
-
-  Result<void> copy(int directory, const std::string& name, const std::string& path,
-                    schema::MountedFile& file) {
-    Fd from(::openat(directory, name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
-    if (!from) return errno_error(kStep, shown(path));
-    std::string buffer;
-    for (off_t at = 0; at < static_cast<off_t>(file.size());) {
-      const off_t start = ::lseek(from.get(), at, SEEK_DATA);
-      if (start < 0 && errno == ENXIO) break;
-      const off_t end = start < 0 ? -1 : ::lseek(from.get(), start, SEEK_HOLE);
-      if (end < 0) return errno_error(kStep, shown(path));
-      auto* run = file.add_runs();
-      run->set_offset(static_cast<uint64_t>(start));
-      run->set_size(static_cast<uint64_t>(end - start));
-      run->set_place(used_);
-      for (off_t done = start; done < end;) {
-        buffer.resize(static_cast<size_t>(std::min<off_t>(end - done, 1 << 20)));
-        STASIS_CHECK(pread_all(from.get(), buffer, done));
-        STASIS_CHECK(pwrite_all(content_.get(), buffer, static_cast<off_t>(used_)));
-        used_ += buffer.size();
-        done += static_cast<off_t>(buffer.size());
-      }
-      at = end;
-    }
-    return {};
-  }
-
-  schema::Mount& mount_;
-  Fd content_;
-  uint64_t used_ = 0;
-  std::map<ino_t, std::string> linked_;
-};
+}
 
 }  // namespace
 
-Result<void> compare_mounts(const MountsBefore& before, const std::vector<kernel::Mount>& now,
-                            OwnProc own_proc, schema::Namespace& out) {
-  return Comparison(before, now, out).run(own_proc);
+Result<void> Mounts::observe_session(HostTid task, MountsBefore before, OwnProc proc) {
+  outside_ = before.outside;
+  auto tree = std::make_unique<Tree>();
+  STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kTop));
+  const auto is_root = [&](const Mount& mount) {
+    const Mount& root = tree->mounts.all().front();
+    return mount.point == "/" && mount.device == root.device && mount.root == root.root;
+  };
+  if (std::none_of(before.first.begin(), before.first.end(), is_root)) {
+    STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
+  }
+  tree->before = std::move(before);
+  trees_.push_back(std::move(tree));
+  compare(session(), proc);
+  const Known& root = session().known.front();
+  if (!root.existing)
+    return refuse(*root.mount, "it has taken the place of the root directory of the session (pivot_root)",
+                  "let the program do that in a mount namespace of its own (unshare --mount)");
+  return {};
 }
 
-Result<void> save_contents(HostTid task, image::Writer& writer, schema::Namespace& out) {
-  int number = 0;
-  for (auto& mount : *out.mutable_mounts()) {
-    ++number;
-    if (mount.method() != schema::Mount::NEW || !is_in_memory(mount.type())) continue;
-    mount.set_content(fmt::format("mount-{}-{}", out.id(), number));
-    STASIS_TRY(Fd content, writer.create_file(mount.content()));
-    STASIS_TRY(Fd root, kernel::open_proc(task, "root" + mount.point(), O_RDONLY | O_DIRECTORY));
-    Walk walk(mount, std::move(content));
-    STASIS_CHECK(walk.enter(root.get(), "", 0));
+Result<void> Mounts::observe_own(uint32_t id, HostTid task, const std::vector<uint32_t>& beside) {
+  auto tree = std::make_unique<Tree>();
+  tree->of = id;
+  tree->beside = beside;
+  STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
+  // The session's own /proc shows its processes, and is there when it has some.
+  for (const Known& known : session().known) {
+    if (!known.session_proc) tree->before.first.push_back(*known.mount);
+  }
+  tree->before.outside = tree->before.first;
+  const auto& mounts = tree->mounts.all();
+  const auto& others = session().mounts.all();
+  tree->from_nothing = mounts.empty() || others.empty() || mounts.front().device != others.front().device ||
+                       mounts.front().root != others.front().root;
+  trees_.push_back(std::move(tree));
+  compare(*trees_.back(), OwnProc::kNo);
+  return {};
+}
+
+void Mounts::compare(Tree& tree, OwnProc proc) {
+  std::vector<bool> first_used, outside_used;
+  bool proc_to_come = proc == OwnProc::kYes;
+  for (const Mount& mount : tree.mounts.all()) {
+    Known& known = tree.known.emplace_back();
+    known.mount = &mount;
+    if (tree.from_nothing) continue;
+    const Mount* first = take_same(tree.before.first, first_used, mount);
+    const Mount* outside = take_same(tree.before.outside, outside_used, mount);
+    known.before = first != nullptr ? first : outside;
+    if (known.before == nullptr && proc_to_come && mount.type == "proc" && mount.point == "/proc") {
+      known.session_proc = true;
+      proc_to_come = false;
+    }
+    const Known* parent = find(tree, mount.parent);
+    known.existing = (known.before != nullptr || known.session_proc) &&
+                     (parent == nullptr || parent == &known || parent->existing);
+  }
+  first_used.resize(tree.before.first.size());
+  for (size_t i = 0; !tree.from_nothing && i < tree.before.first.size(); ++i) {
+    // What has gone outside, too, has gone by itself.
+    const Mount& mount = tree.before.first[i];
+    if (first_used[i] || mount.type == "proc" ||
+        take_same(tree.before.outside, outside_used, mount) == nullptr)
+      continue;
+    tree.unmounted.push_back(mount.point);
+  }
+}
+
+Mounts::Tree* Mounts::tree_of(uint32_t id) const {
+  for (const auto& tree : trees_) {
+    if (tree->of == id) return tree.get();
+  }
+  return nullptr;
+}
+
+Mounts::Known* Mounts::find(Tree& tree, int id) {
+  auto found = std::find_if(tree.known.begin(), tree.known.end(),
+                            [id](const Known& known) { return known.mount->id == id; });
+  return found == tree.known.end() ? nullptr : &*found;
+}
+
+uint32_t Mounts::number(Known& known) {
+  if (known.id != 0) return known.id;
+  known.id = ++last_id_;
+  known.message.set_id(known.id);
+  known.message.set_existing(known.existing);
+  known.message.set_session_proc(known.session_proc);
+  known.message.set_path(known.mount->point);
+  known.message.set_type(known.mount->type);
+  known.message.set_source(known.mount->source);
+  return known.id;
+}
+
+Result<void> Mounts::conclude() {
+  for (const auto& tree : trees_) {
+    for (Known& known : tree->known) {
+      if (known.mount->shared != 0 && !known.existing) groups_.insert(known.mount->shared);
+      if (known.mount->shared != 0 && known.existing && known.before != nullptr &&
+          known.mount->shared != known.before->shared)
+        groups_.insert(known.mount->shared);
+    }
+  }
+  for (const auto& tree : trees_) {
+    std::set<int> made;
+    for (Known& known : tree->known) {
+      STASIS_CHECK(describe(*tree, known));
+      if (!known.existing) made.insert(known.mount->id);
+    }
+    STASIS_CHECK(tree->mounts.uncover(made));
+  }
+  return {};
+}
+
+Result<void> Mounts::describe(Tree& tree, Known& known) {
+  const Mount& mount = *known.mount;
+  if (!known.existing) {
+    if (kernel::has_option(mount.options, "idmapped"))
+      return refuse(mount, "its users are mapped (an idmapped mount), and the kernel does not tell how");
+    if (Known* parent = find(tree, mount.parent); parent != nullptr && parent != &known) {
+      known.message.set_parent(number(*parent));
+      known.message.set_point(mount.below);
+    }
+    number(known);
+    known.message.set_attributes(kernel::mount_attributes(mount.options));
+    known.message.set_set_attributes(true);
+    STASIS_CHECK(describe_source(tree, known));
+    describe_propagation(tree, known);
+    return {};
+  }
+  if (known.before == nullptr) return {};
+  if (mount.options != known.before->options) {
+    number(known);
+    known.message.set_attributes(kernel::mount_attributes(mount.options));
+    known.message.set_set_attributes(true);
+  }
+  // What is shared outside the session is a slave in it, and is noted so. The members of a group of the
+  // session are made one again.
+  const bool as_before = mount.shared == known.before->shared && mount.master == known.before->master &&
+                         mount.unbindable == known.before->unbindable;
+  const bool as_outside = tree.of == 0 && mount.shared == 0 && mount.master != 0 &&
+                          (known.before->shared == mount.master || known.before->master == mount.master);
+  const bool in_group = mount.shared != 0 && groups_.contains(mount.shared);
+  if ((!as_before && !as_outside) || in_group) {
+    number(known);
+    describe_propagation(tree, known);
+  }
+  return {};
+}
+
+void Mounts::describe_propagation(Tree& tree, Known& known) {
+  const Mount& mount = *known.mount;
+  schema::Mount& out = known.message;
+  if (!known.existing && mount.shared == 0 && mount.master == 0 && !mount.unbindable) return;
+  out.set_set_propagation(true);
+  out.set_group(static_cast<uint32_t>(mount.shared));
+  out.set_unbindable(mount.unbindable);
+  if (mount.master == 0) return;
+  if (groups_.contains(mount.master)) {
+    out.set_master(static_cast<uint32_t>(mount.master));
+    return;
+  }
+  // A group outside: the session's own mounts are slaves of it, too.
+  for (Known& other : session().known) {
+    if (!other.existing || other.mount->master != mount.master || other.mount->device != mount.device ||
+        !path_below(clean_root(mount), other.mount->root))
+      continue;
+    if (&other != &known) out.set_master_of(number(other));
+    out.set_master(static_cast<uint32_t>(mount.master));
+    return;
+  }
+  warnings_.push_back(
+      fmt::format("the mount at {}{} gets what is mounted at a place that nothing leads to any more; after a "
+                  "restart it does not",
+                  mount.point, tree.of != 0 ? " in a namespace of the program's" : ""));
+}
+
+// A mount of the session from which it can be bound again.
+Mounts::Known* Mounts::existing_source(const Mount& mount) {
+  Known* best = nullptr;
+  for (Known& other : session().known) {
+    if (!other.existing || other.mount->device != mount.device || other.mount->root.ends_with(kRemoved) ||
+        !path_below(clean_root(mount), other.mount->root))
+      continue;
+    if (best == nullptr || other.mount->root.size() >= best->mount->root.size()) best = &other;
+  }
+  return best;
+}
+
+Result<void> Mounts::describe_source(Tree& tree, Known& known) {
+  const Mount& mount = *known.mount;
+  std::string root = "/";
+  if (Known* source = existing_source(mount)) {
+    known.message.set_of_mount(number(*source));
+    root = source->mount->root;
+  } else {
+    STASIS_TRY(auto* system, file_system(tree, known));
+    known.message.set_file_system(system->id());
+  }
+  known.message.set_root(*path_below(clean_root(mount), root));
+  if (mount.root.ends_with(kRemoved)) known.message.mutable_removed();
+  return {};
+}
+
+Result<schema::FileSystem*> Mounts::file_system(Tree& tree, const Known& known) {
+  const Mount& mount = *known.mount;
+  for (const auto& system : systems_) {
+    if (system->device() == mount.device) return system.get();
+  }
+  if (!can_be_made(mount)) {
+    return mount.type.starts_with("fuse")
+               ? refuse(mount,
+                        "a process serves this file system (FUSE), and requests to it wait in the kernel")
+               : refuse(mount, "this type of file system is not supported inside a session");
+  }
+  auto system = std::make_unique<schema::FileSystem>();
+  system->set_id(static_cast<uint32_t>(systems_.size() + 1));
+  system->set_type(mount.type);
+  system->set_source(mount.source);
+  system->set_options(data_of(mount));
+  system->set_read_only(kernel::has_option(mount.super_options, "ro"));
+  system->set_device(mount.device);
+  system->set_of_processes(mount.type == "proc");
+  for (uint32_t id : tree.beside) system->add_namespaces(id);
+  if (mount.type == "overlay") STASIS_CHECK(find_layers(tree, known, *system));
+  if (is_in_memory(mount.type)) system->set_content(fmt::format("mount-{}", system->id()));
+  systems_.push_back(std::move(system));
+  return systems_.back().get();
+}
+
+// Whether a mount is of this file system, or on a mount of it.
+bool Mounts::is_on(Tree& tree, const Known& known, uint64_t device) {
+  for (const Known* at = &known; at != nullptr; at = find(tree, at->mount->parent)) {
+    if (at->mount->device == device) return true;
+    if (at->mount->parent == 0) break;
+  }
+  return false;
+}
+
+// Its options name directories, by the names that they had for whoever mounted it.
+Result<void> Mounts::find_layers(Tree& tree, const Known& known, schema::FileSystem& out) {
+  const Mount& mount = *known.mount;
+  std::vector<std::string> paths;
+  for (const std::string& word : kernel::mount_options(mount.super_options)) {
+    const size_t sign = word.find('=');
+    const std::string key = word.substr(0, sign);
+    if (key != "lowerdir" && key != "upperdir" && key != "workdir" && key != "lowerdir+" && key != "datadir+")
+      continue;
+    // Lower directories are separated by colons, and a colon in a name has a backslash before it.
+    std::string path;
+    const auto add = [&] {
+      if (!path.empty()) paths.push_back(path);
+      path.clear();
+    };
+    for (size_t i = sign + 1; i < word.size(); ++i) {
+      if (word[i] == '\\' && i + 1 < word.size()) {
+        path += word[++i];
+      } else if (word[i] == ':' && key == "lowerdir") {
+        add();
+      } else {
+        path += word[i];
+      }
+    }
+    add();
+  }
+  for (const std::string& path : paths) {
+    if (!path.starts_with('/'))
+      return refuse(mount, fmt::format("it was mounted with the relative path {}", path),
+                    "mount it with absolute paths");
+  }
+  Tree* const views[] = {&tree, &session()};
+  for (Tree* view : views) {
+    std::set<uint32_t> layers;
+    const bool leads = std::all_of(paths.begin(), paths.end(), [&](const std::string& path) {
+      const Fd found = open_below(view->mounts.top(), path);
+      struct stat status = {};
+      if (!found || ::fstat(found.get(), &status) != 0 || !S_ISDIR(status.st_mode)) return false;
+      Known* on = find(*view, mount_of(found.get()));
+      if (on == nullptr || is_on(*view, *on, mount.device)) return false;
+      if (!on->existing) layers.insert(number(*on));
+      return true;
+    });
+    if (!leads) continue;
+    if (view->of != 0) out.add_namespaces(view->of);
+    for (uint32_t layer : layers) out.add_layers(layer);
+    return {};
+  }
+  return refuse(mount, "the directories that it consists of cannot be reached any more",
+                "keep what they are on mounted");
+}
+
+bool Mounts::leads_to(uint32_t of, const std::string& path, uint64_t inode, struct stat& status) const {
+  const Tree* tree = tree_of(of);
+  const Fd found = tree != nullptr ? open_below(tree->mounts.top(), path) : Fd();
+  return found && ::fstat(found.get(), &status) == 0 && status.st_ino == inode;
+}
+
+bool Mounts::is_top(uint32_t of, int directory) const {
+  const Tree* tree = tree_of(of);
+  struct stat status = {};
+  return tree != nullptr && ::fstat(tree->mounts.top(), &status) == 0 && is_same_file(directory, status) &&
+         mount_of(directory) == mount_of(tree->mounts.top());
+}
+
+std::string Mounts::outside_path(const Mount& mount, const std::string& below) const {
+  const std::string wanted = path_joined(clean_root(mount), below);
+  for (auto other = outside_.rbegin(); other != outside_.rend(); ++other) {
+    if (other->device != mount.device) continue;
+    const auto rest = path_below(wanted, other->root);
+    if (!rest) continue;
+    std::string path = path_joined(other->point, *rest);
+    struct stat status = {};
+    if (::lstat(path.c_str(), &status) == 0 && status.st_dev == mount.device) return path;
+  }
+  return std::string(kNoPath);
+}
+
+std::string Mounts::host_path(uint32_t of, const std::string& path) const {
+  Tree* tree = tree_of(of);
+  if (tree == nullptr) return {};
+  const Fd found = open_below(tree->mounts.top(), path);
+  const Known* known = found ? find(*tree, mount_of(found.get())) : nullptr;
+  if (known == nullptr) return std::string(kNoPath);
+  if (of == 0 && known->existing) return {};
+  const auto below = path_below(path, known->mount->point);
+  return below ? outside_path(*known->mount, *below) : std::string(kNoPath);
+}
+
+Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, uint32_t own) {
+  const std::string shown = file.info("mnt_id");
+  const int id = shown.empty() ? mount_of(file.duplicate.get()) : std::atoi(shown.c_str());
+  Tree& mine = *tree_of(own);
+  Tree* tree = nullptr;
+  Known* known = nullptr;
+  for (const auto& one : trees_) {
+    Known* found = find(*one, id);
+    if (found == nullptr) continue;
+    tree = one.get();
+    known = found;
+  }
+  if (known == nullptr) known = find_beneath(file, mine);
+  if (known != nullptr && tree == nullptr) tree = &mine;
+  if (known == nullptr) {
+    const bool outside =
+        std::any_of(outside_.begin(), outside_.end(), [id](const auto& mount) { return mount.id == id; });
+    if (!outside) return locate_detached(file, id, mine);
+    // Opened before the session was there: its name tells all, in the session.
+    Place place;
+    if (own != 0) file.root = session().mounts.top();
+    return std::optional<Place>(place);
+  }
+  Place place;
+  place.of = tree->of;
+  const std::string path = without_mark(file.link);
+  const auto on_it = [&](const std::string& where) {
+    const Fd found = open_below(tree->mounts.top(), where);
+    return found && mount_of(found.get()) == id;
+  };
+  const auto leads_to_it = [&](const std::string& where) {
+    return on_it(where) && is_same_file(open_below(tree->mounts.top(), where).get(), file.status);
+  };
+  const bool leads = leads_to_it(file.link);
+  // What was removed can still be reached where it is mounted.
+  if (!leads && leads_to_it(path)) {
+    file.link = path;
+    return locate(file, own);
+  }
+  const bool removed =
+      file.link != path && (on_it(resource::directory_of(path)) || on_it(known->mount->point));
+  if (leads || removed) {
+    if (own != 0 || tree->of != 0) file.root = tree->mounts.top();
+    if (tree->of != 0 || !known->existing) place.host_path = host_path(tree->of, path);
+    return std::optional<Place>(place);
+  }
+  const auto below = path_below(path, known->mount->point);
+  if (!below || tree->mounts.root_of(known->mount->id) < 0) return std::optional<Place>();
+  place.visible = false;
+  place.mount = number(*known);
+  place.host_path = outside_path(*known->mount, *below);
+  file.root = tree->mounts.root_of(known->mount->id);
+  file.link = "/" + *below + file.link.substr(path.size());
+  return std::optional<Place>(place);
+}
+
+// A mount that lies beneath the root directory, whose number is not known.
+Mounts::Known* Mounts::find_beneath(const resource::OpenFile& file, Tree& tree) {
+  const std::string path = without_mark(file.link);
+  for (Known& known : tree.known) {
+    const auto below = path_below(path, known.mount->point);
+    const int root = tree.mounts.root_of(known.mount->id);
+    if (known.mount->id > 0 || known.mount->device != file.status.st_dev || !below || root < 0) continue;
+    const Fd there = open_below(root, file.link == path ? *below : resource::directory_of("/" + *below));
+    if (there && (file.link != path || is_same_file(there.get(), file.status))) return &known;
+  }
+  return nullptr;
+}
+
+// A mount that was unmounted while it was in use (MNT_DETACH): paths on it count from its root, and the
+// kernel does not tell what that is. The same file system is mounted elsewhere, most often.
+Result<std::optional<Mounts::Place>> Mounts::locate_detached(resource::OpenFile& file, int id, Tree& own) {
+  const std::string path = without_mark(file.link);
+  Place place;
+  place.of = own.of;
+  place.visible = false;
+  const auto use = [&](Tree& tree, Known& known) {
+    place.of = tree.of;
+    place.mount = known.id;
+    place.host_path = outside_path(*known.mount, path.substr(1));
+    file.root = known.root;
+    return std::optional<Place>(place);
+  };
+  if (auto found = detached_.find(id); found != detached_.end())
+    return use(*found->second.first, *found->second.second);
+  for (const auto& tree : trees_) {
+    for (Known& known : tree->known) {
+      const int root = tree->mounts.root_of(known.mount->id);
+      if (known.mount->device != file.status.st_dev || root < 0) continue;
+      const Fd there = open_below(root, file.link == path ? path : resource::directory_of(path));
+      std::string prefix;
+      if (!there || (file.link == path && !is_same_file(there.get(), file.status))) {
+        auto found = path_by_handle(file, root);
+        if (!found || !found->ends_with(path == "/" ? "" : path)) continue;
+        prefix = path == "/" ? *found : found->substr(0, found->size() - path.size());
+      }
+      auto mount = std::make_unique<Mount>(*known.mount);
+      mount->root = path_joined(clean_root(*known.mount), prefix.empty() ? "" : prefix.substr(1));
+      Fd directory = open_below(root, prefix);
+      if (!directory) continue;
+      STASIS_TRY(auto* made, add_detached(own, id, std::move(mount), std::move(directory)));
+      STASIS_CHECK(describe_source(*tree, *made));
+      return use(own, *made);
+    }
+  }
+  if (auto mount = unmounted_memory(file); mount && S_ISDIR(file.status.st_mode)) {
+    STASIS_TRY(Fd root, root_above(file.duplicate.get()));
+    STASIS_TRY(auto* made, add_detached(own, id, std::move(mount), std::move(root)));
+    STASIS_CHECK(describe_source(own, *made));
+    return use(own, *made);
+  } else if (mount && S_ISREG(file.status.st_mode) && file.link == path) {
+    // Nobody has a way to its name any more.
+    file.link += kMark;
+  }
+  return std::optional<Place>();
+}
+
+Result<Mounts::Known*> Mounts::add_detached(Tree& tree, int id, std::unique_ptr<Mount> mount, Fd root) {
+  mount->id = id;
+  mount->parent = 0;
+  mount->below.clear();
+  mount->shared = mount->master = 0;
+  auto detached = std::make_unique<Known>();
+  detached->mount = mount.get();
+  detached->root = root.get();
+  number(*detached);
+  detached->message.set_detached(true);
+  detached->message.set_attributes(kernel::mount_attributes(mount->options));
+  detached->message.set_set_attributes(true);
+  detached_[id] = {&tree, detached.get()};
+  detached_roots_.push_back(std::move(root));
+  tree.detached_mounts.push_back(std::move(mount));
+  tree.detached.push_back(std::move(detached));
+  return tree.detached.back().get();
+}
+
+Result<void> Mounts::note_removed(Tree& tree, Known& known, image::Writer& writer) {
+  const int root = known.root >= 0 ? known.root : tree.mounts.root_of(known.mount->id);
+  if (root < 0) return refuse(*known.mount, "what it shows was removed, and cannot be looked at");
+  known.message.set_content(fmt::format("mount-removed-{}", known.id));
+  STASIS_TRY(Fd content, writer.create_file(known.message.content()));
+  MountedContent walk(std::move(content));
+  return walk.add_file(root, *known.message.mutable_removed());
+}
+
+// Only what mounts show can be seen; that may be a part of it.
+Result<void> Mounts::save_content(schema::FileSystem& system, image::Writer& writer) {
+  struct Part {
+    std::string path;
+    int root;
+    const Mount* mount;
+  };
+  std::vector<Part> parts;
+  for (const auto& tree : trees_) {
+    const auto add = [&](const Known& known, int root) {
+      if (known.message.file_system() != system.id() || known.message.has_removed()) return;
+      parts.push_back({clean_root(*known.mount), root, known.mount});
+    };
+    for (const Known& known : tree->known) add(known, tree->mounts.root_of(known.mount->id));
+    for (const auto& known : tree->detached) add(*known, known->root);
+  }
+  std::stable_sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) {
+    return a.path != b.path ? a.path < b.path : a.root > b.root;
+  });
+  STASIS_TRY(Fd content, writer.create_file(system.content()));
+  MountedContent walk(std::move(content));
+  std::vector<std::string> done;
+  for (const Part& part : parts) {
+    if (std::any_of(done.begin(), done.end(),
+                    [&](const std::string& path) { return path_below(part.path, path).has_value(); }))
+      continue;
+    if (part.root < 0)
+      return refuse(*part.mount, "it is locked beneath another mount, so that nobody sees it");
+    STASIS_CHECK(walk.add(part.root, part.path.substr(1), system));
+    done.push_back(part.path);
+  }
+  return {};
+}
+
+Result<void> Mounts::save(image::Writer& writer, schema::Manifest& manifest,
+                          const std::function<schema::Namespace*(uint32_t id)>& find_message) {
+  for (const auto& system : systems_) {
+    if (!system->content().empty()) STASIS_CHECK(save_content(*system, writer));
+    *manifest.add_file_systems() = *system;
+  }
+  for (const auto& tree : trees_) {
+    schema::Namespace& out = *find_message(tree->of);
+    out.set_from_nothing(tree->from_nothing);
+    for (const auto& point : tree->unmounted) out.add_unmounted(point);
+    const auto add = [&](Known& known) -> Result<void> {
+      if (known.id == 0) return {};
+      if (known.message.has_removed()) STASIS_CHECK(note_removed(*tree, known, writer));
+      *out.add_mounts() = known.message;
+      return {};
+    };
+    for (Known& known : tree->known) STASIS_CHECK(add(known));
+    for (auto& known : tree->detached) STASIS_CHECK(add(*known));
   }
   return {};
 }

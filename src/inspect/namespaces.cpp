@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <functional>
 
-#include "inspect/mounts.h"
 #include "kernel/mounts.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
@@ -41,6 +40,12 @@ constexpr Type kTypes[] = {
 
 std::string shown(const freeze::FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
+}
+
+const char* name_of(uint64_t type) {
+  auto found = std::find_if(std::begin(kTypes), std::end(kTypes),
+                            [type](const Type& one) { return one.flag == type; });
+  return found == std::end(kTypes) ? "" : found->name;
 }
 
 // 0: the kernel does not have this type.
@@ -91,6 +96,26 @@ bool is_of_our_network(const resource::OpenFile& file) {
   return cookie != 0 && cookie == kernel::network_cookie();
 }
 
+// Whether the program may have mounted anything in the session's own namespace. Its /proc comes in any case.
+bool differ(const MountsBefore& before, const std::vector<kernel::Mount>& now) {
+  const auto like = [](const kernel::Mount& mount) {
+    return [&mount](const kernel::Mount& other) {
+      return other.point == mount.point && other.device == mount.device && other.root == mount.root &&
+             other.options == mount.options && (other.shared == mount.shared || mount.shared == 0);
+    };
+  };
+  int more = 0;
+  for (const auto& mount : now) {
+    const bool known = std::any_of(before.first.begin(), before.first.end(), like(mount)) ||
+                       std::any_of(before.outside.begin(), before.outside.end(), like(mount));
+    if (!known && (mount.type != "proc" || mount.point != "/proc" || more++ > 0)) return true;
+  }
+  return std::any_of(before.first.begin(), before.first.end(), [&](const kernel::Mount& mount) {
+    return std::any_of(before.outside.begin(), before.outside.end(), like(mount)) &&
+           std::none_of(now.begin(), now.end(), like(mount));
+  });
+}
+
 }  // namespace
 
 const Namespaces::Found* Namespaces::find(uint64_t type, uint64_t identity) const {
@@ -109,14 +134,60 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
     by_number_[process.status.ns_tgid.value] = i;
     if (!process.zombie) STASIS_CHECK(collect_process(i, process));
   }
+  for (auto& found : found_) STASIS_CHECK(observe(*found));
+  STASIS_CHECK(collect_mounts(tree, first_mounts));
+  return begin_with_networks(has_network);
+}
+
+Result<void> Namespaces::collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts) {
   MountsBefore before;
   STASIS_TRY(before.outside, kernel::read_mounts(HostTid{::getpid()}));
   auto first = read_file(tree.scope().is_session() ? first_mounts : std::string());
   before.first = first.ok() ? kernel::parse_mounts(*first) : before.outside;
-  STASIS_TRY(auto session, kernel::read_mounts(reference_));
-  STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
-  for (auto& found : found_) STASIS_CHECK(observe(*found));
-  return begin_with_networks(has_network);
+  const bool has_own = std::any_of(found_.begin(), found_.end(),
+                                   [](const auto& found) { return found->message.type() == CLONE_NEWNS; });
+  STASIS_TRY(auto now, kernel::read_mounts(reference_));
+  for (const auto* list : {&now, &before.outside}) {
+    for (const auto& mount : *list) listed_.insert(mount.id);
+  }
+  const bool needed = has_own || differ(before, now);
+  before_ = std::move(before);
+  return needed ? look_at_mounts(tree) : Result<void>();
+}
+
+Result<void> Namespaces::find_unmounted(const freeze::FrozenTree& tree,
+                                        const std::vector<std::unique_ptr<resource::OpenFile>>& files) {
+  if (!mounts_.empty()) return {};
+  // What the kernel has made without any mount has no name, either.
+  constexpr std::string_view kMark = " (deleted)";
+  for (const auto& file : files) {
+    if (!file->link.starts_with('/') || file->link.ends_with(kMark)) continue;
+    const std::string id = file->info("mnt_id");
+    if (!id.empty() && !listed_.contains(std::atoi(id.c_str()))) return look_at_mounts(tree);
+  }
+  for (const auto& process : tree.processes()) {
+    if (process.zombie) continue;
+    STASIS_TRY(Fd directory, kernel::open_proc(process.pid, "cwd", O_PATH | O_DIRECTORY));
+    if (!listed_.contains(mount_of(directory.get()))) return look_at_mounts(tree);
+  }
+  return {};
+}
+
+Result<void> Namespaces::look_at_mounts(const freeze::FrozenTree& tree) {
+  const auto own_proc = tree.scope().is_session() ? Mounts::OwnProc::kYes : Mounts::OwnProc::kNo;
+  STASIS_CHECK(mounts_.observe_session(reference_, std::move(before_), own_proc));
+  for (const auto& found : found_) {
+    if (found->message.type() != CLONE_NEWNS) continue;
+    std::vector<uint32_t> beside;
+    for (const auto& other : found_) {
+      const uint64_t type = other->message.type();
+      const bool shown = type == CLONE_NEWNET || type == CLONE_NEWIPC || type == CLONE_NEWCGROUP;
+      if (shown && identity_of(found->task, name_of(type)) == other->identity)
+        beside.push_back(other->message.id());
+    }
+    STASIS_CHECK(mounts_.observe_own(found->message.id(), found->task, beside));
+  }
+  return mounts_.conclude();
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
@@ -160,27 +231,6 @@ Result<void> Namespaces::observe(Found& found) {
       out.set_domain_name(end == std::string::npos ? "" : names.substr(end + 1));
       return {};
     }
-    case CLONE_NEWNS: {
-      STASIS_TRY(std::string root, kernel::read_proc_link(found.task, "root"));
-      if (root != "/") {
-        return Error{"save", "a mount namespace of the session",
-                     "no process sees all of it: they are in a chroot", "this is not supported yet",
-                     ErrorCode::kRefused};
-      }
-      STASIS_TRY(auto session, kernel::read_mounts(reference_));
-      STASIS_TRY(auto own, kernel::read_mounts(found.task));
-      // Those show the processes of the session, and are made when it has some.
-      MountsBefore before;
-      STASIS_TRY(auto ours, kernel::read_mounts(HostTid{::getpid()}));
-      for (const auto& mount : session) {
-        const bool of_host = std::any_of(ours.begin(), ours.end(), [&](const auto& other) {
-          return other.device == mount.device && other.point == mount.point;
-        });
-        if (mount.type != "proc" || of_host) before.first.push_back(mount);
-      }
-      before.outside = before.first;
-      return compare_mounts(before, own, OwnProc::kNone, out);
-    }
     default:
       return {};
   }
@@ -208,6 +258,10 @@ std::vector<uint32_t> Namespaces::of(const resource::OpenFile& file) const {
   std::vector<uint32_t> ids;
   if (found_.empty() || file.owners.empty()) return ids;
   if (const Found* found = find(CLONE_NEWNET, network_of(file))) ids.push_back(found->message.id());
+  if (const auto* place = place_of(file)) {
+    if (place->of != 0) ids.push_back(place->of);
+    return ids;
+  }
   // Every owner sees the name of a file that it has opened; the first as well as any.
   auto owner = by_number_.find(file.pid.value);
   if (owner == by_number_.end()) return ids;
@@ -285,15 +339,58 @@ Result<kernel::LookingInto> Namespaces::look_into_network_of(const resource::Ope
   return kernel::LookingInto(helper.get());
 }
 
+uint32_t Namespaces::mounts_of(int pid) const {
+  auto owner = by_number_.find(pid);
+  if (owner == by_number_.end()) return 0;
+  for (uint32_t id : of_processes_[owner->second]) {
+    if (found_[id - 1]->message.type() == CLONE_NEWNS) return id;
+  }
+  return 0;
+}
+
+Result<void> Namespaces::locate(resource::OpenFile& file) {
+  if (mounts_.empty() || !file.link.starts_with('/')) return {};
+  STASIS_TRY(auto place, mounts_.locate(file, mounts_of(file.pid.value)));
+  if (place) places_[&file] = std::move(*place);
+  return {};
+}
+
+const Mounts::Place* Namespaces::place_of(const resource::OpenFile& file) const {
+  auto found = places_.find(&file);
+  return found == places_.end() ? nullptr : &found->second;
+}
+
+bool Namespaces::is_found_by_name(const resource::OpenFile& file) const {
+  const auto* place = place_of(file);
+  return place == nullptr || (place->visible && place->of == mounts_of(file.pid.value));
+}
+
+bool Namespaces::is_top(const freeze::FrozenProcess& process, int directory) const {
+  return mounts_.is_top(mounts_of(process.status.ns_tgid.value), directory);
+}
+
+bool Namespaces::leads_to(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                          struct stat& status) const {
+  return mounts_.leads_to(mounts_of(process.status.ns_tgid.value), entry.name, entry.inode, status);
+}
+
+void Namespaces::describe_path(const freeze::FrozenProcess& process, schema::Mapping& mapping) {
+  const bool named =
+      mapping.kind() == schema::Mapping::PRIVATE_FILE || mapping.kind() == schema::Mapping::SHARED_FILE;
+  if (mounts_.empty() || !named || mapping.path().empty()) return;
+  const uint32_t of = mounts_of(process.status.ns_tgid.value);
+  // A library is four or five mappings in each process.
+  auto [path, is_new] = host_paths_.try_emplace({of, mapping.path()});
+  if (is_new) path->second = mounts_.host_path(of, mapping.path());
+  if (path->second != mapping.path()) mapping.set_host_path(path->second);
+}
+
 Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest) {
-  STASIS_CHECK(save_contents(reference_, writer, session_));
+  STASIS_CHECK(mounts_.save(writer, manifest,
+                            [this](uint32_t id) { return id == 0 ? &session_ : &found_[id - 1]->message; }));
   *manifest.mutable_session_mounts() = session_;
   if (!networks_.empty() && networks_.front().id == 0) *manifest.mutable_session_network() = session_network_;
-  for (auto& found : found_) {
-    if (found->message.type() == CLONE_NEWNS)
-      STASIS_CHECK(save_contents(found->task, writer, found->message));
-    *manifest.add_namespaces() = found->message;
-  }
+  for (auto& found : found_) *manifest.add_namespaces() = found->message;
   return check_tun_devices(manifest);
 }
 

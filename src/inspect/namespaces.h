@@ -3,11 +3,13 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
+#include "inspect/mounts.h"
 #include "inspect/network.h"
 #include "kernel/network_view.h"
 #include "schema/manifest.pb.h"
@@ -29,6 +31,26 @@ class Namespaces {
   Result<void> describe(size_t process, schema::Process& out) const;
   // What an open file has to be made in, since it is a socket of a network or on a mount.
   std::vector<uint32_t> of(const resource::OpenFile& file) const;
+  // Looks at all mounts if some file is on one that was unmounted while it was in use.
+  Result<void> find_unmounted(const freeze::FrozenTree& tree,
+                              const std::vector<std::unique_ptr<resource::OpenFile>>& files);
+  // Where a restart finds a file: changes its link and its root so that they say so.
+  Result<void> locate(resource::OpenFile& file);
+  // After that; nullptr: its name tells all.
+  const Mounts::Place* place_of(const resource::OpenFile& file) const;
+  // Whether the name of a file, or of a directory of a process, leads whoever enters the namespaces of its
+  // task to it.
+  bool is_found_by_name(const resource::OpenFile& file) const;
+  // Whether names may lead elsewhere than the session's.
+  bool has_mounts() const { return !mounts_.empty(); }
+  // Whether a directory is the root of the mount namespace of a process.
+  bool is_top(const freeze::FrozenProcess& process, int directory) const;
+  // Whether the name of what a process has mapped leads whoever enters its mount namespace to it.
+  bool leads_to(const freeze::FrozenProcess& process, const kernel::MapsEntry& entry,
+                struct stat& status) const;
+  // What a restart has to know of the path of a file that a process has mapped.
+  void describe_path(const freeze::FrozenProcess& process, schema::Mapping& mapping);
+  const std::vector<std::string>& warnings() const { return mounts_.warnings(); }
   bool has_own_ipc(const schema::Process& process) const;
   // Everything, with the contents of what is mounted; when the manifest has all descriptions.
   Result<void> save(image::Writer& writer, schema::Manifest& manifest);
@@ -43,11 +65,14 @@ class Namespaces {
     HostTid task;  // that is in it
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
+  Result<void> collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts);
+  Result<void> look_at_mounts(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
   Result<void> begin_with_networks(bool has_network);
   // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look
   // into.
   uint64_t network_of(const resource::OpenFile& file) const;
+  uint32_t mounts_of(int pid) const;
   const Found* find(uint64_t type, uint64_t identity) const;
 
   HostTid reference_;                           // FrozenTree::surroundings()
@@ -55,6 +80,11 @@ class Namespaces {
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
   std::map<int, size_t> by_number_;                  // the index of a process of the session
+  Mounts mounts_;
+  MountsBefore before_;
+  std::set<int> listed_;  // ids of mounts that somebody sees
+  std::map<const resource::OpenFile*, Mounts::Place> places_;
+  std::map<std::pair<uint32_t, std::string>, std::string> host_paths_;
   schema::Namespace session_;
   schema::Network session_network_;
   std::vector<NetworkPlace> networks_;

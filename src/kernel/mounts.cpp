@@ -1,10 +1,10 @@
 #include "kernel/mounts.h"
 
-#include <sys/mount.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <sstream>
 #include <string_view>
 
@@ -46,6 +46,7 @@ Mount parse(const std::string& line) {
   mount.root = unescaped(root);
   mount.point = unescaped(point);
   mount.source = unescaped(source);
+  mount.super_options = unescaped(mount.super_options);
   const size_t colon = device.find(':');
   if (colon != std::string::npos)
     mount.device = makedev(static_cast<unsigned>(std::atoi(device.c_str())),
@@ -67,18 +68,69 @@ Result<std::vector<Mount>> read_mounts(HostTid task) {
   return parse_mounts(text);
 }
 
-unsigned long mount_flags(const std::string& options) {
-  constexpr std::pair<std::string_view, unsigned long> kFlags[] = {
-      {"ro", MS_RDONLY},       {"nosuid", MS_NOSUID},         {"nodev", MS_NODEV},      {"noexec", MS_NOEXEC},
-      {"noatime", MS_NOATIME}, {"nodiratime", MS_NODIRATIME}, {"relatime", MS_RELATIME}};
-  unsigned long flags = 0;
-  std::istringstream words(options);
-  for (std::string word; std::getline(words, word, ',');) {
-    for (const auto& [name, flag] : kFlags) {
-      if (word == name) flags |= flag;
+std::optional<std::string> path_below(const std::string& path, const std::string& directory) {
+  if (path == directory) return "";
+  if (directory == "/") return path.substr(1);
+  if (path.starts_with(directory + "/")) return path.substr(directory.size() + 1);
+  return std::nullopt;
+}
+
+std::string path_joined(const std::string& directory, const std::string& below) {
+  if (below.empty()) return directory;
+  return directory == "/" ? "/" + below : directory + "/" + below;
+}
+
+bool link_mounts(std::vector<Mount>& mounts) {
+  std::map<int, const Mount*> by_id;
+  for (const Mount& mount : mounts) by_id[mount.id] = &mount;
+  int roots = 0;
+  for (Mount& mount : mounts) {
+    const auto parent = by_id.find(mount.parent);
+    if (parent == by_id.end() || mount.parent == mount.id) {
+      mount.parent = 0;
+      ++roots;
+      continue;
     }
+    auto below = path_below(mount.point, parent->second->point);
+    if (!below) return false;
+    mount.below = *below;
   }
-  return flags;
+  return roots == 1;
+}
+
+std::vector<std::string> mount_options(const std::string& options) {
+  std::vector<std::string> words(1);
+  for (size_t i = 0; i < options.size(); ++i) {
+    if (options[i] == ',') {
+      words.emplace_back();
+      continue;
+    }
+    // A name can have a comma.
+    if (options[i] == '\\' && i + 1 < options.size()) words.back() += options[i++];
+    words.back() += options[i];
+  }
+  std::erase(words, "");
+  return words;
+}
+
+bool has_option(const std::string& options, std::string_view option) {
+  const auto words = mount_options(options);
+  return std::find(words.begin(), words.end(), option) != words.end();
+}
+
+uint64_t mount_attributes(const std::string& options) {
+  // The C library's header has them since 2.36, but not all. Without either option the kernel updates access
+  // times always.
+  constexpr std::pair<std::string_view, uint64_t> kAttributes[] = {
+      {"ro", 0x1},       {"nosuid", 0x2},      {"nodev", 0x4},           {"noexec", 0x8},
+      {"noatime", 0x10}, {"nodiratime", 0x80}, {"nosymfollow", 0x200000}};
+  constexpr uint64_t kStrictAccessTime = 0x20;
+  uint64_t attributes = 0;
+  for (const auto& [name, value] : kAttributes) {
+    if (has_option(options, name)) attributes |= value;
+  }
+  if (!has_option(options, "noatime") && !has_option(options, "relatime")) attributes |= kStrictAccessTime;
+  return attributes;
 }
 
 }  // namespace stasis::kernel

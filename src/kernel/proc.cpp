@@ -33,6 +33,16 @@ Result<std::string> read_proc(HostTid task, const std::string& name) {
   return read_file(host_proc(), fmt::format("{}/{}", task.value, name));
 }
 
+namespace {
+bool g_root_of_program = false;
+}
+
+std::string own_descriptor(int fd) {
+  return fmt::format("{}self/fd/{}", g_root_of_program ? "" : "/proc/", fd);
+}
+
+void set_root_of_program(bool on) { g_root_of_program = on; }
+
 Result<std::string> read_proc_record(HostTid task, const std::string& name) {
   STASIS_TRY(Fd file, open_proc(task, name, O_RDONLY));
   std::array<char, 4096> buffer;

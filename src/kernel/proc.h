@@ -17,6 +17,10 @@ namespace stasis::kernel {
 
 // The directory descriptor of the host's /proc, opened at first use: call it once before changing namespaces.
 int host_proc();
+// A path that leads to one of our own descriptors. While our root directory is one of the program's, in which
+// there may be no /proc, it counts from the working directory, which then has to be host_proc().
+std::string own_descriptor(int fd);
+void set_root_of_program(bool on);
 // For a session's init, which lives in the session: from now on the /proc that is mounted here, and the task
 // numbers that it shows.
 void adopt_proc();

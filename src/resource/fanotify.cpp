@@ -10,6 +10,7 @@
 #include <optional>
 #include <sstream>
 
+#include "kernel/proc.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -169,7 +170,7 @@ Result<void> FanotifyKind::settle(const Record& record, int fd, Making& context,
     std::string path = mark.path();
     if (mark.description() != 0) {
       STASIS_TRY(int file, context.description(mark.description()));
-      path = fmt::format("/proc/self/fd/{}", file);
+      path = kernel::own_descriptor(file);
     }
     STASIS_CHECK(add(record, fd, mark, path));
   }

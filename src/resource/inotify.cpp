@@ -11,6 +11,7 @@
 #include <sstream>
 #include <vector>
 
+#include "kernel/proc.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/watched_file.h"
@@ -153,7 +154,7 @@ Result<void> InotifyKind::settle(const Record& record, int fd, Making& context, 
       STASIS_CHECK(add_watch(record, fd, watch, watch.path(), next));
     } else {
       STASIS_TRY(int file, context.description(watch.description()));
-      STASIS_CHECK(add_watch(record, fd, watch, fmt::format("/proc/self/fd/{}", file), next));
+      STASIS_CHECK(add_watch(record, fd, watch, kernel::own_descriptor(file), next));
     }
   }
   if (late) drain(fd);

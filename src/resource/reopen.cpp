@@ -7,6 +7,7 @@
 
 #include <array>
 
+#include "kernel/proc.h"
 #include "resource/refusal.h"
 
 namespace stasis::resource {
@@ -16,6 +17,13 @@ constexpr std::string_view kDeletedMark = " (deleted)";
 constexpr uint32_t kSettable = O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME;
 
 bool leads_to(const OpenFile& file, const std::string& path) {
+  if (file.root >= 0) {
+    struct stat found = {};
+    const size_t below = path.find_first_not_of('/');
+    return fstatat(file.root, below == std::string::npos ? "." : path.c_str() + below, &found,
+                   AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW) == 0 &&
+           found.st_dev == file.status.st_dev && found.st_ino == file.status.st_ino;
+  }
   // Through the task's own root: it may live in another mount namespace. In a chroot its root is below ours,
   // and what it has open from before may be outside of it.
   std::string root = fmt::format("/proc/{}/root", file.task), there = root + path;
@@ -53,9 +61,7 @@ int open_flags(uint32_t saved) {
   return static_cast<int>((saved & ~kOnce) | O_NOCTTY | O_CLOEXEC);
 }
 
-Result<Fd> reopen(int fd, int flags) {
-  return open_file(fmt::format("/proc/self/fd/{}", fd), flags & ~O_NOFOLLOW);
-}
+Result<Fd> reopen(int fd, int flags) { return open_file(kernel::own_descriptor(fd), flags & ~O_NOFOLLOW); }
 
 Result<Fd> reopen_pipe(int fd, uint32_t saved_flags) {
   STASIS_TRY(Fd again, reopen(fd, open_flags(saved_flags & ~static_cast<uint32_t>(O_DIRECT))));

@@ -59,22 +59,24 @@ constexpr KindInfo kRows[] = {
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kPartial,
-     "host names, networks, IPC without objects, cgroups and mounts, as root; user, pid "
-     "and "
-     "time namespaces, and a pivot_root, are refused"},
+     "host names, networks, IPC without objects, cgroups and mounts, also with a root of their own (pivot_root), as "
+     "root; user, pid and time namespaces are refused"},
     {"networks", "Processes",
      "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
-     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
-     "rules, "
+     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, rules, "
      "permanent neighbours, settings",
      kPartial,
      "refused: other kinds of interfaces, and those that lead out of the session; nftables, iptables, IPsec, "
      "traffic control, nexthop objects, VLANs of a bridge; packets on their way are lost, as on a network"},
     {"mounts", "Processes",
-     "what the program has mounted: tmpfs with content, bind mounts, overlay, proc; "
-     "propagation",
+     "what the program has mounted, also what is hidden or unmounted while in use: tmpfs with content, bind "
+     "mounts, overlay, proc, devpts, disks; flags and propagation",
      kPartial,
-     "what is hidden under another mount, and file systems that a process serves (FUSE), are refused"},
+     "refused: file systems that a process serves (FUSE), idmapped mounts, overlays with relative or removed "
+     "directories, another root for the session itself; of a file system in memory that is mounted nowhere, "
+     "files "
+     "to which no open directory leads lose their names; what is written to a disk that the program has "
+     "mounted is not part of a checkpoint"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

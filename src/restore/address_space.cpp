@@ -418,15 +418,10 @@ class Builder {
 
 namespace {
 
-// On something that the program has mounted, which is not there yet.
-bool is_mounted_later(const std::string& path, const schema::Manifest& manifest) {
-  auto covers = [&path](const schema::Namespace& one) {
-    return std::any_of(one.mounts().begin(), one.mounts().end(), [&path](const auto& mount) {
-      return path.starts_with(mount.point() + "/") || path == mount.point();
-    });
-  };
-  return covers(manifest.session_mounts()) ||
-         std::any_of(manifest.namespaces().begin(), manifest.namespaces().end(), covers);
+// The path of a file that is not on something that the program has mounted, which is not there yet.
+std::string path_now(const Mapping& mapping) {
+  if (mapping.host_path().empty()) return mapping.path();
+  return mapping.host_path().starts_with('/') ? mapping.host_path() : std::string();
 }
 
 }  // namespace
@@ -443,11 +438,11 @@ Result<void> MemoryFiles::check(const schema::Manifest& manifest) {
   for (const auto& memory : manifest.memories()) {
     for (const auto& mapping : memory.mappings()) {
       bool named = mapping.kind() == Mapping::PRIVATE_FILE || mapping.kind() == Mapping::SHARED_FILE;
-      if (!named || mapping.path().empty() || captured.contains(mapping.path())) continue;
-      if (is_mounted_later(mapping.path(), manifest)) continue;
-      auto [status, is_new] = seen.try_emplace(mapping.path());
-      if (is_new && ::stat(mapping.path().c_str(), &status->second) != 0) {
-        return errno_error("restart: map a file", mapping.path(), errno,
+      const std::string path = path_now(mapping);
+      if (!named || path.empty() || captured.contains(path)) continue;
+      auto [status, is_new] = seen.try_emplace(path);
+      if (is_new && ::stat(path.c_str(), &status->second) != 0) {
+        return errno_error("restart: map a file", path, errno,
                            "the program needs the file that it had mapped; put it back");
       }
       STASIS_CHECK(check_identity(mapping, status->second));

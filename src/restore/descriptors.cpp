@@ -21,7 +21,7 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
     for (uint32_t id : process.namespaces()) {
       for (const auto& one : image.manifest().namespaces()) {
         if (one.id() == id && one.type() == CLONE_NEWNS)
-          mounts_of_memories_[static_cast<int>(process.memory())] = {id};
+          mounts_of_memories_[static_cast<int>(process.memory())] = {{id}, 0};
       }
     }
     for (const auto& slot : process.descriptors()) {
@@ -33,8 +33,10 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   for (const auto& description : image.manifest().descriptions()) {
     records_.push_back({description.id(), description.kind(), description.payload(), description.flags(),
                         description.position(), description.shown()});
-    if (description.namespaces_size() > 0)
-      namespaces_of_[description.id()] = {description.namespaces().begin(), description.namespaces().end()};
+    if (description.namespaces_size() > 0 || description.mount() != 0)
+      where_[description.id()] = {{description.namespaces().begin(), description.namespaces().end()},
+                                  description.mount()};
+    if (!description.host_path().empty()) host_paths_[description.id()] = description.host_path();
     const auto& owner = description.signal_owner();
     if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
       signalling_.push_back(&description);
@@ -51,25 +53,25 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
   }
 }
 
-const std::vector<uint32_t>& DescriptorTable::namespaces_of(uint32_t id) const {
-  static const std::vector<uint32_t> none;
-  auto found = namespaces_of_.find(id);
-  return found == namespaces_of_.end() ? none : found->second;
+const Namespaces::Where& DescriptorTable::where(uint32_t id) const {
+  static const Namespaces::Where session;
+  auto found = where_.find(id);
+  return found == where_.end() ? session : found->second;
 }
 
 void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void>()> act) {
-  if (settling_in_.empty()) {
+  if (settling_in_ == Namespaces::Where()) {
     deeds_.push_back({actor, std::move(act)});
     return;
   }
-  deeds_.push_back({actor, [this, where = settling_in_, act = std::move(act)]() -> Result<void> {
-                      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where));
+  deeds_.push_back({actor, [this, there = settling_in_, act = std::move(act)]() -> Result<void> {
+                      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, there));
                       return act();
                     }});
 }
 
 Result<void> DescriptorTable::within(uint32_t id, const std::function<Result<void>()>& act) {
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(id)));
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(id)));
   return act();
 }
 
@@ -106,8 +108,14 @@ Result<int> DescriptorTable::description(uint32_t id) {
   if (!being_made_.insert(id).second) {
     return Error{"restart: make descriptors", wanted->describe(), "it needs itself", {}, ErrorCode::kDamaged};
   }
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(id)));
+  // A copy of its file is at the same place for everybody.
+  auto host_path = host_paths_.find(id);
+  auto copy = host_path == host_paths_.end() ? copies_.end() : copies_.find(host_path->second);
+  const bool copied = copy != copies_.end();
+  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, copied ? Namespaces::Where() : where(id)));
+  copy_ = copied ? copy->second : "";
   STASIS_TRY(Fd fd, kind->make(*wanted, *this));
+  copy_.clear();
   STASIS_TRY(int number, add(std::move(fd)));
   made_[id] = number;
   return number;
@@ -121,7 +129,7 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
   STASIS_CHECK(std::move(pending_error_));
   pending_error_ = {};
   for (const auto& record : records_) {
-    STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, namespaces_of(record.id)));
+    STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(record.id)));
     STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
   }
   shared_objects_.clear();
@@ -132,6 +140,7 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
 }
 
 std::string DescriptorTable::place_of(const std::string& path) const {
+  if (!copy_.empty()) return copy_;
   auto copy = copies_.find(path);
   return copy == copies_.end() ? path : copy->second;
 }
@@ -141,7 +150,7 @@ Result<void> DescriptorTable::settle() {
   for (Round round : {Round::kListen, Round::kConnect, Round::kWait, Round::kSend, Round::kEnd}) {
     for (const auto& record : records_) {
       const auto* kind = resource::find_descriptor_kind(record.kind);
-      settling_in_ = namespaces_of(record.id);
+      settling_in_ = where(record.id);
       STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, settling_in_));
       STASIS_CHECK(kind->settle(record, made_.at(record.id), *this, round));
     }
@@ -159,9 +168,10 @@ Result<void> DescriptorTable::settle() {
 }
 
 Result<int> DescriptorTable::open_for_mapping(int memory, const std::string& path, bool writable) {
-  const std::vector<uint32_t>& mounts = mounts_of_memories_[memory];
+  const bool is_open = path.starts_with("/proc/self/fd/");  // one of our own
+  const Namespaces::Where mounts = is_open ? Namespaces::Where() : mounts_of_memories_[memory];
   std::string key = (writable ? "w" : "r") + path;
-  if (!mounts.empty()) key += fmt::format(" of {}", mounts.front());
+  if (!mounts.ids.empty()) key += fmt::format(" of {}", mounts.ids.front());
   if (auto found = mapped_files_.find(key); found != mapped_files_.end()) return found->second;
   STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, mounts));
   STASIS_TRY(Fd fd, open_file(place_of(path), writable ? O_RDWR : O_RDONLY));

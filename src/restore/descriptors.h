@@ -59,6 +59,7 @@ class DescriptorTable final : public resource::Making {
   void close_all() {
     owned_.clear();
     kept_objects_.clear();
+    namespaces_.close();
   }
 
   const std::vector<resource::Record>& records() const override { return records_; }
@@ -76,13 +77,14 @@ class DescriptorTable final : public resource::Making {
 
  private:
   // Of a description.
-  const std::vector<uint32_t>& namespaces_of(uint32_t id) const;
+  const Namespaces::Where& where(uint32_t id) const;
 
   const image::Image& image_;
   Namespaces namespaces_;
-  std::map<uint32_t, std::vector<uint32_t>> namespaces_of_;
-  std::vector<uint32_t> settling_in_;
-  std::map<int, std::vector<uint32_t>> mounts_of_memories_;  // those that are not the session's
+  std::map<uint32_t, Namespaces::Where> where_;  // those that are not made in the session's namespaces
+  std::map<uint32_t, std::string> host_paths_;   // by description
+  Namespaces::Where settling_in_;
+  std::map<int, Namespaces::Where> mounts_of_memories_;  // those that are not the session's
   int base_ = 256;
   std::vector<resource::Record> records_;
   std::vector<Fd> owned_;
@@ -93,6 +95,7 @@ class DescriptorTable final : public resource::Making {
   std::map<std::string, Fd> shared_objects_, kept_objects_;
   std::map<std::string, int> mapped_files_;
   std::map<std::string, std::string> copies_;
+  std::string copy_;  // that stands in for the file of the description that is being made
   std::string terminal_path_;
   Result<void> pending_error_;
   std::vector<Deed> deeds_;

@@ -1,15 +1,100 @@
-// Mounts again what the program had mounted.
+// Mounts again what the program had mounted: in the session's mount namespace what is more than there was, in
+// those of the program the same or, when they had nothing of the session's, all.
+//
+// Every mount is made detached (open_tree(2)), as one of a file system that stands ready in a *workshop*, a
+// namespace of our own, so that nothing covers anything while the pieces are made. Then they are put together
+// from the roots up: what a mount is on is opened while that still is bare. Who gets what is mounted
+// elsewhere (propagation) comes last, since until then nothing may come to a mount by itself.
 #pragma once
 
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
 #include "image/reader.h"
-#include "schema/namespaces.pb.h"
+#include "schema/manifest.pb.h"
+#include "stasis/fd.h"
 #include "stasis/result.h"
 
 namespace stasis::restore {
 
-// In our own mount namespace. What shows processes is left to mount_later().
-Result<void> mount_again(const schema::Namespace& wanted, const image::Image& image);
-// In the session's init, or in a process of its.
-Result<void> mount_later(const schema::Namespace& wanted);
+class Mounts {
+ public:
+  // In the builder, in the namespaces of the session. Our own descriptors are kept at `base` and above.
+  Result<void> begin(const image::Image& image, int base);
+  bool empty() const { return entries_.empty() && systems_.empty(); }
+  // The session's. Then, in a copy of those that was just made, those of a namespace of the program's.
+  Result<void> make_session();
+  Result<void> make_own(const schema::Namespace& wanted);
+  // Lets a file system be mounted in namespaces of other types; by their numbers in the image.
+  void add_namespace(uint32_t id, uint64_t type, int fd) { beside_[id] = {type, fd}; }
+  // What the namespaces need of each other.
+  Result<void> make_rest();
+  // In init, when the session has its /proc: what shows processes and what is on that, and the propagation.
+  Result<void> complete();
+  void close();
+
+  // The root of a mount of the image, whatever is mounted on it; -1: there is none.
+  int root_of(uint32_t mount) const;
+
+ private:
+  struct Entry {
+    const schema::Mount* mount = nullptr;
+    uint32_t of = 0;
+    bool late = false;
+    bool done = false;
+    Fd root;
+    Fd point;  // on which it is to be mounted
+    std::vector<Entry*> children;
+  };
+  struct System {
+    const schema::FileSystem* system = nullptr;
+    bool late = false;
+    Fd root;  // in the workshop
+  };
+
+  void add(const schema::Namespace& names);
+  void find_late();
+  Result<void> enter(int names);
+  int names_of(uint32_t of) const;
+  Result<void> keep(Fd& place, Fd fd) const;
+  Result<void> open_existing(Entry& entry);
+  Result<void> open_points(Entry& entry);
+  bool is_ready(const Entry& entry, bool late) const;
+  Result<void> make_all(bool late, const std::set<uint32_t>& of);
+  Result<void> make_one(Entry& entry);
+  Result<void> make_and_attach(Entry& entry);
+  Result<Fd> clone_source(const Entry& entry);
+  Result<Fd> clone_below(const Entry& entry, int directory);
+  Result<Fd> clone_removed(const Entry& entry, Fd directory);
+  Result<Fd> source_directory(const Entry& entry);
+  Result<void> attach(Entry& entry);
+  Result<void> attach_root(Entry& entry);
+  Result<void> make_system(System& system);
+  Result<Fd> mount_system(const schema::FileSystem& system);
+  Result<void> propagate();
+  Result<Fd*> anchor(uint32_t group);
+  Result<void> join(const Entry& entry);
+
+  const image::Image* image_ = nullptr;
+  int base_ = 0;
+  std::map<uint32_t, Entry> entries_;
+  std::vector<Entry*> in_order_;
+  std::map<uint32_t, System> systems_;
+  std::map<uint32_t, Fd> names_;  // mount namespaces; 0: the session's
+  std::map<uint32_t, std::pair<uint64_t, int>> beside_;
+  std::map<uint32_t, Fd> sources_;  // of existing mounts of the session, in the workshop
+  std::map<uint32_t, Fd> anchors_;
+  std::set<uint32_t> from_nothing_;
+  // What is there only until it is mounted.
+  struct ToRemove {
+    Fd directory;
+    std::string name;
+    int flags = 0;
+  };
+  ToRemove remove_;
+  Fd workshop_, directory_;
+};
 
 }  // namespace stasis::restore

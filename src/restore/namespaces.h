@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "image/reader.h"
+#include "restore/mounts.h"
 #include "schema/manifest.pb.h"
 #include "stasis/fd.h"
 #include "stasis/result.h"
@@ -18,16 +19,24 @@ class Namespaces {
   // them are kept at `base` and above. `held`: see make_networks().
   Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
   // In init, when the session has its /proc.
-  Result<void> complete(const schema::Manifest& manifest);
+  Result<void> complete();
 
   int descriptor(uint32_t id) const;
   uint64_t type(uint32_t id) const;
 
-  // Our own process in these namespaces, and in those of the session for all other types, as long as it
-  // lives.
+  // Where something is made: in these namespaces, and in those of the session for all other types; and, if
+  // that is not 0, with the root of a mount as the root directory.
+  struct Where {
+    std::vector<uint32_t> ids;
+    uint32_t mount = 0;
+    bool operator==(const Where&) const = default;
+  };
+  void close() { mounts_of_image_.close(); }
+
+  // Our own process there, as long as it lives.
   class Inside {
    public:
-    static Result<Inside> enter(Namespaces& all, const std::vector<uint32_t>& ids);
+    static Result<Inside> enter(Namespaces& all, const Where& where);
     Inside(Inside&& other) noexcept;
     Inside& operator=(Inside&&) = delete;
     ~Inside();
@@ -35,7 +44,7 @@ class Namespaces {
    private:
     Inside() = default;
     Namespaces* all_ = nullptr;
-    std::vector<uint32_t> before_;
+    Where before_;
   };
 
  private:
@@ -43,14 +52,14 @@ class Namespaces {
     uint64_t type = 0;
     Fd fd;
   };
-  Result<void> make_one(const schema::Namespace& wanted, const image::Image& image, int base);
+  Result<void> make_one(const schema::Namespace& wanted, int base);
   Result<void> go_home();
-  // Goes where `ids` say.
-  Result<void> go(const std::vector<uint32_t>& ids);
+  Result<void> go(const Where& where);
 
   std::map<uint32_t, Made> made_;
   Fd network_, mounts_, directory_;  // of the session, and where we are in it
-  std::vector<uint32_t> now_;
+  Where now_;
+  Mounts mounts_of_image_;
 };
 
 }  // namespace stasis::restore

@@ -128,7 +128,7 @@ GuardPlan RestartFromImage::plan_guard() const {
 }
 
 Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
-  STASIS_CHECK(table_->namespaces().complete(manifest()));
+  STASIS_CHECK(table_->namespaces().complete());
   STASIS_CHECK(table_->settle());
   std::unique_ptr<MemoryGuard> guard;
   if (mode_ == MemoryMode::kMapped) {

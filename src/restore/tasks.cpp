@@ -185,6 +185,14 @@ Result<void> TaskBuilder::finish() {
   ThreadState& leader = threads_.front();
   STASIS_CHECK(leader.skeleton.prepare());
   Batch batch = leader.skeleton.batch();
+  uint64_t back = 0;  // a descriptor of the working directory, if no path will lead there
+  if (process_.root_description() != 0 && process_.directories_of() == 0) {
+    const size_t opened = batch.call(
+        SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".", 2}), O_PATH | O_DIRECTORY | O_CLOEXEC});
+    STASIS_CHECK(leader.skeleton.run_checked(batch, "open the working directory"));
+    back = static_cast<uint64_t>(batch.result(opened));
+    batch.clear();
+  }
   if (process_.shared_pending().empty() && leader.record->pending().empty()) {
     add_forgetting(batch);
   } else {
@@ -204,10 +212,19 @@ Result<void> TaskBuilder::finish() {
   }
   lock_future();
   // Nothing is looked for by its path any more.
-  const bool has_root = process_.directories_of() == 0 && !process_.root().empty() && process_.root() != "/";
-  const size_t rooted =
-      has_root ? batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})})
-               : 0;
+  const uint32_t hidden_root = process_.root_description();
+  const bool has_root = process_.directories_of() == 0 &&
+                        (hidden_root != 0 || (!process_.root().empty() && process_.root() != "/"));
+  size_t rooted = 0;
+  if (has_root && hidden_root == 0) {
+    rooted = batch.call(SYS_chroot, {batch.put({process_.root().c_str(), process_.root().size() + 1})});
+  } else if (has_root) {
+    // By way of its descriptor, and back to where it is.
+    batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(hidden_root))});
+    rooted = batch.call(SYS_chroot, {batch.put({".", 2})});
+    batch.call(SYS_fchdir, {back});
+    batch.call(SYS_close, {back});
+  }
   // All that is executable is there, too.
   constexpr uint64_t kSetDenyWriteExecute = 65;  // PR_SET_MDWE, which headers of 2022 do not have
   size_t denied = 0;

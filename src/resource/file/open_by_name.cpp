@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "kernel/proc.h"
 #include "resource/file/removed.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
@@ -41,7 +42,7 @@ Result<Fd> open_against_mode(const Record& record, const std::string& path, int 
   if (fstat(place.get(), &status) < 0 || !S_ISREG(status.st_mode) || status.st_uid != geteuid()) {
     return cannot_make(record, path, EACCES, "the program had it open, but this user may not open it now");
   }
-  std::string link = fmt::format("/proc/self/fd/{}", place.get());
+  std::string link = kernel::own_descriptor(place.get());
   if (chmod(link.c_str(), (status.st_mode & 07777) | 0600) < 0) return cannot_make(record, path);
   auto fd = reopen(place.get(), flags);
   if (chmod(link.c_str(), status.st_mode & 07777) < 0) return cannot_make(record, path);

@@ -7,6 +7,7 @@
 #include <array>
 
 #include "base/clock.h"
+#include "kernel/proc.h"
 #include "resource/file_search.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -102,8 +103,7 @@ Result<Fd> open_removed(const Record& record, const schema::File& message, Makin
 
 Result<void> finish_removed(const Record& record, const schema::File& message, Making& context) {
   if (S_ISLNK(message.mode())) return {};
-  const std::string place =
-      fmt::format("/proc/self/fd/{}", context.shared_objects()[object_key(message)].get());
+  const std::string place = kernel::own_descriptor(context.shared_objects()[object_key(message)].get());
   if (chmod(place.c_str(), message.mode() & 07777) < 0) return cannot_make(record, "chmod");
   const timespec times[2] = {to_timespec(message.accessed_ns()), to_timespec(message.modified_ns())};
   if (utimensat(AT_FDCWD, place.c_str(), times, 0) < 0) return cannot_make(record, "utimensat");

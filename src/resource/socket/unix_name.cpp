@@ -9,6 +9,7 @@
 #include <array>
 #include <vector>
 
+#include "kernel/proc.h"
 #include "resource/refusal.h"
 #include "resource/socket/socket.h"
 
@@ -260,7 +261,8 @@ namespace {
 std::string address_of_handle(int handle) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  auto end = fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1, "/proc/self/fd/{}", handle);
+  auto end =
+      fmt::format_to_n(address.sun_path, sizeof address.sun_path - 1, "{}", kernel::own_descriptor(handle));
   return {reinterpret_cast<char*>(&address), kPathStart + end.size + 1};
 }
 

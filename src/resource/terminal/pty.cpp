@@ -2,14 +2,18 @@
 
 #include <asm/termbits.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/tty.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <vector>
 
+#include "resource/file_search.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -23,14 +27,35 @@ namespace {
 // How many masters are opened to get the old number back before any will do.
 constexpr size_t kMostSurplus = 256;
 
-std::string master_key(const schema::Pty& message) { return fmt::format("pty: {}", message.index()); }
+std::string master_key(const schema::Pty& message) {
+  return fmt::format("pty: {} of {}", message.index(), message.instance());
+}
+
+// The file system that a master or slave is in, when it is not the session's: each numbers its own. A master
+// that was opened at /dev/ptmx is in what is mounted beside that.
+uint64_t own_instance(const OpenFile& file) {
+  struct statfs fs = {};
+  if (fstatfs(file.duplicate.get(), &fs) != 0 || fs.f_type != DEVPTS_SUPER_MAGIC) return 0;
+  struct stat common = {};
+  return stat("/dev/pts", &common) == 0 && common.st_dev == file.status.st_dev ? 0 : file.status.st_dev;
+}
+
+std::string number_in_instance(const OpenFile& file, uint32_t index) {
+  return fmt::format("{} of {}", index, own_instance(file));
+}
+
+Fd open_master(const schema::Pty& message) {
+  if (message.instance() == 0) return Fd(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+  return Fd(open(message.multiplexer().c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+}
 
 // The kernel gives the lowest free number. When the old one is free, all lower ones that are free come first.
-Result<Fd> new_master(const Record& record, uint32_t wanted) {
+Result<Fd> new_master(const Record& record, const schema::Pty& message) {
+  const uint32_t wanted = message.index();
   std::vector<Fd> surplus;
   for (;;) {
-    Fd master(posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
-    if (!master) return cannot_make(record, "posix_openpt");
+    Fd master = open_master(message);
+    if (!master) return cannot_make(record, message.instance() == 0 ? "posix_openpt" : message.multiplexer());
     uint32_t index = tty_index(master.get());
     if (index >= wanted || surplus.size() == kMostSurplus) return master;
     surplus.push_back(std::move(master));
@@ -42,7 +67,7 @@ Result<Fd> new_master(const Record& record, uint32_t wanted) {
 Result<Fd*> pair_of(const Record& record, const schema::Pty& message, Making& context) {
   Fd& master = context.shared_objects()[master_key(message)];
   if (master) return &master;
-  STASIS_TRY(master, new_master(record, message.index()));
+  STASIS_TRY(master, new_master(record, message));
   int unlocked = 0;
   if (ioctl(master.get(), TIOCSPTLCK, &unlocked) < 0) return cannot_make(record, "unlock the terminal");
   if (message.attributes().size() == sizeof(termios2) &&
@@ -58,9 +83,9 @@ Result<Fd*> pair_of(const Record& record, const schema::Pty& message, Making& co
 
 bool has_master(const OpenFile& slave, const Observation& tree) {
   const auto& masters = tree.index("ptys: masters", [](const OpenFile& file) {
-    return is_master(file) ? std::to_string(tty_index(file.duplicate.get())) : std::string();
+    return is_master(file) ? number_in_instance(file, tty_index(file.duplicate.get())) : std::string();
   });
-  return masters.contains(std::to_string(minor(tty_device(slave.duplicate.get()))));
+  return masters.contains(number_in_instance(slave, minor(tty_device(slave.duplicate.get()))));
 }
 
 bool is_hung_up(int fd) {
@@ -68,16 +93,18 @@ bool is_hung_up(int fd) {
   return poll(&state, 1, 0) > 0 && state.revents & POLLHUP;
 }
 
-std::string slave_key(const schema::Pty& message) { return fmt::format("pty slave: {}", message.index()); }
+std::string slave_key(const schema::Pty& message) {
+  return fmt::format("pty slave: {} of {}", message.index(), message.instance());
+}
 
 // Of a master. Without a slave nothing can be asked: opening the first one would leave a mark.
 void observe_buffers(const OpenFile& file, Observation& tree, schema::Pty& message) {
   const auto& slaves = tree.index("ptys: slaves", [](const OpenFile& other) {
     if (is_master(other) || !is_terminal(other)) return std::string();
     uint64_t device = tty_device(other.duplicate.get());
-    return is_pty_slave(device) ? std::to_string(minor(device)) : std::string();
+    return is_pty_slave(device) ? number_in_instance(other, minor(device)) : std::string();
   });
-  if (!slaves.contains(std::to_string(message.index()))) return;
+  if (!slaves.contains(number_in_instance(file, message.index()))) return;
   auto content = look_into_buffers(file.duplicate.get());
   if (!content) {
     tree.warn(fmt::format("{}: input and output that nobody has read yet are missing after a restart",
@@ -120,6 +147,12 @@ Result<std::string> PtyKind::observe(const OpenFile& file, Observation& tree) co
                    "start the program by stasis launch, or detach it");
   }
   message.set_index(message.is_master() ? tty_index(fd) : minor(tty_device(fd)));
+  message.set_instance(own_instance(file));
+  if (message.instance() != 0) {
+    if (name_of(file).state == Name::kLeadsElsewhere && !hung_up)
+      return refusal(file, "the file system (devpts) that it is in is mounted nowhere any more");
+    message.set_multiplexer(directory_of(file.link) + "/ptmx");
+  }
   termios2 attributes = {};
   if (ioctl(fd, TCGETS2, &attributes) == 0) message.set_attributes(&attributes, sizeof attributes);
   char window[kWindowSize] = {};
