@@ -59,11 +59,13 @@ constexpr KindInfo kRows[] = {
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kPartial,
-     "host names, networks, IPC without objects, cgroups and mounts, also with a root of their own (pivot_root), as "
+     "host names, networks, IPC without objects, cgroups and mounts, also with a root of their own "
+     "(pivot_root), as "
      "root; user, pid and time namespaces are refused"},
     {"networks", "Processes",
      "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
-     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, rules, "
+     "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
+     "rules, "
      "permanent neighbours, settings",
      kPartial,
      "refused: other kinds of interfaces, and those that lead out of the session; nftables, iptables, IPsec, "

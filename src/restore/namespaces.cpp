@@ -60,7 +60,8 @@ Result<void> Namespaces::make(const image::Image& image, int base, std::map<std:
   const auto& manifest = image.manifest();
   STASIS_CHECK(mounts_of_image_.begin(image, base));
   STASIS_CHECK(mounts_of_image_.make_session());
-  if (manifest.namespaces_size() == 0 && mounts_of_image_.empty() && !manifest.has_session_network()) return {};
+  if (manifest.namespaces_size() == 0 && mounts_of_image_.empty() && !manifest.has_session_network())
+    return {};
   STASIS_TRY(Fd network, open_own(CLONE_NEWNET));
   STASIS_TRY(network_, duplicate(network.get(), base));
   STASIS_TRY(Fd mounts, open_own(CLONE_NEWNS));

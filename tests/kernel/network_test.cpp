@@ -63,7 +63,8 @@ TEST(Network, TwoFlagsOfATapDeviceAreOneBit) {
   EXPECT_EQ(found, 15);
 }
 
-// resource/tun: a device that persists lets go of its descriptor and takes another one; its number is chosen before.
+// resource/tun: a device that persists lets go of its descriptor and takes another one; its number is chosen
+// before.
 TEST(Network, ATapDeviceChangesItsDescriptor) {
   const long found = in_new_network([]() -> long {
     int first = open("/dev/net/tun", O_RDWR);
@@ -90,7 +91,8 @@ TEST(Network, ATapDeviceTellsItsNetwork) {
     int tap = open_tap("tap", IFF_NO_PI);
     struct stat here = {}, of_descriptor = {}, of_device = {};
     if (stat("/proc/self/ns/net", &here) != 0) return -1;
-    if (fstat(ioctl(tap, SIOCGSKNS), &of_descriptor) != 0 || fstat(ioctl(tap, TUNGETDEVNETNS), &of_device) != 0)
+    if (fstat(ioctl(tap, SIOCGSKNS), &of_descriptor) != 0 ||
+        fstat(ioctl(tap, TUNGETDEVNETNS), &of_device) != 0)
       return -2;
     return here.st_ino == of_descriptor.st_ino && here.st_ino == of_device.st_ino ? 0 : 1;
   });
@@ -108,7 +110,8 @@ TEST(Network, TheCookieTellsNetworksApart) {
   };
   static int outside = socket(AF_INET, SOCK_STREAM, 0);
   const long found = in_new_network([]() -> long {
-    const uint64_t here = cookie_of(socket(AF_INET, SOCK_DGRAM, 0)), again = cookie_of(socket(AF_INET6, SOCK_STREAM, 0));
+    const uint64_t here = cookie_of(socket(AF_INET, SOCK_DGRAM, 0)),
+                   again = cookie_of(socket(AF_INET6, SOCK_STREAM, 0));
     return here != 0 && here == again && here != cookie_of(outside) ? 0 : 1;
   });
   if (found == 77) GTEST_SKIP() << "no network namespace";
