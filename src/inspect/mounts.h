@@ -99,6 +99,7 @@ class Mounts {
   Result<std::optional<Place>> locate_detached(resource::OpenFile& file, int id, Tree& own);
   Result<Known*> add_detached(Tree& tree, int id, std::unique_ptr<kernel::Mount> mount, Fd root);
   std::string outside_path(const kernel::Mount& mount, const std::string& below) const;
+  static std::string clean_root(const kernel::Mount& mount);
 
   std::vector<std::unique_ptr<Tree>> trees_;
   std::vector<std::unique_ptr<schema::FileSystem>> systems_;
@@ -109,5 +110,8 @@ class Mounts {
   uint32_t last_id_ = 0;
   std::vector<std::string> warnings_;
 };
+
+// What is found from one of our own descriptors, by a path with or without a slash before it.
+Fd open_below(int directory, std::string path);
 
 }  // namespace stasis::inspect
