@@ -14,7 +14,6 @@ namespace {
 
 using kernel::Mount;
 using kernel::path_below;
-using kernel::path_joined;
 
 constexpr std::string_view kRemoved = "//deleted";
 

@@ -188,7 +188,7 @@ Result<void> TaskBuilder::finish() {
   uint64_t back = 0;  // a descriptor of the working directory, if no path will lead there
   if (process_.root_description() != 0 && process_.directories_of() == 0) {
     const size_t opened = batch.call(
-        SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".", 2}), O_PATH | O_DIRECTORY | O_CLOEXEC});
+        SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".\0", 2}), O_PATH | O_DIRECTORY | O_CLOEXEC});
     STASIS_CHECK(leader.skeleton.run_checked(batch, "open the working directory"));
     back = static_cast<uint64_t>(batch.result(opened));
     batch.clear();
@@ -221,7 +221,7 @@ Result<void> TaskBuilder::finish() {
   } else if (has_root) {
     // By way of its descriptor, and back to where it is.
     batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(hidden_root))});
-    rooted = batch.call(SYS_chroot, {batch.put({".", 2})});
+    rooted = batch.call(SYS_chroot, {batch.put({".\0", 2})});
     batch.call(SYS_fchdir, {back});
     batch.call(SYS_close, {back});
   }

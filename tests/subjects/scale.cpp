@@ -37,7 +37,7 @@ CASE_WITH(mappings, subject::kSlow) {
   }
 }
 
-CASE_WITH(sockets_with_content, subject::kSlow) {
+CASE(sockets_with_content) {
   constexpr int kPairs = 1000;
   need_descriptors(2 * kPairs);
   static int ends[kPairs][2];
@@ -55,7 +55,7 @@ CASE_WITH(sockets_with_content, subject::kSlow) {
   }
 }
 
-CASE_WITH(pipes_with_content, subject::kSlow) {
+CASE(pipes_with_content) {
   constexpr int kPipes = 1000;
   need_descriptors(2 * kPipes);
   static int ends[kPipes][2];
