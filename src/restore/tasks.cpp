@@ -187,8 +187,8 @@ Result<void> TaskBuilder::finish() {
   Batch batch = leader.skeleton.batch();
   uint64_t back = 0;  // a descriptor of the working directory, if no path will lead there
   if (process_.root_description() != 0 && process_.directories_of() == 0) {
-    const size_t opened = batch.call(
-        SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".\0", 2}), O_PATH | O_DIRECTORY | O_CLOEXEC});
+    const size_t opened = batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({".\0", 2}),
+                                                  O_PATH | O_DIRECTORY | O_CLOEXEC});
     STASIS_CHECK(leader.skeleton.run_checked(batch, "open the working directory"));
     back = static_cast<uint64_t>(batch.result(opened));
     batch.clear();
