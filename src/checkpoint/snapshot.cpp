@@ -143,7 +143,7 @@ class SnapshotChild::Forks {
     // Its father may be gone already, but in its memory it has his stub, with the number of the process.
     fork = find([&](const Fork& one) {
       return one.expects_child && !one.child &&
-             one.foothold.executor().is_installed_for(task, one.foothold.context());
+             one.foothold.executor().is_installed_for(task, one.leader());
     });
     if (fork != nullptr) {
       fork->child.reset(new SnapshotChild(task, fork->foothold));

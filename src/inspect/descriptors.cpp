@@ -56,6 +56,7 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
     tasks_[process.leader.value] = process.status.ns_tgid;
     if (process.zombie) continue;
     for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
+    if (process.status.levels.size() > tree.level() + 1) inner_.insert(process.pid.value);
     STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
     STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
     STASIS_TRY(hidden_[i].executable, collect_hidden(process, "exe", O_RDONLY));
@@ -162,6 +163,10 @@ const OpenFile* DescriptorGraph::description_of(int own) const {
 NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
   if (auto found = peers_.find(socket.id); found != peers_.end()) return found->second;
   // In flight it has no owner who could be asked.
+  return peer_by_our_number(socket);
+}
+
+NsTid DescriptorGraph::peer_by_our_number(const OpenFile& socket) const {
   ucred who = {};
   socklen_t length = sizeof who;
   if (::getsockopt(socket.duplicate.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return NsTid{0};
@@ -184,6 +189,7 @@ Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& f
   auto owned = sockets_.find(process.value);
   if (owned == sockets_.end()) return {};
   const auto& sockets = owned->second;
+  const bool is_inner = inner_.contains(process.value);
   constexpr size_t kAtOnce = 256;
   for (size_t first = 0; first < sockets.size(); first += kAtOnce) {
     const size_t last = std::min(first + kAtOnce, sockets.size());
@@ -196,8 +202,13 @@ Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& f
                                   answers.back(), length});
     }
     STASIS_CHECK(foothold.run(batch));
-    for (size_t i = first; i < last; ++i)
-      peers_[sockets[i]->id] = NsTid{batch.output<ucred>(answers[i - first]).pid};
+    for (size_t i = first; i < last; ++i) {
+      // In a pid namespace of its own it has another name for whoever lives. Only a name of the dead is
+      // nobody's.
+      const NsTid told{batch.output<ucred>(answers[i - first]).pid};
+      const NsTid known = is_inner ? peer_by_our_number(*sockets[i]) : told;
+      peers_[sockets[i]->id] = known;
+    }
   }
   return {};
 }

@@ -1,6 +1,7 @@
 #include "inspect/namespaces.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <sched.h>
@@ -122,11 +123,14 @@ const Namespaces::Found* Namespaces::find(uint64_t type, uint64_t identity) cons
 Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::string& first_mounts) {
   reference_ = tree.surroundings();
   of_processes_.resize(tree.processes().size());
+  of_children_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     by_number_[process.status.ns_tgid.value] = i;
     if (!process.zombie) STASIS_CHECK(collect_process(i, process));
+    STASIS_CHECK(collect_pids(i, process));
   }
+  note_ended(tree);
   MountsBefore before;
   STASIS_TRY(before.outside, kernel::read_mounts(HostTid{::getpid()}));
   auto first = read_file(tree.scope().is_session() ? first_mounts : std::string());
@@ -168,6 +172,77 @@ Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProce
   return {};
 }
 
+namespace {
+
+Result<uint64_t> identity_of(const Fd& place) {
+  struct stat status = {};
+  if (::fstat(place.get(), &status) != 0) return errno_error("look at a namespace", {});
+  return status.st_ino;
+}
+
+}  // namespace
+
+Result<uint32_t> Namespaces::find_pids(const Fd& place, HostTid task) {
+  STASIS_TRY(const uint64_t identity, identity_of(place));
+  auto [session, is_new] = of_session_.try_emplace("pid");
+  if (is_new) session->second = identity_of(reference_, "pid");
+  if (identity == session->second) return 0;
+  if (const Found* known = find(CLONE_NEWPID, identity)) return known->message.id();
+  Fd above(::ioctl(place.get(), NS_GET_PARENT));
+  if (!above) return errno_error("look at a pid namespace", fmt::format("task {}", task));
+  STASIS_TRY(const uint32_t parent, find_pids(above, task));
+  auto found = std::make_unique<Found>();
+  found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
+  found->message.set_type(CLONE_NEWPID);
+  found->message.set_parent(parent);
+  found->identity = identity;
+  found->task = task;
+  found_.push_back(std::move(found));
+  return found_.back()->message.id();
+}
+
+Result<void> Namespaces::collect_pids(size_t index, const freeze::FrozenProcess& process) {
+  auto own = kernel::open_proc(process.leader, "ns/pid", O_RDONLY);
+  if (!own.ok() && process.zombie) {
+    // Where the kernel does not show that of a zombie: it is the father's, unless it has more numbers.
+    return {};
+  }
+  if (!own.ok()) return std::move(own).error();
+  STASIS_TRY(const uint32_t id, find_pids(*own, process.leader));
+  if (id != 0) of_processes_[index].push_back(id);
+  if (process.zombie) return {};
+  const uint64_t mine = identity_of(process.pid, "pid"),
+                 of_children = identity_of(process.pid, "pid_for_children");
+  for (const auto& thread : process.threads) {
+    if (thread.tid == process.pid || identity_of(thread.tid, "pid_for_children") == of_children) continue;
+    return Error{"save", shown(process), "its threads make children in different pid namespaces",
+                 "this is not supported", ErrorCode::kRefused};
+  }
+  if (of_children == mine) return {};
+  // The kernel shows it when its first process has been born.
+  if (of_children == 0) {
+    return Error{"save", shown(process),
+                 "it has made a pid namespace (unshare) in which no process has been born yet",
+                 "try again when it has made a child", ErrorCode::kRefusedNow};
+  }
+  STASIS_TRY(Fd place, kernel::open_proc(process.pid, "ns/pid_for_children", O_RDONLY));
+  STASIS_TRY(of_children_[index], find_pids(place, process.pid));
+  return {};
+}
+
+// Those that have no living process: a process that would have its children there can have none any more.
+void Namespaces::note_ended(const freeze::FrozenTree& tree) {
+  for (auto& found : found_) {
+    if (found->message.type() != CLONE_NEWPID) continue;
+    found->message.set_ended(true);
+    for (size_t i = 0; i < tree.processes().size(); ++i) {
+      const auto& ids = of_processes_[i];
+      if (!tree.processes()[i].zombie && std::find(ids.begin(), ids.end(), found->message.id()) != ids.end())
+        found->message.set_ended(false);
+    }
+  }
+}
+
 Result<void> Namespaces::observe(Found& found) {
   schema::Namespace& out = found.message;
   switch (out.type()) {
@@ -207,6 +282,7 @@ Result<void> Namespaces::observe(Found& found) {
 }
 
 Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
+  out.set_namespace_of_children(of_children_[process]);
   for (uint32_t id : of_processes_[process]) {
     out.add_namespaces(id);
     // setns() is only for those who have their directories for themselves.
@@ -217,6 +293,11 @@ Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
     }
   }
   return {};
+}
+
+bool Namespaces::has_pids() const {
+  return std::any_of(found_.begin(), found_.end(),
+                     [](const auto& found) { return found->message.type() == CLONE_NEWPID; });
 }
 
 bool Namespaces::has_own_ipc(const schema::Process& process) const {

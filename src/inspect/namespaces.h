@@ -41,6 +41,9 @@ class Namespaces {
   };
   Result<InNetwork> enter_network(const resource::OpenFile& file) const;
   bool empty() const { return found_.empty(); }
+  // Whether there are pid namespaces below the session's.
+  bool has_pids() const;
+  bool has_ended(uint32_t id) const { return id != 0 && found_[id - 1]->message.ended(); }
 
  private:
   struct Found {
@@ -49,6 +52,11 @@ class Namespaces {
     HostTid task;  // that is in it
   };
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
+  // Of pids: that of the process and that of its children.
+  Result<void> collect_pids(size_t index, const freeze::FrozenProcess& process);
+  // Finds or adds it, and those above; 0: the session's.
+  Result<uint32_t> find_pids(const Fd& place, HostTid task);
+  void note_ended(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
   const Found* find(uint64_t type, uint64_t identity) const;
 
@@ -56,6 +64,7 @@ class Namespaces {
   std::map<std::string, uint64_t> of_session_;  // identities, by type
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
+  std::vector<uint32_t> of_children_;                // the pid namespace, when it is not the process's own
   std::map<int, size_t> by_number_;                  // the index of a process of the session
   schema::Namespace session_;
 };

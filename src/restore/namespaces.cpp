@@ -78,7 +78,10 @@ Result<void> Namespaces::make(const image::Image& image, int base) {
   STASIS_TRY(mounts_, duplicate(mounts.get(), base));
   STASIS_TRY(Fd directory, open_file(".", O_PATH | O_DIRECTORY));
   STASIS_TRY(directory_, duplicate(directory.get(), base));
-  for (const auto& wanted : manifest.namespaces()) STASIS_CHECK(make_one(wanted, image, base));
+  for (const auto& wanted : manifest.namespaces()) {
+    // Of pids: their first processes make them.
+    if (wanted.type() != CLONE_NEWPID) STASIS_CHECK(make_one(wanted, image, base));
+  }
   return {};
 }
 

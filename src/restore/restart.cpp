@@ -1,5 +1,6 @@
 #include "restore/restart.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -10,9 +11,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <optional>
+#include <span>
 
 #include "image/reader.h"
 #include "kernel/affinity.h"
@@ -69,10 +72,24 @@ class RestartFromImage final : public Restart {
   Result<void> adopt_roots(HostTid init);
   Result<void> raise(size_t index);
   Result<void> raise_children(Skeleton& maker, const std::vector<size_t>& children);
+  Result<void> raise_postponed();
   Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children);
+  Result<void> make_alike(Skeleton& maker, std::span<const size_t> children);
+  Result<void> make_in_batches(Skeleton& maker, std::span<const size_t> children, uint64_t flags);
+  bool can_be_born(const Birth& child) const;
   Result<void> make_orphan(Skeleton& maker, size_t index);
   Result<void> begin_session(Skeleton& leader, const schema::Process* process);
+  Result<void> join_group(const Birth& birth, bool may_wait);
   Result<void> join_groups();
+  // What the maker calls a task.
+  int seen_by(const Skeleton& maker, int number) const {
+    return numbers().seen_from(space_of(maker), number);
+  }
+  const Numbers& numbers() const { return topology_.numbers(); }
+  uint32_t space_of(const Skeleton& task) const;
+  Result<void> choose_space_of_children(Skeleton& maker, uint32_t space);
+  Result<void> keep_ended_namespaces();
+  Result<void> settle_spaces_of_children();
   Result<void> end_temporaries();
 
   image::Image image_;
@@ -85,6 +102,14 @@ class RestartFromImage final : public Restart {
   WorkArea area_;
   std::optional<kernel::PidNamespace> session_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
+  // Pid namespaces below the session's: by a pid in the session, where a task is and where its children are
+  // born now.
+  std::map<int, uint32_t> spaces_, spaces_of_children_;
+  std::map<uint32_t, int> inits_;  // pids in the session
+  std::map<int, int> groups_;      // in which tasks are now
+  // Who is made when the init of its namespace is there.
+  std::vector<std::pair<int, size_t>> postponed_;
+  std::map<int, int> ended_spaces_;  // descriptors in processes, by their pids
   std::deque<TaskBuilder> builders_;
   std::optional<kernel::OneProcessor> together_;
 };
@@ -168,8 +193,8 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     size_t used = 0;
     HostTid host{std::stoi(children.substr(position), &used)};
     position += used + 1;
-    STASIS_TRY(auto status, kernel::read_status(host));
-    by_number[status.ns_tid.value] = host;
+    STASIS_TRY(NsTid number, session_->number_of(host));
+    by_number[number.value] = host;
   }
   for (size_t index : topology_.roots()) {
     NsTid pid = topology_.births()[index].pid;
@@ -181,18 +206,51 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     STASIS_TRY(auto stop, task.wait());
     if (stop->kind == remote::Stop::Kind::kExited)
       return Error{"restart", fmt::format("task {}", pid), "it ended", {}};
-    auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
+    auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, pid, area_);
     STASIS_CHECK(entry->second.prepare());
     STASIS_CHECK(entry->second.strip(area_));
   }
   for (size_t index : topology_.roots()) STASIS_CHECK(raise(index));
+  return raise_postponed();
+}
+
+// Those that somebody makes in a pid namespace that is not below its own child's.
+Result<void> RestartFromImage::raise_postponed() {
+  while (!postponed_.empty()) {
+    auto waiting = std::exchange(postponed_, {});
+    for (const auto& [maker, child] : waiting) {
+      if (can_be_born(topology_.births()[child])) {
+        STASIS_CHECK(raise_children(skeletons_.at(maker), {child}));
+      } else {
+        postponed_.emplace_back(maker, child);
+      }
+    }
+    if (postponed_.size() == waiting.size()) {
+      return Error{"restart", fmt::format("task {}", topology_.births()[waiting.front().second].pid),
+                   "its pid namespace has no first process",
+                   {},
+                   ErrorCode::kDamaged};
+    }
+  }
   return {};
+}
+
+bool RestartFromImage::can_be_born(const Birth& child) const {
+  const uint32_t space = child.numbers.space;
+  return space == 0 || child.is_init() || inits_.contains(space);
+}
+
+uint32_t RestartFromImage::space_of(const Skeleton& task) const {
+  auto found = spaces_.find(task.ns_pid().value);
+  return found != spaces_.end() ? found->second : 0;
 }
 
 // Makes the whole subtree of a skeleton that stands stripped.
 Result<void> RestartFromImage::raise(size_t index) {
   const Birth& birth = topology_.births()[index];
   Skeleton& maker = skeletons_.at(birth.pid.value);
+  // Whoever is born in a pid namespace inherits a group that it cannot name.
+  if (numbers().nested() && birth.early_children.empty()) STASIS_CHECK(join_group(birth, true));
   STASIS_CHECK(raise_children(maker, birth.early_children));
   if (birth.becomes_session_leader) STASIS_CHECK(begin_session(maker, birth.process));
   STASIS_CHECK(raise_children(maker, birth.children));
@@ -206,6 +264,7 @@ Result<void> RestartFromImage::begin_session(Skeleton& leader, const schema::Pro
   Batch batch = leader.batch();
   batch.call(SYS_setsid, {});
   STASIS_CHECK(leader.run_checked(batch, "make a session"));
+  groups_[leader.ns_pid().value] = leader.ns_pid().value;
   if (process == nullptr || !table_->has(process->controlling_terminal())) return {};
   batch.clear();
   auto terminal = static_cast<uint64_t>(table_->number_of(process->controlling_terminal()));
@@ -214,13 +273,53 @@ Result<void> RestartFromImage::begin_session(Skeleton& leader, const schema::Pro
 }
 
 Result<void> RestartFromImage::raise_children(Skeleton& maker, const std::vector<size_t>& children) {
-  STASIS_CHECK(make_children(maker, children));
-  for (size_t child : children) STASIS_CHECK(raise(child));
+  std::vector<size_t> now;
+  for (size_t child : children) {
+    if (can_be_born(topology_.births()[child])) {
+      now.push_back(child);
+    } else {
+      postponed_.emplace_back(maker.ns_pid().value, child);
+    }
+  }
+  STASIS_CHECK(make_children(maker, now));
+  for (size_t child : now) STASIS_CHECK(raise(child));
   return {};
 }
 
+// Neighbours that are born in the same pid namespace are made together.
 Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<size_t>& children) {
-  if (children.empty()) return {};
+  const auto& births = topology_.births();
+  for (size_t first = 0, next = 0; first < children.size(); first = next) {
+    const Birth& one = births[children[first]];
+    next = first + 1;
+    while (!one.is_init() && next < children.size() && !births[children[next]].is_init() &&
+           births[children[next]].numbers.space == one.numbers.space)
+      ++next;
+    STASIS_CHECK(make_alike(maker, std::span(children).subspan(first, next - first)));
+  }
+  return {};
+}
+
+Result<void> RestartFromImage::make_alike(Skeleton& maker, std::span<const size_t> children) {
+  const Birth& first = topology_.births()[children.front()];
+  // The kernel makes a pid namespace in that of its maker only.
+  const bool makes_namespace = first.is_init();
+  STASIS_CHECK(
+      choose_space_of_children(maker, makes_namespace ? space_of(maker) : first.numbers.space));
+  if (!makes_namespace) return make_in_batches(maker, children, 0);
+  if (numbers().parent(first.numbers.space) != space_of(maker) || inits_.contains(first.numbers.space)) {
+    return Error{"restart", fmt::format("task {}", first.pid),
+                 "it cannot be the first process of its pid namespace",
+                 {},
+                 ErrorCode::kDamaged};
+  }
+  STASIS_CHECK(make_in_batches(maker, children, CLONE_NEWPID));
+  inits_[first.numbers.space] = first.pid.value;
+  return {};
+}
+
+Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const size_t> children,
+                                               uint64_t flags) {
   STASIS_CHECK(maker.prepare());
   constexpr size_t kAtOnce = 256;
   for (size_t first = 0; first < children.size(); first += kAtOnce) {
@@ -229,7 +328,7 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
     for (size_t i = first; i < last; ++i) {
       const Birth& child = topology_.births()[children[i]];
       CloneRequest request;
-      request.flags = CLONE_PTRACE;
+      request.flags = CLONE_PTRACE | flags;
       if (child.process != nullptr && child.process->descriptors_of() != 0) request.flags |= CLONE_FILES;
       if (child.process != nullptr && child.process->directories_of() != 0) request.flags |= CLONE_FS;
       request.exit_signal =
@@ -239,16 +338,84 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
         request.flags |= CLONE_PARENT;
         request.exit_signal = 0;
       }
-      add_clone(batch, request, child.pid);
+      add_clone(batch, request, child.numbers.levels);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
     std::vector<NsTid> expected;
     for (size_t i = first; i < last; ++i) expected.push_back(topology_.births()[children[i]].pid);
     STASIS_TRY(auto born, await_births(*session_, expected));
-    for (NsTid pid : expected) {
-      auto [entry, inserted] = skeletons_.try_emplace(pid.value, born.at(pid.value), pid, area_);
+    for (size_t i = first; i < last; ++i) {
+      const Birth& child = topology_.births()[children[i]];
+      const NsTid pid = child.pid;
+      auto [entry, inserted] = skeletons_.try_emplace(pid.value, born.at(pid.value), pid,
+                                                      NsTid{child.numbers.levels.back()}, area_);
       STASIS_CHECK(entry->second.prepare());
+      spaces_[pid.value] = spaces_of_children_[pid.value] = child.numbers.space;
+      groups_[pid.value] = groups_[maker.ns_pid().value];
     }
+  }
+  return {};
+}
+
+// In which its children are born: setns() takes only namespaces that are below its own.
+Result<void> RestartFromImage::choose_space_of_children(Skeleton& maker, uint32_t space) {
+  uint32_t& now = spaces_of_children_[maker.ns_pid().value];
+  if (now == space) return {};
+  auto init = inits_.find(space);
+  const int target = space == space_of(maker)  ? maker.own_pid().value
+                     : init != inits_.end() ? seen_by(maker, init->second)
+                                            : 0;
+  STASIS_CHECK(maker.prepare());
+  Batch batch = maker.batch();
+  const size_t handle = batch.call(SYS_pidfd_open, {static_cast<uint64_t>(target), 0});
+  batch.call_with_last(SYS_setns, {CLONE_NEWPID});
+  STASIS_CHECK(maker.run_checked(batch, "choose a pid namespace for children"));
+  Batch closing = maker.batch();
+  closing.call(SYS_close, {static_cast<uint64_t>(batch.result(handle))});
+  STASIS_CHECK(maker.run_checked(closing, "choose a pid namespace for children"));
+  now = space;
+  return {};
+}
+
+// Nobody can be born in them any more, but for as long as their init is there they can be opened.
+Result<void> RestartFromImage::keep_ended_namespaces() {
+  for (const auto& process : manifest().processes()) {
+    const uint32_t space = process.namespace_of_children();
+    const bool ended = std::any_of(manifest().namespaces().begin(), manifest().namespaces().end(),
+                                   [&](const auto& one) { return one.id() == space && one.ended(); });
+    auto init = inits_.find(space);
+    if (space == 0 || !ended || init == inits_.end()) continue;
+    Skeleton& task = skeletons_.at(process.pid());
+    STASIS_CHECK(task.prepare());
+    Batch batch = task.batch();
+    const std::string path = fmt::format("/proc/{}/ns/pid", init->second);
+    batch.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({path.c_str(), path.size() + 1}),
+                            O_RDONLY | O_CLOEXEC, 0});
+    const size_t kept =
+        batch.call_with_last(SYS_fcntl, {F_DUPFD_CLOEXEC, static_cast<uint64_t>(table_->base())});
+    STASIS_CHECK(task.run_checked(batch, "keep a pid namespace that has ended"));
+    ended_spaces_[process.pid()] = static_cast<int>(batch.result(kept));
+    Batch closing = task.batch();
+    closing.call(SYS_close, {static_cast<uint64_t>(batch.result(0))});
+    STASIS_CHECK(task.run_checked(closing, "keep a pid namespace that has ended"));
+  }
+  return {};
+}
+
+// When all threads are there: the kernel makes none in a process that has another namespace for children.
+Result<void> RestartFromImage::settle_spaces_of_children() {
+  for (const auto& process : manifest().processes()) {
+    if (process.namespace_of_children() == 0) continue;
+    Skeleton& task = skeletons_.at(process.pid());
+    auto ended = ended_spaces_.find(process.pid());
+    if (ended == ended_spaces_.end()) {
+      STASIS_CHECK(choose_space_of_children(task, process.namespace_of_children()));
+      continue;
+    }
+    STASIS_CHECK(task.prepare());
+    Batch batch = task.batch();
+    batch.call(SYS_setns, {static_cast<uint64_t>(ended->second), CLONE_NEWPID});
+    STASIS_CHECK(task.run_checked(batch, "choose a pid namespace for children"));
   }
   return {};
 }
@@ -265,17 +432,23 @@ Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
     batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, on});
     return adopter.run_checked(batch, "adopt a process");
   };
+  // Who is adopted by whom is a matter of one namespace.
+  const uint32_t space = parent.value <= 1 ? 0 : space_of(skeletons_.at(parent.value));
+  STASIS_CHECK(choose_space_of_children(maker, space));
   STASIS_CHECK(maker.prepare());
-  NsTid number = topology_.spare_number();
+  const Numbers::Of spare = numbers().spare(space);
+  const NsTid number{spare.levels.front()};
   Batch batch = maker.batch();
   CloneRequest request;
   request.flags = CLONE_PTRACE;
   request.exit_signal = SIGCHLD;
-  add_clone(batch, request, number);
+  add_clone(batch, request, spare.levels);
   STASIS_CHECK(maker.run_checked(batch, "make a helper"));
   STASIS_TRY(auto born, await_births(*session_, {number}));
-  Skeleton helper(born.at(number.value), number, area_);
+  Skeleton helper(born.at(number.value), number, NsTid{spare.levels.back()}, area_);
   STASIS_CHECK(helper.prepare());
+  spaces_[number.value] = spaces_of_children_[number.value] = space;
+  groups_[number.value] = groups_[maker.ns_pid().value];
   STASIS_CHECK(make_children(helper, {index}));
   STASIS_CHECK(set_reaping(1));
   ::kill(helper.pid().value, SIGKILL);
@@ -283,24 +456,58 @@ Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
   }
   STASIS_CHECK(set_reaping(0));
   Batch reap = maker.batch();
-  reap.call(SYS_wait4, {static_cast<uint64_t>(number.value), 0, __WALL, 0});
+  const int level = static_cast<int>(numbers().depth(space_of(maker)));
+  reap.call(SYS_wait4, {static_cast<uint64_t>(spare.levels[static_cast<size_t>(level)]), 0, __WALL, 0});
   STASIS_CHECK(maker.prepare());
   STASIS_CHECK(maker.run_checked(reap, "reap a helper"));
   return raise(index);
+}
+
+// A process that cannot name its group is in it from birth, or is put into it by its parent. `may_wait`: the
+// group may not be there yet.
+Result<void> RestartFromImage::join_group(const Birth& birth, bool may_wait) {
+  // A session leader is the leader of its group already.
+  if (birth.becomes_session_leader) return {};
+  const int group = birth.group.value;
+  int& now = groups_[birth.pid.value];
+  if (now == group && numbers().nested()) return {};
+  if (may_wait && group != birth.pid.value && !skeletons_.contains(group)) return {};
+  Skeleton* caller = &skeletons_.at(birth.pid.value);
+  int who = 0, which = seen_by(*caller, group);
+  if (which == 0) {
+    auto parent = skeletons_.find(birth.parent.value);
+    if (parent != skeletons_.end()) {
+      caller = &parent->second;
+      who = seen_by(*caller, birth.pid.value);
+      which = seen_by(*caller, group);
+    }
+    if (which == 0 && may_wait) return {};
+    if (which == 0) {
+      return Error{"restart: join a process group", fmt::format("task {}", birth.pid),
+                   fmt::format("neither it nor its parent can name group {}, which is outside of their pid "
+                               "namespaces",
+                               group),
+                   {}, ErrorCode::kRefused};
+    }
+  }
+  Batch batch = caller->batch();
+  batch.call(SYS_setpgid, {static_cast<uint64_t>(who), static_cast<uint64_t>(which)});
+  STASIS_CHECK(caller->prepare());
+  if (may_wait) {
+    STASIS_CHECK(caller->run(batch));
+    if (batch.result(0) < 0) return {};
+  } else {
+    STASIS_CHECK(caller->run_checked(batch, "join a process group"));
+  }
+  now = group;
+  return {};
 }
 
 Result<void> RestartFromImage::join_groups() {
   // Leaders first, then members.
   for (bool leaders : {true, false}) {
     for (const auto& birth : topology_.births()) {
-      if ((birth.group == birth.pid) != leaders) continue;
-      // A session leader is the leader of its group already.
-      if (birth.becomes_session_leader) continue;
-      Skeleton& task = skeletons_.at(birth.pid.value);
-      Batch batch = task.batch();
-      batch.call(SYS_setpgid, {0, static_cast<uint64_t>(birth.group.value)});
-      STASIS_CHECK(task.prepare());
-      STASIS_CHECK(task.run_checked(batch, "join a process group"));
+      if ((birth.group == birth.pid) == leaders) STASIS_CHECK(join_group(birth, false));
     }
   }
   return {};
@@ -317,7 +524,8 @@ Result<void> RestartFromImage::end_temporaries() {
     if (birth.parent.value > 1 && skeletons_.contains(birth.parent.value)) {
       Skeleton& parent = skeletons_.at(birth.parent.value);
       Batch reap = parent.batch();
-      reap.call(SYS_wait4, {static_cast<uint64_t>(birth.pid.value), 0, __WALL, 0});
+      const auto level = numbers().depth(space_of(parent));
+      reap.call(SYS_wait4, {static_cast<uint64_t>(birth.numbers.levels.at(level)), 0, __WALL, 0});
       STASIS_CHECK(parent.prepare());
       STASIS_CHECK(parent.run(reap));
     }
@@ -330,6 +538,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
                                      const std::function<void(uint64_t bytes)>& read) {
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
+  STASIS_CHECK(keep_ended_namespaces());
   STASIS_CHECK(end_temporaries());
   // Before any parent ignores SIGCHLD: then the kernel would reap them.
   for (const auto& process : manifest().processes()) {
@@ -353,7 +562,15 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   }
   system_v_.detach();
   STASIS_CHECK(system_v_.restore_semaphores(skeletons_));
+  if (numbers().nested()) {
+    for (const auto& process : manifest().processes()) {
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      Skeleton& task = skeletons_.at(process.pid());
+      STASIS_CHECK(choose_space_of_children(task, space_of(task)));
+    }
+  }
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
+  STASIS_CHECK(settle_spaces_of_children());
   // When every task is there: some descriptors refer to tasks.
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());

@@ -117,7 +117,9 @@ Result<void> TaskBuilder::make_threads() {
       request.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
                       CLONE_PTRACE | CLONE_CHILD_CLEARTID;
       request.child_tid = thread.clear_tid_address();
-      add_clone(batch, request, NsTid{thread.tid()});
+      std::vector<int> levels = {thread.tid()};
+      levels.insert(levels.end(), thread.inner_numbers().begin(), thread.inner_numbers().end());
+      add_clone(batch, request, levels);
     }
     STASIS_CHECK(skeleton_.run_checked(batch, "make threads"));
     std::vector<NsTid> expected;
@@ -125,7 +127,8 @@ Result<void> TaskBuilder::make_threads() {
     STASIS_TRY(auto born, await_births(session_, expected));
     for (int i = first; i < last; ++i) {
       NsTid number{process_.threads(i).tid()};
-      threads_.push_back({skeleton_.thread(born.at(number.value), number), &process_.threads(i)});
+      threads_.push_back({skeleton_.thread(born.at(number.value), number, own_number(process_.threads(i))),
+                          &process_.threads(i)});
     }
   }
   STASIS_CHECK(install_filters());
@@ -269,11 +272,11 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
     // A task may send itself any siginfo; from outside the kernel would not let us fake the sender.
     if (shared) {
       batch.call(SYS_rt_sigqueueinfo,
-                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(number), info});
+                 {static_cast<uint64_t>(own_number(process_).value), static_cast<uint64_t>(number), info});
     } else {
       batch.call(SYS_rt_tgsigqueueinfo,
-                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(thread.record->tid()),
-                  static_cast<uint64_t>(number), info});
+                 {static_cast<uint64_t>(own_number(process_).value),
+                  static_cast<uint64_t>(own_number(*thread.record).value), static_cast<uint64_t>(number), info});
     }
   }
   if (batch.empty()) return {};
