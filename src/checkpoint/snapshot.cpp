@@ -64,12 +64,6 @@ class SnapshotChild::Forks {
   struct Fork {
     explicit Fork(remote::Foothold& process) : foothold(process), batch(process.scratch()) {}
     HostTid leader() const { return foothold.leader().tid(); }
-    // Of a process whose main thread has ended it is another one through which we work.
-    bool is_process(HostTid parent) const {
-      if (parent == leader()) return true;
-      auto status = kernel::read_status(leader());
-      return status.ok() && status->tgid == parent;
-    }
     bool is_settled() const { return !failure.ok() || (leader_reported && !(expects_child && !child)); }
     Error error(std::string cause, std::string hint) const {
       return Error{"fork", fmt::format("task {}", leader()), std::move(cause), std::move(hint)};
@@ -131,21 +125,16 @@ class SnapshotChild::Forks {
     // What they inherited of a filter stays suspended, where we may.
     if (!Tracee(task).set_options(PTRACE_O_EXITKILL | remote::kSuspendSeccomp).ok())
       (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
-    auto stat = kernel::read_stat(task);
-    Fork* fork = find(
-        [&](const Fork& one) { return one.helper.value == 0 && stat.ok() && one.is_process(stat->parent); });
-    if (fork != nullptr) {
+    // Fathers tell nothing: that of a child may be gone, and a process of the program have adopted it. But in
+    // their memory they have the stub of the process, with its number.
+    Fork* fork = find([&](const Fork& one) {
+      return !one.child && one.foothold.executor().is_installed_for(task, one.leader());
+    });
+    if (fork != nullptr && fork->helper.value == 0) {
       fork->helper = task;
       fork->expects_child = true;
       (void)Tracee(task).resume().ok();
-      return;
-    }
-    // Its father may be gone already, but in its memory it has his stub, with the number of the process.
-    fork = find([&](const Fork& one) {
-      return one.expects_child && !one.child &&
-             one.foothold.executor().is_installed_for(task, one.leader());
-    });
-    if (fork != nullptr) {
+    } else if (fork != nullptr && fork->expects_child) {
       fork->child.reset(new SnapshotChild(task, fork->foothold));
     } else {
       ::kill(task.value, SIGKILL);  // a copy whose process has failed meanwhile

@@ -200,6 +200,7 @@ class FrozenTree::Freezer {
     }
     auto status = read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
+    if (status->tracer.value == ::getpid()) return false;  // a copy that we have made of a process
     if (status->tracer.value != 0) {
       if (scope_.is_session() && status->tracer == scope_.init) {
         // The memory guard of a mapped restart is at work; it takes less than a millisecond.

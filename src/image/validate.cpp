@@ -101,6 +101,7 @@ Result<void> validate(const schema::Manifest& manifest) {
   STASIS_CHECK(check_system_v(known));
   STASIS_CHECK(check_memories(known));
   STASIS_CHECK(check_processes(known));
+  STASIS_CHECK(check_namespaces(known));
   return {};
 }
 

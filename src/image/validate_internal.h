@@ -65,6 +65,7 @@ Result<void> check_runs(const google::protobuf::RepeatedPtrField<schema::PageRun
 
 Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
+Result<void> check_namespaces(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);
 

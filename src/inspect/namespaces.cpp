@@ -6,6 +6,7 @@
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -15,6 +16,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <sstream>
 
 #include "inspect/mounts.h"
 #include "kernel/mounts.h"
@@ -36,7 +38,7 @@ struct Type {
 constexpr Type kTypes[] = {
     {CLONE_NEWUTS, "uts", true},       {CLONE_NEWIPC, "ipc", true},
     {CLONE_NEWNET, "net", true},       {CLONE_NEWNS, "mnt", true},
-    {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", false},
+    {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", true},
     {CLONE_NEWTIME, "time", false},    {CLONE_NEWTIME, "time_for_children", false},
 };
 
@@ -78,6 +80,68 @@ std::string host_and_domain() {
   utsname names = {};
   ::uname(&names);
   return std::string(names.nodename) + '\n' + names.domainname;
+}
+
+void parse_ranges(const std::string& text, google::protobuf::RepeatedPtrField<schema::IdRange>& out) {
+  std::istringstream lines(text);
+  uint32_t inside = 0, outside = 0, count = 0;
+  while (lines >> inside >> outside >> count) {
+    auto* range = out.Add();
+    range->set_inside(inside);
+    range->set_outside(outside);
+    range->set_count(count);
+  }
+}
+
+// No process has to be in it: one of ours enters it, and is looked at from outside, so that the ids are those that
+// we know.
+Result<void> observe_users(const Fd& place, schema::Namespace& out) {
+  int entered[2], leave[2];
+  if (::pipe2(entered, O_CLOEXEC) != 0) return errno_error("look at a user namespace", {});
+  Fd entered_from(entered[0]), entered_to(entered[1]);
+  if (::pipe2(leave, O_CLOEXEC) != 0) return errno_error("look at a user namespace", {});
+  Fd leave_from(leave[0]), leave_to(leave[1]);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    leave_to.reset();
+    if (::setns(place.get(), CLONE_NEWUSER) != 0) ::_exit(1);
+    ::prctl(PR_SET_DUMPABLE, 1);
+    if (!write_all(entered_to.get(), "x").ok()) ::_exit(1);
+    entered_to.reset();
+    (void)read_all(leave_from.get()).ok();
+    ::_exit(0);
+  }
+  if (child < 0) return errno_error("look at a user namespace", {});
+  entered_to.reset();
+  auto arrived = read_all(entered_from.get());
+  auto users = kernel::read_proc(HostTid{child}, "uid_map");
+  auto groups = kernel::read_proc(HostTid{child}, "gid_map");
+  auto denied = kernel::read_proc(HostTid{child}, "setgroups");
+  leave_to.reset();
+  while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+  }
+  if (!arrived.ok() || *arrived != "x" || !users.ok() || !groups.ok())
+    return Error{"save", "a user namespace", "it cannot be entered", "take the checkpoint as root",
+                 ErrorCode::kRefused};
+  parse_ranges(*users, *out.mutable_users());
+  parse_ranges(*groups, *out.mutable_groups());
+  out.set_setgroups_denied(denied.ok() && denied->starts_with("deny"));
+  uid_t creator = 0;
+  if (::ioctl(place.get(), NS_GET_OWNER_UID, &creator) != 0) return errno_error("look at a user namespace", {});
+  out.set_creator(creator);
+  return {};
+}
+
+// In a user namespace ids are set for all threads at once.
+Result<void> check_ids(const freeze::FrozenProcess& process) {
+  for (const auto& thread : process.threads) {
+    if (thread.status.uids == process.status.uids && thread.status.gids == process.status.gids &&
+        thread.status.groups == process.status.groups)
+      continue;
+    return Error{"save", shown(process), "it has a user namespace of its own, and threads with different ids in it",
+                 "this is not supported", ErrorCode::kRefused};
+  }
+  return {};
 }
 
 // "1" or "0" for the loopback interface, and the names of all others.
@@ -137,15 +201,14 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   before.first = first.ok() ? kernel::parse_mounts(*first) : before.outside;
   STASIS_TRY(auto session, kernel::read_mounts(reference_));
   STASIS_CHECK(compare_mounts(before, session, OwnProc::kLeaveOut, session_));
+  STASIS_CHECK(find_shown_pids(reference_, session_));
   for (auto& found : found_) STASIS_CHECK(observe(*found));
   return {};
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
   for (const Type& type : kTypes) {
-    auto [of_session, is_new] = of_session_.try_emplace(type.name);
-    if (is_new) of_session->second = identity_of(reference_, type.name);
-    const uint64_t session = of_session->second, own = identity_of(process.pid, type.name);
+    const uint64_t session = session_identity(type.name), own = identity_of(process.pid, type.name);
     for (const auto& thread : process.threads) {
       // A thread cannot leave the user and time namespaces of its process.
       if (type.supported && thread.tid != process.pid && identity_of(thread.tid, type.name) != own)
@@ -158,10 +221,19 @@ Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProce
       return Error{"save", shown(process), fmt::format("it has a {} namespace of its own", type.name),
                    "nested namespaces of this type are not supported yet", ErrorCode::kRefused};
     const Found* known = find(type.flag, own);
+    STASIS_TRY(Fd place, kernel::open_proc(process.pid, fmt::format("ns/{}", type.name), O_RDONLY));
+    if (type.flag == CLONE_NEWUSER) {
+      STASIS_TRY(const uint32_t users, find_users(place));
+      of_processes_[index].push_back(users);
+      STASIS_CHECK(check_ids(process));
+      continue;
+    }
     if (known == nullptr) {
+      STASIS_TRY(const uint32_t owner, find_owner(place));
       auto found = std::make_unique<Found>();
       found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
       found->message.set_type(type.flag);
+      found->message.set_owner(owner);
       found->identity = own;
       found->task = process.pid;
       found_.push_back(std::move(found));
@@ -184,19 +256,53 @@ Result<uint64_t> identity_of(const Fd& place) {
 
 Result<uint32_t> Namespaces::find_pids(const Fd& place, HostTid task) {
   STASIS_TRY(const uint64_t identity, identity_of(place));
-  auto [session, is_new] = of_session_.try_emplace("pid");
-  if (is_new) session->second = identity_of(reference_, "pid");
-  if (identity == session->second) return 0;
+  if (identity == session_identity("pid")) return 0;
   if (const Found* known = find(CLONE_NEWPID, identity)) return known->message.id();
   Fd above(::ioctl(place.get(), NS_GET_PARENT));
   if (!above) return errno_error("look at a pid namespace", fmt::format("task {}", task));
   STASIS_TRY(const uint32_t parent, find_pids(above, task));
+  STASIS_TRY(const uint32_t owner, find_owner(place));
   auto found = std::make_unique<Found>();
   found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
   found->message.set_type(CLONE_NEWPID);
   found->message.set_parent(parent);
+  found->message.set_owner(owner);
   found->identity = identity;
   found->task = task;
+  found_.push_back(std::move(found));
+  return found_.back()->message.id();
+}
+
+uint64_t Namespaces::session_identity(const char* name) {
+  auto [entry, is_new] = of_session_.try_emplace(name);
+  if (is_new) entry->second = identity_of(reference_, name);
+  return entry->second;
+}
+
+Result<uint32_t> Namespaces::find_owner(const Fd& place) {
+  Fd users(::ioctl(place.get(), NS_GET_USERNS));
+  // One of the host, above ours, is that of a namespace that came from outside.
+  if (!users && errno == EPERM) return 0;
+  if (!users) return errno_error("look at the owner of a namespace", {});
+  return find_users(users);
+}
+
+Result<uint32_t> Namespaces::find_users(const Fd& place) {
+  STASIS_TRY(const uint64_t identity, identity_of(place));
+  if (identity == session_identity("user")) return 0;
+  if (const Found* known = find(CLONE_NEWUSER, identity)) return known->message.id();
+  Fd above(::ioctl(place.get(), NS_GET_PARENT));
+  if (!above) {
+    return Error{"save", "a user namespace", "it is not below that of the session", "this is not supported",
+                 ErrorCode::kRefused};
+  }
+  STASIS_TRY(const uint32_t parent, find_users(above));
+  auto found = std::make_unique<Found>();
+  STASIS_CHECK(observe_users(place, found->message));
+  found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
+  found->message.set_type(CLONE_NEWUSER);
+  found->message.set_parent(parent);
+  found->identity = identity;
   found_.push_back(std::move(found));
   return found_.back()->message.id();
 }
@@ -274,11 +380,28 @@ Result<void> Namespaces::observe(Found& found) {
         if (mount.type != "proc" || of_host) before.first.push_back(mount);
       }
       before.outside = before.first;
-      return compare_mounts(before, own, OwnProc::kNone, out);
+      STASIS_CHECK(compare_mounts(before, own, OwnProc::kNone, out));
+      return find_shown_pids(found.task, out);
     }
     default:
       return {};
   }
+}
+
+// Each /proc shows one pid namespace, which is to be seen at its first process.
+Result<void> Namespaces::find_shown_pids(HostTid task, schema::Namespace& mounts) const {
+  for (auto& mount : *mounts.mutable_mounts()) {
+    if (mount.method() != schema::Mount::LATER) continue;
+    struct stat status = {};
+    const std::string first = fmt::format("{}/root{}/1/ns/pid", task, mount.point());
+    if (::fstatat(kernel::host_proc(), first.c_str(), &status, 0) != 0) {
+      return Error{"save", fmt::format("the mount of {} at {}", mount.type(), mount.point()),
+                   "the pid namespace that it shows has ended, or cannot be looked at",
+                   "unmount it before a checkpoint", ErrorCode::kRefused};
+    }
+    if (const Found* found = find(CLONE_NEWPID, status.st_ino)) mount.set_pid_namespace(found->message.id());
+  }
+  return {};
 }
 
 Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
@@ -286,9 +409,10 @@ Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
   for (uint32_t id : of_processes_[process]) {
     out.add_namespaces(id);
     // setns() is only for those who have their directories for themselves.
-    if (found_[id - 1]->message.type() == CLONE_NEWNS && out.directories_of() != 0) {
+    const uint64_t type = found_[id - 1]->message.type();
+    if ((type == CLONE_NEWNS || type == CLONE_NEWUSER) && out.directories_of() != 0) {
       return Error{"save", fmt::format("task {}", out.pid()),
-                   "it is in a mount namespace of its own, and shares its directories with its parent",
+                   "it is in a mount or user namespace of its own, and shares its directories with its parent",
                    "this is not supported", ErrorCode::kRefused};
     }
   }

@@ -56,11 +56,17 @@ class Namespaces {
   Result<void> collect_pids(size_t index, const freeze::FrozenProcess& process);
   // Finds or adds it, and those above; 0: the session's.
   Result<uint32_t> find_pids(const Fd& place, HostTid task);
+  Result<void> find_shown_pids(HostTid task, schema::Namespace& mounts) const;
+  // The same for users.
+  Result<uint32_t> find_users(const Fd& place);
+  // That of users to which another one belongs.
+  Result<uint32_t> find_owner(const Fd& place);
   void note_ended(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
   const Found* find(uint64_t type, uint64_t identity) const;
 
   HostTid reference_;                           // FrozenTree::surroundings()
+  uint64_t session_identity(const char* name);
   std::map<std::string, uint64_t> of_session_;  // identities, by type
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids

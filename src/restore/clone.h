@@ -25,13 +25,15 @@ struct CloneRequest {
   uint64_t cgroup = 0;
 };
 
-// `levels`: its number in the session first, that in its own pid namespace last. The kernel wants them the other
+// `levels`: those that the kernel is not to choose, of its number in the session first, that in its own pid namespace last. The kernel wants them the other
 // way round.
 inline size_t add_clone(remote::Batch& batch, CloneRequest request, const std::vector<int>& levels) {
   const std::vector<int32_t> numbers(levels.rbegin(), levels.rend());
-  request.set_tid =
-      batch.put({reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(int32_t)});
-  request.set_tid_size = numbers.size();
+  if (!numbers.empty()) {
+    request.set_tid =
+        batch.put({reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(int32_t)});
+    request.set_tid_size = numbers.size();
+  }
   uint64_t address = batch.put_object(request);
   return batch.call(SYS_clone3, {address, sizeof request});
 }

@@ -46,6 +46,9 @@ class DescriptorTable final : public resource::Making {
     return numbers_.seen_from(numbers_.find(process).space, task);
   }
 
+  // Whether somebody with all rights in the user namespace `users` may enter a namespace.
+  bool may_enter(uint32_t users, uint32_t id) const { return numbers_.rules(users, numbers_.owner(id)); }
+
   int base() const { return base_; }
   // Gives a process the descriptors that it had, and takes all others from it.
   Result<void> place(Skeleton& skeleton, const schema::Process& process) const;

@@ -208,7 +208,7 @@ Result<void> mount_again(const schema::Namespace& wanted, const image::Image& im
 
 Result<void> mount_later(const schema::Namespace& wanted) {
   for (const auto& mount : wanted.mounts()) {
-    if (mount.method() == Mount::LATER) STASIS_CHECK(mount_new(mount));
+    if (mount.method() == Mount::LATER && mount.pid_namespace() == 0) STASIS_CHECK(mount_new(mount));
   }
   return {};
 }

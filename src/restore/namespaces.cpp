@@ -12,7 +12,9 @@
 #include <cstring>
 #include <utility>
 
+#include "kernel/proc.h"
 #include "restore/mounts.h"
+#include "restore/user_namespaces.h"
 
 namespace stasis::restore {
 namespace {
@@ -86,6 +88,12 @@ Result<void> Namespaces::make(const image::Image& image, int base) {
 }
 
 Result<void> Namespaces::make_one(const schema::Namespace& wanted, const image::Image& image, int base) {
+  if (wanted.type() == CLONE_NEWUSER) {
+    STASIS_TRY(Fd users, make_users(wanted, wanted.parent() != 0 ? descriptor(wanted.parent()) : -1,
+                                    this->users(wanted.parent())));
+    return keep(wanted, std::move(users), base);
+  }
+  if (wanted.owner() != 0) return make_owned(wanted, image, base);
   const int type = static_cast<int>(wanted.type());
   if (name_of(wanted.type()) == nullptr) return errno_error(kStep, fmt::format("type {:#x}", type), EINVAL);
   STASIS_TRY(Fd before, open_own(wanted.type()));
@@ -96,10 +104,47 @@ Result<void> Namespaces::make_one(const schema::Namespace& wanted, const image::
   if (type == CLONE_NEWNS && ::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
   STASIS_CHECK(furnished);
   STASIS_TRY(Fd fd, std::move(made));
+  return keep(wanted, std::move(fd), base);
+}
+
+Result<void> Namespaces::keep(const schema::Namespace& wanted, Fd fd, int base) {
   Made& entry = made_[wanted.id()];
   entry.type = wanted.type();
+  entry.record = &wanted;
   STASIS_TRY(entry.fd, duplicate(fd.get(), base));
   return {};
+}
+
+// One that belongs to a user namespace is made by somebody in that.
+Result<void> Namespaces::make_owned(const schema::Namespace& wanted, const image::Image& image, int base) {
+  const char* name = name_of(wanted.type());
+  if (name == nullptr) return errno_error(kStep, fmt::format("type {:#x}", wanted.type()), EINVAL);
+  // Files are owned by ids as the namespace has them.
+  schema::Namespace inside = wanted;
+  const schema::Namespace* owner = users(wanted.owner());
+  for (auto& mount : *inside.mutable_mounts()) {
+    for (auto& file : *mount.mutable_files()) {
+      const uint32_t user = id_inside(owner->users(), file.user());
+      const uint32_t group = id_inside(owner->groups(), file.group());
+      file.set_user(user != kNoId || owner->users().empty() ? user : owner->users(0).inside());
+      file.set_group(group != kNoId || owner->groups().empty() ? group : owner->groups(0).inside());
+    }
+  }
+  return in_users(
+      descriptor(wanted.owner()),
+      [&]() -> Result<void> {
+        if (::unshare(static_cast<int>(wanted.type())) != 0) return errno_error(kStep, name);
+        return furnish(inside, image);
+      },
+      [&](HostTid child) -> Result<void> {
+        STASIS_TRY(Fd fd, kernel::open_proc(child, fmt::format("ns/{}", name), O_RDONLY));
+        return keep(wanted, std::move(fd), base);
+      });
+}
+
+const schema::Namespace* Namespaces::users(uint32_t id) const {
+  auto found = made_.find(id);
+  return found == made_.end() || found->second.type != CLONE_NEWUSER ? nullptr : found->second.record;
 }
 
 Result<void> Namespaces::complete(const schema::Manifest& manifest) {

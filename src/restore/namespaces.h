@@ -20,6 +20,8 @@ class Namespaces {
   Result<void> complete(const schema::Manifest& manifest);
 
   int descriptor(uint32_t id) const;
+  // Of users.
+  const schema::Namespace* users(uint32_t id) const;
   uint64_t type(uint32_t id) const;
 
   // Our own process in these namespaces, and in those of the session for all other types, as long as it
@@ -40,8 +42,11 @@ class Namespaces {
  private:
   struct Made {
     uint64_t type = 0;
+    const schema::Namespace* record = nullptr;
     Fd fd;
   };
+  Result<void> keep(const schema::Namespace& wanted, Fd fd, int base);
+  Result<void> make_owned(const schema::Namespace& wanted, const image::Image& image, int base);
   Result<void> make_one(const schema::Namespace& wanted, const image::Image& image, int base);
   // Goes where `ids` say.
   Result<void> go(const std::vector<uint32_t>& ids);

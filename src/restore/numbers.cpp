@@ -11,6 +11,8 @@ Numbers::Numbers(const schema::Manifest& manifest) {
   std::set<int> used;
   for (const auto& one : manifest.namespaces()) {
     if (one.type() == CLONE_NEWPID) parents_[one.id()] = one.parent();
+    if (one.type() == CLONE_NEWUSER) above_users_[one.id()] = one.parent();
+    owners_[one.id()] = one.owner();
   }
   for (const auto& process : manifest.processes()) {
     used.insert({process.pid(), process.group(), process.session()});
@@ -66,6 +68,19 @@ int Numbers::seen_from(uint32_t space, int number) const {
 uint32_t Numbers::parent(uint32_t space) const {
   auto found = parents_.find(space);
   return found != parents_.end() ? found->second : 0;
+}
+
+uint32_t Numbers::owner(uint32_t space) const {
+  auto found = owners_.find(space);
+  return found != owners_.end() ? found->second : 0;
+}
+
+bool Numbers::rules(uint32_t users, uint32_t other) const {
+  while (other != users && other != 0) {
+    auto above = above_users_.find(other);
+    other = above != above_users_.end() ? above->second : 0;
+  }
+  return other == users;
 }
 
 size_t Numbers::depth(uint32_t space) const {

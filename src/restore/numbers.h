@@ -27,6 +27,12 @@ class Numbers {
   // As a process in `space` knows it; 0: not at all.
   int seen_from(uint32_t space, int number) const;
   uint32_t parent(uint32_t space) const;
+  // The user namespace to which it belongs; 0: the session's.
+  uint32_t owner(uint32_t space) const;
+  // Whether whoever has all rights in the user namespace `users` has them in `other`, too.
+  bool rules(uint32_t users, uint32_t other) const;
+  // Whether there are user namespaces.
+  bool has_users() const { return !above_users_.empty(); }
   // How many are above it; of the session's 0.
   size_t depth(uint32_t space) const;
   // A number that nothing has anywhere, for a helper in this namespace: one for each level.
@@ -37,7 +43,8 @@ class Numbers {
   bool is_below(uint32_t space, uint32_t other) const;
 
   std::map<int, Of> inner_;  // those that are below
-  std::map<uint32_t, uint32_t> parents_;
+  std::map<uint32_t, uint32_t> parents_, owners_;
+  std::map<uint32_t, uint32_t> above_users_;  // of user namespaces
   int spare_ = 2;
 };
 

@@ -26,7 +26,9 @@
 #include "resource/mqueue.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
+#include "restore/actors.h"
 #include "restore/descriptors.h"
+#include "restore/last_number.h"
 #include "restore/mapped_pages.h"
 #include "restore/system_v.h"
 #include "restore/tasks.h"
@@ -76,6 +78,15 @@ class RestartFromImage final : public Restart {
   Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children);
   Result<void> make_alike(Skeleton& maker, std::span<const size_t> children);
   Result<void> make_in_batches(Skeleton& maker, std::span<const size_t> children, uint64_t flags);
+  // Somebody who ends soon, with the numbers that are kept for it.
+  Result<Skeleton> make_helper(Skeleton& maker, uint32_t space, uint64_t exit_signal);
+  Result<void> end_helper(Skeleton& maker, const Skeleton& helper);
+  Result<void> make_init_of_users(Skeleton& maker, std::span<const size_t> child);
+  uint32_t users_of(const Skeleton& task) const;
+  // Those of `levels` that the maker may choose; the others come by themselves if it makes one task now.
+  Result<std::vector<int>> prepare_numbers(uint32_t users, uint32_t space, const std::vector<int>& levels);
+  Result<void> set_next_number(uint32_t space, int number);
+  Result<void> enter_users();
   bool can_be_born(const Birth& child) const;
   Result<void> make_orphan(Skeleton& maker, size_t index);
   Result<void> begin_session(Skeleton& leader, const schema::Process* process);
@@ -89,7 +100,9 @@ class RestartFromImage final : public Restart {
   uint32_t space_of(const Skeleton& task) const;
   Result<void> choose_space_of_children(Skeleton& maker, uint32_t space);
   Result<void> keep_ended_namespaces();
-  Result<void> settle_spaces_of_children();
+  Result<void> settle_spaces_of_children(bool of_single_threads);
+  Result<void> mount_inner_procs();
+  Result<void> mount_inner_procs(const schema::Namespace& wanted, int mounts);
   Result<void> end_temporaries();
 
   image::Image image_;
@@ -105,6 +118,8 @@ class RestartFromImage final : public Restart {
   // Pid namespaces below the session's: by a pid in the session, where a task is and where its children are
   // born now.
   std::map<int, uint32_t> spaces_, spaces_of_children_;
+  std::map<int, uint32_t> users_;  // the user namespaces in which tasks are now
+  std::optional<LastNumber> last_number_;
   std::map<uint32_t, int> inits_;  // pids in the session
   std::map<int, int> groups_;      // in which tasks are now
   // Who is made when the init of its namespace is there.
@@ -304,6 +319,8 @@ Result<void> RestartFromImage::make_alike(Skeleton& maker, std::span<const size_
   const Birth& first = topology_.births()[children.front()];
   // The kernel makes a pid namespace in that of its maker only.
   const bool makes_namespace = first.is_init();
+  const uint32_t owner = numbers().owner(first.numbers.space);
+  const bool of_others = makes_namespace && owner != users_of(maker);
   STASIS_CHECK(
       choose_space_of_children(maker, makes_namespace ? space_of(maker) : first.numbers.space));
   if (!makes_namespace) return make_in_batches(maker, children, 0);
@@ -313,17 +330,23 @@ Result<void> RestartFromImage::make_alike(Skeleton& maker, std::span<const size_
                  {},
                  ErrorCode::kDamaged};
   }
-  STASIS_CHECK(make_in_batches(maker, children, CLONE_NEWPID));
+  if (of_others) {
+    STASIS_CHECK(make_init_of_users(maker, children));
+  } else {
+    STASIS_CHECK(make_in_batches(maker, children, CLONE_NEWPID));
+  }
   inits_[first.numbers.space] = first.pid.value;
   return {};
 }
 
 Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const size_t> children,
                                                uint64_t flags) {
-  STASIS_CHECK(maker.prepare());
-  constexpr size_t kAtOnce = 256;
-  for (size_t first = 0; first < children.size(); first += kAtOnce) {
-    size_t last = std::min(first + kAtOnce, children.size());
+  const size_t at_once = users_of(maker) == 0 ? 256 : 1;
+  for (size_t first = 0; first < children.size(); first += at_once) {
+    size_t last = std::min(first + at_once, children.size());
+    const Birth& one = topology_.births()[children[first]];
+    STASIS_TRY(const auto given, prepare_numbers(users_of(maker), one.numbers.space, one.numbers.levels));
+    STASIS_CHECK(maker.prepare());
     Batch batch = maker.batch();
     for (size_t i = first; i < last; ++i) {
       const Birth& child = topology_.births()[children[i]];
@@ -338,7 +361,8 @@ Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const 
         request.flags |= CLONE_PARENT;
         request.exit_signal = 0;
       }
-      add_clone(batch, request, child.numbers.levels);
+      if ((flags & CLONE_PARENT) != 0) request.exit_signal = 0;
+      add_clone(batch, request, last - first == 1 ? given : child.numbers.levels);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
     std::vector<NsTid> expected;
@@ -351,8 +375,128 @@ Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const 
                                                       NsTid{child.numbers.levels.back()}, area_);
       STASIS_CHECK(entry->second.prepare());
       spaces_[pid.value] = spaces_of_children_[pid.value] = child.numbers.space;
+      if (const uint32_t users = users_of(maker); users != 0) users_[pid.value] = users;
       groups_[pid.value] = groups_[maker.ns_pid().value];
     }
+  }
+  return {};
+}
+
+Result<Skeleton> RestartFromImage::make_helper(Skeleton& maker, uint32_t space, uint64_t exit_signal) {
+  STASIS_CHECK(choose_space_of_children(maker, space));
+  const Numbers::Of spare = numbers().spare(space);
+  STASIS_TRY(const auto given, prepare_numbers(users_of(maker), space, spare.levels));
+  const NsTid number{spare.levels.front()};
+  STASIS_CHECK(maker.prepare());
+  Batch batch = maker.batch();
+  CloneRequest request;
+  request.flags = CLONE_PTRACE;
+  request.exit_signal = exit_signal;
+  add_clone(batch, request, given);
+  STASIS_CHECK(maker.run_checked(batch, "make a helper"));
+  STASIS_TRY(auto born, await_births(*session_, {number}));
+  Skeleton helper(born.at(number.value), number, NsTid{spare.levels.back()}, area_);
+  STASIS_CHECK(helper.prepare());
+  spaces_[number.value] = spaces_of_children_[number.value] = space;
+  users_[number.value] = users_of(maker);
+  groups_[number.value] = groups_[maker.ns_pid().value];
+  return helper;
+}
+
+Result<void> RestartFromImage::end_helper(Skeleton& maker, const Skeleton& helper) {
+  ::kill(helper.pid().value, SIGKILL);
+  while (::waitpid(helper.pid().value, nullptr, __WALL) > 0) {
+  }
+  const Numbers::Of spare = numbers().spare(space_of(helper));
+  const size_t level = numbers().depth(space_of(maker));
+  Batch reap = maker.batch();
+  reap.call(SYS_wait4, {static_cast<uint64_t>(spare.levels.at(level)), 0, __WALL, 0});
+  STASIS_CHECK(maker.prepare());
+  return maker.run_checked(reap, "reap a helper");
+}
+
+uint32_t RestartFromImage::users_of(const Skeleton& task) const {
+  auto found = users_.find(task.ns_pid().value);
+  return found != users_.end() ? found->second : 0;
+}
+
+// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go there
+// and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can be entered
+// only before.
+Result<void> RestartFromImage::make_init_of_users(Skeleton& maker, std::span<const size_t> child) {
+  const Birth& birth = topology_.births()[child.front()];
+  const uint32_t owner = numbers().owner(birth.numbers.space);
+  const uint64_t exit_signal =
+      birth.process != nullptr ? static_cast<uint64_t>(birth.process->exit_signal()) : SIGCHLD;
+  STASIS_TRY(Skeleton helper, make_helper(maker, space_of(maker), exit_signal));
+  Batch batch = helper.batch();
+  const auto& all = table_->namespaces();
+  auto enter = [&](uint32_t id) {
+    batch.call(SYS_setns, {static_cast<uint64_t>(all.descriptor(id)), all.type(id)});
+  };
+  if (birth.process != nullptr) {
+    for (uint32_t id : birth.process->namespaces()) {
+      const bool enterable = all.descriptor(id) >= 0 && all.type(id) != CLONE_NEWUSER;
+      if (enterable && !numbers().rules(owner, numbers().owner(id))) enter(id);
+    }
+  }
+  enter(owner);
+  batch.call(SYS_prctl, {PR_SET_DUMPABLE, 1});
+  STASIS_CHECK(helper.run_checked(batch, "enter the user namespace of a pid namespace"));
+  users_[helper.ns_pid().value] = owner;
+  STASIS_CHECK(make_in_batches(helper, child, CLONE_NEWPID | CLONE_PARENT));
+  return end_helper(maker, helper);
+}
+
+Result<std::vector<int>> RestartFromImage::prepare_numbers(uint32_t users, uint32_t space,
+                                                           const std::vector<int>& levels) {
+  if (users == 0) return levels;
+  size_t given = 0;
+  for (uint32_t at = space; numbers().rules(users, numbers().owner(at)); at = numbers().parent(at)) {
+    ++given;
+    if (at == 0) break;
+  }
+  uint32_t at = space;
+  for (size_t i = 0; i < given; ++i) at = numbers().parent(at);
+  for (size_t level = levels.size() - given; level > 0; --level, at = numbers().parent(at))
+    STASIS_CHECK(set_next_number(at, levels[level - 1]));
+  return std::vector<int>(levels.end() - static_cast<ptrdiff_t>(given), levels.end());
+}
+
+Result<void> RestartFromImage::set_next_number(uint32_t space, int number) {
+  if (space == 0) {
+    if (!last_number_) {
+      STASIS_TRY(auto started, LastNumber::start(unused_number(manifest())));
+      last_number_.emplace(std::move(started));
+    }
+    return last_number_->set_next(number);
+  }
+  static constexpr char kFile[] = "/proc/sys/kernel/ns_last_pid";
+  Skeleton& init = skeletons_.at(inits_.at(space));
+  const std::string text = std::to_string(number - 1);
+  STASIS_CHECK(init.prepare());
+  Batch batch = init.batch();
+  const uint64_t value = batch.put(text);
+  const size_t opened = batch.call(
+      SYS_openat, {static_cast<uint64_t>(AT_FDCWD), batch.put({kFile, sizeof kFile}), O_WRONLY, 0});
+  batch.call_with_last(SYS_write, {value, text.size()});
+  STASIS_CHECK(init.run_checked(batch, "choose the number of a task"));
+  Batch closing = init.batch();
+  closing.call(SYS_close, {static_cast<uint64_t>(batch.result(opened))});
+  return init.run_checked(closing, "choose the number of a task");
+}
+
+// Whoever was born there is in it already.
+Result<void> RestartFromImage::enter_users() {
+  if (!numbers().has_users()) return {};
+  for (auto& builder : builders_) {
+    Skeleton& task = builder.skeleton();
+    STASIS_TRY(const uint32_t users, builder.enter_users(users_of(task)));
+    users_[task.ns_pid().value] = users;
+    if (users == 0) continue;
+    builder.choose_numbers([this, users, space = space_of(task)](const std::vector<int>& levels) {
+      return prepare_numbers(users, space, levels);
+    });
   }
   return {};
 }
@@ -402,10 +546,42 @@ Result<void> RestartFromImage::keep_ended_namespaces() {
   return {};
 }
 
+// What shows the processes of a pid namespace can be mounted by these only.
+Result<void> RestartFromImage::mount_inner_procs() {
+  STASIS_CHECK(mount_inner_procs(manifest().session_mounts(), -1));
+  for (const auto& wanted : manifest().namespaces()) {
+    if (wanted.type() == CLONE_NEWNS)
+      STASIS_CHECK(mount_inner_procs(wanted, table_->namespaces().descriptor(wanted.id())));
+  }
+  return {};
+}
+
+Result<void> RestartFromImage::mount_inner_procs(const schema::Namespace& wanted, int mounts) {
+  for (const auto& mount : wanted.mounts()) {
+    if (mount.pid_namespace() == 0) continue;
+    auto init = inits_.find(mount.pid_namespace());
+    if (init == inits_.end()) {
+      return Error{"restart: mount a /proc", mount.point(), "its pid namespace is not in the image", {},
+                   ErrorCode::kDamaged};
+    }
+    // A helper need not come back.
+    Skeleton& maker = skeletons_.at(init->second);
+    STASIS_TRY(Skeleton task, make_helper(maker, space_of(maker), SIGCHLD));
+    Batch batch = task.batch();
+    auto text = [&](const std::string& value) { return batch.put({value.c_str(), value.size() + 1}); };
+    if (mounts >= 0) batch.call(SYS_setns, {static_cast<uint64_t>(mounts), CLONE_NEWNS});
+    batch.call(SYS_mount, {text(mount.source()), text(mount.point()), text(mount.type()), mount.flags(),
+                           mount.data().empty() ? 0 : text(mount.data())});
+    STASIS_CHECK(task.run_checked(batch, "mount the /proc of a pid namespace"));
+    STASIS_CHECK(end_helper(maker, task));
+  }
+  return {};
+}
+
 // When all threads are there: the kernel makes none in a process that has another namespace for children.
-Result<void> RestartFromImage::settle_spaces_of_children() {
+Result<void> RestartFromImage::settle_spaces_of_children(bool of_single_threads) {
   for (const auto& process : manifest().processes()) {
-    if (process.namespace_of_children() == 0) continue;
+    if (process.namespace_of_children() == 0 || (process.threads_size() == 1) != of_single_threads) continue;
     Skeleton& task = skeletons_.at(process.pid());
     auto ended = ended_spaces_.find(process.pid());
     if (ended == ended_spaces_.end()) {
@@ -434,32 +610,11 @@ Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
   };
   // Who is adopted by whom is a matter of one namespace.
   const uint32_t space = parent.value <= 1 ? 0 : space_of(skeletons_.at(parent.value));
-  STASIS_CHECK(choose_space_of_children(maker, space));
-  STASIS_CHECK(maker.prepare());
-  const Numbers::Of spare = numbers().spare(space);
-  const NsTid number{spare.levels.front()};
-  Batch batch = maker.batch();
-  CloneRequest request;
-  request.flags = CLONE_PTRACE;
-  request.exit_signal = SIGCHLD;
-  add_clone(batch, request, spare.levels);
-  STASIS_CHECK(maker.run_checked(batch, "make a helper"));
-  STASIS_TRY(auto born, await_births(*session_, {number}));
-  Skeleton helper(born.at(number.value), number, NsTid{spare.levels.back()}, area_);
-  STASIS_CHECK(helper.prepare());
-  spaces_[number.value] = spaces_of_children_[number.value] = space;
-  groups_[number.value] = groups_[maker.ns_pid().value];
+  STASIS_TRY(Skeleton helper, make_helper(maker, space, SIGCHLD));
   STASIS_CHECK(make_children(helper, {index}));
   STASIS_CHECK(set_reaping(1));
-  ::kill(helper.pid().value, SIGKILL);
-  while (::waitpid(helper.pid().value, nullptr, __WALL) > 0) {
-  }
+  STASIS_CHECK(end_helper(maker, helper));
   STASIS_CHECK(set_reaping(0));
-  Batch reap = maker.batch();
-  const int level = static_cast<int>(numbers().depth(space_of(maker)));
-  reap.call(SYS_wait4, {static_cast<uint64_t>(spare.levels[static_cast<size_t>(level)]), 0, __WALL, 0});
-  STASIS_CHECK(maker.prepare());
-  STASIS_CHECK(maker.run_checked(reap, "reap a helper"));
   return raise(index);
 }
 
@@ -540,6 +695,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   STASIS_CHECK(join_groups());
   STASIS_CHECK(keep_ended_namespaces());
   STASIS_CHECK(end_temporaries());
+  STASIS_CHECK(mount_inner_procs());
   // Before any parent ignores SIGCHLD: then the kernel would reap them.
   for (const auto& process : manifest().processes()) {
     if (process.state() != schema::Process::ZOMBIE) continue;
@@ -553,7 +709,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, manifest(), memory, area_, *session_, *table_);
-    STASIS_CHECK(builders_.back().set_process());
+    STASIS_CHECK(builders_.back().set_process(users_of(task)));
   }
   // Only now: who shares the table of another finds everything in it until then.
   for (const auto& process : manifest().processes()) {
@@ -569,8 +725,12 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
       STASIS_CHECK(choose_space_of_children(task, space_of(task)));
     }
   }
+  // Those who make no threads can do it while they have all rights.
+  STASIS_CHECK(settle_spaces_of_children(true));
+  STASIS_CHECK(enter_users());
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
-  STASIS_CHECK(settle_spaces_of_children());
+  last_number_.reset();
+  STASIS_CHECK(settle_spaces_of_children(false));
   // When every task is there: some descriptors refer to tasks.
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());

@@ -1,6 +1,7 @@
 #include "restore/tasks.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -63,7 +64,7 @@ void write_proc(HostTid pid, const char* file, const std::string& text) {
 
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
 
-Result<void> TaskBuilder::set_process() {
+Result<void> TaskBuilder::set_process(uint32_t born_in) {
   // The stub reports by a signal that must not be one of those that will be pending.
   skeleton_.set_report_signal(remote::choose_report_signal(0, 0, pending_mask(process_)));
   STASIS_CHECK(skeleton_.prepare());
@@ -71,7 +72,10 @@ Result<void> TaskBuilder::set_process() {
   Batch batch = skeleton_.batch();
   std::vector<size_t> optional;
   for (uint32_t id : process_.namespaces()) {
-    if (table_.namespaces().descriptor(id) < 0) continue;  // it was born there
+    // Where it was born it is; the user namespace comes last.
+    if (table_.namespaces().descriptor(id) < 0 || table_.namespaces().type(id) == CLONE_NEWUSER ||
+        !table_.may_enter(born_in, id))
+      continue;
     batch.call(SYS_setns,
                {static_cast<uint64_t>(table_.namespaces().descriptor(id)), table_.namespaces().type(id)});
   }

@@ -91,7 +91,7 @@ kernel::ClockOffsets offsets_for(int64_t monotonic_ns, int64_t boottime_ns) {
 Result<void> enter_new_namespaces(const NamespaceOptions& options) {
   uid_t user = ::geteuid();
   gid_t group = ::getegid();
-  int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID;
+  int flags = CLONE_NEWNS | CLONE_NEWIPC;
   if (options.user) flags |= CLONE_NEWUSER;
   if (options.clocks) flags |= CLONE_NEWTIME;
   // One call: the kernel makes the user namespace first and lets it own the others.
@@ -116,6 +116,12 @@ Result<void> enter_new_namespaces(const NamespaceOptions& options) {
       return std::move(written).error().within("set the clocks of the session");
   }
   return {};
+}
+
+Result<void> enter_new_pid_namespace() {
+  if (::unshare(CLONE_NEWPID) == 0) return {};
+  int error = errno;
+  return unsupported(errno_error("create the session's pid namespace", {}, error), remedy(error));
 }
 
 Result<void> mount_proc() {

@@ -71,8 +71,13 @@ void stay() {
 
 struct Shared {
   volatile int ready;
+  volatile int looked;
   volatile pid_t pids[16];
 };
+// ... and until somebody else has looked at it.
+void stay(const Shared* shared) {
+  while (!shared->looked) subject::pass(1);
+}
 Shared* share() {
   return reinterpret_cast<Shared*>(subject::map(sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS));
 }
@@ -92,7 +97,7 @@ CASE(first_process_is_one) {
     CHECK_EQ(getpgid(0), 0);
     CHECK_EQ(getsid(0), 0);
     arrive(shared);
-    stay();
+    stay(shared);
     CHECK_EQ(getpid(), 1);
     CHECK_EQ(subject::tid(), 1);
     CHECK_EQ(getppid(), 0);
@@ -109,6 +114,7 @@ CASE(first_process_is_one) {
   CHECK(see(pid) == before);
   CHECK(namespace_of(pid) != namespace_of(getpid()));
   CHECK_EQ(namespace_of(getpid(), "pid_for_children"), namespace_of(getpid()));
+  shared->looked = 1;
   JOIN(pid);
 }
 
@@ -162,9 +168,8 @@ CASE(tree_in_a_namespace) {
     JOIN(3);
     CHECK_EQ(waitpid(-1, &status, 0), -1);
     CHECK_EQ(errno, ECHILD);
-    // The numbers go on.
-    const pid_t next = subject::child([] { CHECK(getpid() > 6); });
-    CHECK(next > 6);
+    const pid_t next = subject::child([] { CHECK_EQ(getppid(), 1); });
+    CHECK(next > 1);
     JOIN(next);
   });
   await_arrivals(shared, 4);
@@ -185,21 +190,21 @@ CASE(three_levels) {
         const pid_t innermost = subject::child([&] {
           CHECK_EQ(getpid(), 3);
           arrive(shared);
-          stay();
+          stay(shared);
           CHECK_EQ(getpid(), 3);
           CHECK_EQ(getppid(), 1);
         });
-        stay();
+        stay(shared);
         JOIN(innermost);
         CHECK_EQ(innermost, 3);
       });
       CHECK_EQ(inner, 7);
-      stay();
+      stay(shared);
       JOIN(inner);
       CHECK_EQ(getpid(), 1);
     });
     CHECK_EQ(middle, 5);
-    stay();
+    stay(shared);
     JOIN(middle);
   });
   await_arrivals(shared, 1);
@@ -215,6 +220,7 @@ CASE(three_levels) {
   CHECK_EQ(before[3].pid.numbers[3], 3);
   subject::hold();
   for (const Seen& seen : before) CHECK(see(seen.pid.numbers[0]) == seen);
+  shared->looked = 1;
   JOIN(pid);
 }
 
@@ -383,10 +389,10 @@ CASE(first_process_is_an_orphan) {
     shared->pids[0] = first_process([&] {
       shared->pids[1] = subject::child([&] {
         arrive(shared);
-        stay();
+        stay(shared);
         CHECK_EQ(getppid(), 1);
       });
-      stay();
+      stay(shared);
       CHECK_EQ(getpid(), 1);
       JOIN(shared->pids[1]);
       if (subject::g_failures != 0) subject::mark("bad");
@@ -398,6 +404,7 @@ CASE(first_process_is_an_orphan) {
   const Seen before = see(shared->pids[0]);
   subject::hold();
   CHECK(see(shared->pids[0]) == before);
+  shared->looked = 1;
   await_arrivals(shared, 2);
   CHECK(!subject::marked("bad"));
 }
@@ -409,24 +416,27 @@ CASE(groups_across_namespaces) {
   const pid_t outer = subject::child([&] {
     MUST(setpgid(0, 0) == 0);
     const pid_t first = first_process([&] {
-      const pid_t leader = subject::child([] { MUST(setpgid(0, 0) == 0); stay(); });
+      const pid_t leader = subject::child([&] {
+        MUST(setpgid(0, 0) == 0);
+        stay(shared);
+      });
       const pid_t member = subject::child([&] {
         while (setpgid(0, leader) != 0) subject::pass(1);
         arrive(shared);
-        stay();
+        stay(shared);
         CHECK_EQ(getpgid(0), leader);
       });
       await_arrivals(shared, 1);
       kill(leader, SIGKILL);
       MUST(waitpid(leader, nullptr, 0) == leader);
       arrive(shared);
-      stay();
+      stay(shared);
       CHECK_EQ(getpgid(0), 0);
       CHECK_EQ(getpgid(member), leader);
       JOIN(member);
     });
     shared->pids[0] = first;
-    stay();
+    stay(shared);
     CHECK_EQ(getpgid(0), getpid());
     CHECK_EQ(getpgid(first), getpid());
     JOIN(first);
@@ -436,6 +446,7 @@ CASE(groups_across_namespaces) {
   subject::hold();
   CHECK_EQ(before.group.numbers[0], outer);
   CHECK(see(shared->pids[0]) == before);
+  shared->looked = 1;
   JOIN(outer);
 }
 
@@ -567,9 +578,9 @@ CASE(stopped_in_a_namespace) {
   const pid_t pid = first_process([&] {
     shared->pids[0] = subject::child([&] {
       arrive(shared);
-      stay();
+      stay(shared);
     });
-    stay();
+    stay(shared);
     JOIN(shared->pids[0]);
   });
   await_arrivals(shared, 1);
@@ -578,5 +589,6 @@ CASE(stopped_in_a_namespace) {
   subject::hold();
   CHECK_EQ(subject::state_of(pid), 'T');
   kill(pid, SIGCONT);
+  shared->looked = 1;
   JOIN(pid);
 }
