@@ -39,7 +39,7 @@ class Namespaces:
         out.mkdir(exist_ok=True)
         out.chmod(0o777)
         script = self.box.write("count.py", COUNT, 0o755)
-        self.box.launch("n", *program, find_program("python3"), "-u", str(script), str(out / "line"))
+        self.box.launch("n", *program, "/usr/bin/python3", "-u", str(script), str(out / "line"))
         wait_for("the program's line", lambda: (self.line() or [0])[0] > 5)
         for _ in range(3):
             before = self.line()
