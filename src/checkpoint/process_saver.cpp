@@ -260,7 +260,8 @@ Result<void> ProcessSaver::resume_reaping() {
 Result<void> ProcessSaver::leave_ended_namespace() {
   static constexpr char kPath[] = "/proc/thread-self/ns/pid_for_children";
   Batch look(foothold_->scratch());
-  look.call(SYS_openat, {static_cast<uint64_t>(AT_FDCWD), look.put({kPath, sizeof kPath}), O_RDONLY | O_CLOEXEC});
+  look.call(SYS_openat,
+            {static_cast<uint64_t>(AT_FDCWD), look.put({kPath, sizeof kPath}), O_RDONLY | O_CLOEXEC});
   look.call(SYS_pidfd_open, {static_cast<uint64_t>(contexts_.front().tgid.value), 0});
   STASIS_CHECK(foothold_->run(look));
   const int64_t kept = look.result(0), own = look.result(1);
@@ -276,10 +277,13 @@ Result<void> ProcessSaver::leave_ended_namespace() {
   if (kept >= 0 && own < 0) go.call(SYS_close, {static_cast<uint64_t>(kept)});
   STASIS_CHECK(foothold_->run(go));
   if (ended_namespace_ != 0 && go.result(0) == 0) return {};
-  return Error{"save", describe(),
-               "the pid namespace that it has made for its children (unshare) has ended, so that it cannot fork, "
-               "and it has not the right to leave it",
-               {}, ErrorCode::kRefused};
+  return Error{
+      "save",
+      describe(),
+      "the pid namespace that it has made for its children (unshare) has ended, so that it cannot fork, "
+      "and it has not the right to leave it",
+      {},
+      ErrorCode::kRefused};
 }
 
 Result<void> ProcessSaver::return_to_ended_namespace() {

@@ -58,8 +58,8 @@ class ProcessSaver {
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
-  // Nobody can be born in a pid namespace that has ended, and which is that of the process's children: around the
-  // forks it has its own.
+  // Nobody can be born in a pid namespace that has ended, and which is that of the process's children: around
+  // the forks it has its own.
   Result<void> leave_ended_namespace();
   Result<void> return_to_ended_namespace();
   Result<void> resume_reaping();
@@ -84,8 +84,8 @@ class ProcessSaver {
   Result<void> write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
                            const std::function<void(uint64_t)>& wrote);
   ProcessTracker& tracker() { return tracker_; }
-  // In a pid namespace below the session's the init of that adopts a snapshot child, and is told of its end: it
-  // is kept until somebody takes it, to end it while that process stands still.
+  // In a pid namespace below the session's the init of that adopts a snapshot child, and is told of its end:
+  // it is kept until somebody takes it, to end it while that process stands still.
   void keep_child() { keeps_child_ = true; }
   std::vector<std::unique_ptr<SnapshotChild>> take_spent() { return std::move(spent_); }
   // Of a process that stands still, of whom nothing else is wanted: between enter() and leave().

@@ -156,15 +156,16 @@ std::string describe(const FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
 }
 
-// What the kernel says of a session or group whose leader has no number in this pid namespace: of programs that
-// were started from outside of the container that they are in.
+// What the kernel says of a session or group whose leader has no number in this pid namespace: of programs
+// that were started from outside of the container that they are in.
 constexpr NsTid kOutsideOfNamespace{0};
 
 // They can be made again under a number only. Whoever is in such a group is in such a session.
 void number_sessions_from_outside(std::vector<FrozenProcess>& processes) {
   std::set<int> used = {1};
   for (const FrozenProcess& process : processes) {
-    used.insert({process.status.ns_tgid.value, process.status.ns_session.value, process.status.ns_group.value});
+    used.insert(
+        {process.status.ns_tgid.value, process.status.ns_session.value, process.status.ns_group.value});
     for (const FrozenThread& thread : process.threads) used.insert(thread.ns_tid.value);
   }
   if (!used.contains(kOutsideOfNamespace.value)) return;
@@ -215,12 +216,12 @@ Result<std::vector<std::string>> settle_sessions(std::vector<FrozenProcess>& pro
       process.status.ns_session = number;
       if (process.status.ns_group == group) process.status.ns_group = number;
     }
-    warnings.push_back(fmt::format(
-        "{}: its process session is led by {}, outside of the program; after a restart it "
-        "leads one of its own",
-        describe(root),
-        session == kOutsideOfNamespace ? "a process of another pid namespace"
-                                       : fmt::format("process {}", session)));
+    warnings.push_back(
+        fmt::format("{}: its process session is led by {}, outside of the program; after a restart it "
+                    "leads one of its own",
+                    describe(root),
+                    session == kOutsideOfNamespace ? "a process of another pid namespace"
+                                                   : fmt::format("process {}", session)));
   }
   number_sessions_from_outside(processes);
   // The root, or a father, has left for a session of its own.

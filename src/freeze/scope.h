@@ -18,8 +18,8 @@ struct Scope {
   // namespace. Whoever lost its father and was adopted by a process above is not of it.
   static Scope program(HostTid root) { return {HostTid{0}, root}; }
   bool is_session() const { return init.value != 0; }
-  // By which of a task's numbers the image knows it: kernel::TaskStatus::choose_level(). The session's own pid
-  // namespace may have others below it.
+  // By which of a task's numbers the image knows it: kernel::TaskStatus::choose_level(). The session's own
+  // pid namespace may have others below it.
   size_t level() const;
 
   HostTid init;  // of a session

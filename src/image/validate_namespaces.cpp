@@ -43,6 +43,11 @@ Result<void> check_namespace(const schema::Namespace& one, const Spaces& before,
     return bad(where, fmt::format("it is below {}, which does not come before it", one.parent()));
   if (one.owner() != 0 && !is_of_type(before, one.owner(), CLONE_NEWUSER))
     return bad(where, fmt::format("it belongs to {}, which does not come before it", one.owner()));
+  // As the kernel has it, no clock may be beyond what 64 bits of nanoseconds can say.
+  constexpr int64_t kMost = int64_t{1} << 61;
+  for (int64_t offset : {one.monotonic_offset_ns(), one.boottime_offset_ns()}) {
+    if (offset < -kMost || offset > kMost) return bad(where, "its clocks differ impossibly much");
+  }
   STASIS_CHECK(check_ranges(one.users(), where));
   return check_ranges(one.groups(), where);
 }
@@ -57,7 +62,8 @@ Result<void> check_numbers(const Numbers& numbers, size_t depth, int least, cons
   if (static_cast<size_t>(numbers.size()) != depth)
     return bad(where, "it has not one number for each pid namespace that it is in");
   for (int number : numbers) {
-    if (number < least || number >= kPidEnd) return bad(where, fmt::format("{} is no number of a task", number));
+    if (number < least || number >= kPidEnd)
+      return bad(where, fmt::format("{} is no number of a task", number));
   }
   return {};
 }
@@ -68,7 +74,8 @@ Result<void> check_process(const schema::Process& process, const Spaces& spaces)
   uint32_t own = 0;
   for (uint32_t id : process.namespaces()) {
     auto found = spaces.find(id);
-    if (found == spaces.end()) return bad(where, fmt::format("it is in namespace {}, which does not exist", id));
+    if (found == spaces.end())
+      return bad(where, fmt::format("it is in namespace {}, which does not exist", id));
     if (!types.insert(found->second->type()).second) return bad(where, "it is in two namespaces of one type");
     if (found->second->type() == CLONE_NEWPID) own = id;
   }
@@ -76,7 +83,8 @@ Result<void> check_process(const schema::Process& process, const Spaces& spaces)
   STASIS_CHECK(check_numbers(process.inner_numbers(), depth, 1, where));
   STASIS_CHECK(check_numbers(process.inner_groups(), depth, 0, where));
   STASIS_CHECK(check_numbers(process.inner_sessions(), depth, 0, where));
-  for (const auto& thread : process.threads()) STASIS_CHECK(check_numbers(thread.inner_numbers(), depth, 1, where));
+  for (const auto& thread : process.threads())
+    STASIS_CHECK(check_numbers(thread.inner_numbers(), depth, 1, where));
   if (process.threads_size() > 0 &&
       !std::equal(process.inner_numbers().begin(), process.inner_numbers().end(),
                   process.threads(0).inner_numbers().begin(), process.threads(0).inner_numbers().end()))
@@ -84,8 +92,6 @@ Result<void> check_process(const schema::Process& process, const Spaces& spaces)
   if (process.namespace_of_children() != 0 &&
       !is_of_type(spaces, process.namespace_of_children(), CLONE_NEWPID))
     return bad(where, "its children are born in what is no pid namespace");
-  if (process.time_of_children() != 0 && !is_of_type(spaces, process.time_of_children(), CLONE_NEWTIME))
-    return bad(where, "its children are born in what is no time namespace");
   return {};
 }
 

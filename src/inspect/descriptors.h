@@ -97,6 +97,7 @@ class DescriptorGraph final : public resource::Observation {
   };
   Result<Place> find_place(const resource::OpenFile& candidate) const;
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
+  Result<void> check_can_name(const resource::OpenFile& file) const;
   NsTid peer_by_our_number(const resource::OpenFile& socket) const;
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
   void find_other_names();

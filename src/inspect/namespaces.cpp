@@ -33,13 +33,10 @@ namespace {
 struct Type {
   uint64_t flag;
   const char* name;  // in /proc/PID/ns
-  bool supported;
 };
 constexpr Type kTypes[] = {
-    {CLONE_NEWUTS, "uts", true},       {CLONE_NEWIPC, "ipc", true},
-    {CLONE_NEWNET, "net", true},       {CLONE_NEWNS, "mnt", true},
-    {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", true},
-    {CLONE_NEWTIME, "time", false},    {CLONE_NEWTIME, "time_for_children", false},
+    {CLONE_NEWUTS, "uts"},       {CLONE_NEWIPC, "ipc"},   {CLONE_NEWNET, "net"},   {CLONE_NEWNS, "mnt"},
+    {CLONE_NEWCGROUP, "cgroup"}, {CLONE_NEWUSER, "user"}, {CLONE_NEWTIME, "time"},
 };
 
 std::string shown(const freeze::FrozenProcess& process) {
@@ -93,43 +90,67 @@ void parse_ranges(const std::string& text, google::protobuf::RepeatedPtrField<sc
   }
 }
 
-// No process has to be in it: one of ours enters it, and is looked at from outside, so that the ids are those that
-// we know.
-Result<void> observe_users(const Fd& place, schema::Namespace& out) {
+// No process of the program has to be in it: one of ours enters it, and is looked at from outside, so that
+// ids are those that we know.
+Result<void> look_at_visitor(const Fd& place, const Type& type,
+                             const std::function<Result<void>(HostTid)>& look) {
   int entered[2], leave[2];
-  if (::pipe2(entered, O_CLOEXEC) != 0) return errno_error("look at a user namespace", {});
+  if (::pipe2(entered, O_CLOEXEC) != 0) return errno_error("look at a namespace", type.name);
   Fd entered_from(entered[0]), entered_to(entered[1]);
-  if (::pipe2(leave, O_CLOEXEC) != 0) return errno_error("look at a user namespace", {});
+  if (::pipe2(leave, O_CLOEXEC) != 0) return errno_error("look at a namespace", type.name);
   Fd leave_from(leave[0]), leave_to(leave[1]);
   const pid_t child = ::fork();
   if (child == 0) {
     leave_to.reset();
-    if (::setns(place.get(), CLONE_NEWUSER) != 0) ::_exit(1);
+    if (::setns(place.get(), static_cast<int>(type.flag)) != 0) ::_exit(1);
     ::prctl(PR_SET_DUMPABLE, 1);
     if (!write_all(entered_to.get(), "x").ok()) ::_exit(1);
     entered_to.reset();
     (void)read_all(leave_from.get()).ok();
     ::_exit(0);
   }
-  if (child < 0) return errno_error("look at a user namespace", {});
+  if (child < 0) return errno_error("look at a namespace", type.name);
   entered_to.reset();
   auto arrived = read_all(entered_from.get());
-  auto users = kernel::read_proc(HostTid{child}, "uid_map");
-  auto groups = kernel::read_proc(HostTid{child}, "gid_map");
-  auto denied = kernel::read_proc(HostTid{child}, "setgroups");
+  Result<void> looked;
+  if (!arrived.ok() || *arrived != "x") {
+    looked = Error{"save", fmt::format("a {} namespace", type.name), "it cannot be entered",
+                   "take the checkpoint as root", ErrorCode::kRefused};
+  } else {
+    looked = look(HostTid{child});
+  }
   leave_to.reset();
   while (::waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
   }
-  if (!arrived.ok() || *arrived != "x" || !users.ok() || !groups.ok())
-    return Error{"save", "a user namespace", "it cannot be entered", "take the checkpoint as root",
-                 ErrorCode::kRefused};
-  parse_ranges(*users, *out.mutable_users());
-  parse_ranges(*groups, *out.mutable_groups());
-  out.set_setgroups_denied(denied.ok() && denied->starts_with("deny"));
+  return looked;
+}
+
+Result<void> observe_users(const Fd& place, schema::Namespace& out) {
   uid_t creator = 0;
-  if (::ioctl(place.get(), NS_GET_OWNER_UID, &creator) != 0) return errno_error("look at a user namespace", {});
+  if (::ioctl(place.get(), NS_GET_OWNER_UID, &creator) != 0)
+    return errno_error("look at a user namespace", {});
   out.set_creator(creator);
-  return {};
+  return look_at_visitor(place, {CLONE_NEWUSER, "user"}, [&](HostTid visitor) -> Result<void> {
+    STASIS_TRY(auto users, kernel::read_proc(visitor, "uid_map"));
+    STASIS_TRY(auto groups, kernel::read_proc(visitor, "gid_map"));
+    STASIS_TRY(auto denied, kernel::read_proc(visitor, "setgroups"));
+    parse_ranges(users, *out.mutable_users());
+    parse_ranges(groups, *out.mutable_groups());
+    out.set_setgroups_denied(denied.starts_with("deny"));
+    return {};
+  });
+}
+
+// The clocks of the session are in a time namespace, too.
+Result<void> observe_time(HostTid task, HostTid reference, schema::Namespace& out) {
+  STASIS_TRY(Fd place, kernel::open_proc(task, "ns/time", O_RDONLY));
+  STASIS_TRY(auto session, kernel::read_clock_offsets(reference));
+  return look_at_visitor(place, {CLONE_NEWTIME, "time"}, [&](HostTid visitor) -> Result<void> {
+    STASIS_TRY(auto offsets, kernel::read_clock_offsets(visitor));
+    out.set_monotonic_offset_ns(offsets.monotonic_ns - session.monotonic_ns);
+    out.set_boottime_offset_ns(offsets.boottime_ns - session.boottime_ns);
+    return {};
+  });
 }
 
 // In a user namespace ids are set for all threads at once.
@@ -138,7 +159,8 @@ Result<void> check_ids(const freeze::FrozenProcess& process) {
     if (thread.status.uids == process.status.uids && thread.status.gids == process.status.gids &&
         thread.status.groups == process.status.groups)
       continue;
-    return Error{"save", shown(process), "it has a user namespace of its own, and threads with different ids in it",
+    return Error{"save", shown(process),
+                 "it has a user namespace of its own, and threads with different ids in it",
                  "this is not supported", ErrorCode::kRefused};
   }
   return {};
@@ -207,19 +229,21 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
+  // Its own copy could not be made: the kernel shares no memory between two times.
+  if (identity_of(process.pid, "time") != identity_of(process.pid, "time_for_children")) {
+    return Error{
+        "save", shown(process), "its children are born in another time namespace than its own (unshare)",
+        "this is not supported; let it call exec(), by which it enters that itself", ErrorCode::kRefused};
+  }
   for (const Type& type : kTypes) {
     const uint64_t session = session_identity(type.name), own = identity_of(process.pid, type.name);
     for (const auto& thread : process.threads) {
-      // A thread cannot leave the user and time namespaces of its process.
-      if (type.supported && thread.tid != process.pid && identity_of(thread.tid, type.name) != own)
+      if (thread.tid != process.pid && identity_of(thread.tid, type.name) != own)
         return Error{"save", shown(process),
                      fmt::format("its threads are in different namespaces ({})", type.name),
                      "this is not supported", ErrorCode::kRefused};
     }
     if (own == session || own == 0) continue;
-    if (!type.supported)
-      return Error{"save", shown(process), fmt::format("it has a {} namespace of its own", type.name),
-                   "nested namespaces of this type are not supported yet", ErrorCode::kRefused};
     const Found* known = find(type.flag, own);
     STASIS_TRY(Fd place, kernel::open_proc(process.pid, fmt::format("ns/{}", type.name), O_RDONLY));
     if (type.flag == CLONE_NEWUSER) {
@@ -383,6 +407,8 @@ Result<void> Namespaces::observe(Found& found) {
       STASIS_CHECK(compare_mounts(before, own, OwnProc::kNone, out));
       return find_shown_pids(found.task, out);
     }
+    case CLONE_NEWTIME:
+      return observe_time(found.task, reference_, out);
     default:
       return {};
   }
@@ -411,9 +437,10 @@ Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
     // setns() is only for those who have their directories for themselves.
     const uint64_t type = found_[id - 1]->message.type();
     if ((type == CLONE_NEWNS || type == CLONE_NEWUSER) && out.directories_of() != 0) {
-      return Error{"save", fmt::format("task {}", out.pid()),
-                   "it is in a mount or user namespace of its own, and shares its directories with its parent",
-                   "this is not supported", ErrorCode::kRefused};
+      return Error{
+          "save", fmt::format("task {}", out.pid()),
+          "it is in a mount or user namespace of its own, and shares its directories with its parent",
+          "this is not supported", ErrorCode::kRefused};
     }
   }
   return {};

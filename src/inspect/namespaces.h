@@ -65,7 +65,7 @@ class Namespaces {
   Result<void> observe(Found& found);
   const Found* find(uint64_t type, uint64_t identity) const;
 
-  HostTid reference_;                           // FrozenTree::surroundings()
+  HostTid reference_;  // FrozenTree::surroundings()
   uint64_t session_identity(const char* name);
   std::map<std::string, uint64_t> of_session_;  // identities, by type
   std::vector<std::unique_ptr<Found>> found_;

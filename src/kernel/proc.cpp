@@ -446,6 +446,24 @@ std::optional<uint64_t> pid_namespace(HostTid task) {
   return status.st_ino;
 }
 
+namespace {
+
+std::string offset_line(const char* clock, int64_t offset_ns) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  int64_t seconds = offset_ns / kSecond, nanoseconds = offset_ns % kSecond;
+  if (nanoseconds < 0) {  // the kernel wants 0 <= nanoseconds, also for negative offsets
+    nanoseconds += kSecond;
+    --seconds;
+  }
+  return fmt::format("{} {} {}\n", clock, seconds, nanoseconds);
+}
+
+}  // namespace
+
+std::string clock_offsets_text(const ClockOffsets& offsets) {
+  return offset_line("monotonic", offsets.monotonic_ns) + offset_line("boottime", offsets.boottime_ns);
+}
+
 Result<ClockOffsets> read_clock_offsets(HostTid task) {
   STASIS_TRY(std::string text, read_proc(task, "timens_offsets"));
   ClockOffsets offsets;

@@ -41,7 +41,7 @@ struct TaskStatus {
   char state = '?';
   HostTid tgid, parent, tracer;
   NsTid ns_tid, ns_tgid, ns_group, ns_session;
-  size_t namespace_depth = 0;  // number of pid namespaces from ours inward; 1: ours
+  size_t namespace_depth = 0;       // number of pid namespaces from ours inward; 1: ours
   std::vector<TaskNumbers> levels;  // in each of them
   std::array<uint32_t, 4> uids = {}, gids = {};
   std::vector<uint32_t> groups;
@@ -57,8 +57,8 @@ struct TaskStatus {
   uint64_t voluntary_switches = 0;
   int threads = 0;
 
-  // Makes ns_tid, ns_tgid, ns_group and ns_session those of one of the levels; of the innermost when it is not
-  // so deep.
+  // Makes ns_tid, ns_tgid, ns_group and ns_session those of one of the levels; of the innermost when it is
+  // not so deep.
   void choose_level(size_t level);
   // As the task itself knows them, whatever level was chosen.
   NsTid own_tid() const { return levels.empty() ? ns_tid : levels.back().tid; }
@@ -131,5 +131,7 @@ struct ClockOffsets {
   int64_t boottime_ns = 0;
 };
 Result<ClockOffsets> read_clock_offsets(HostTid task);
+// As that file takes them.
+std::string clock_offsets_text(const ClockOffsets& offsets);
 
 }  // namespace stasis::kernel

@@ -135,8 +135,8 @@ Result<void> PidfdKind::finish(const Record& record, Finishing& owner) const {
   STASIS_TRY(auto message, unpack<schema::Pidfd>(record));
   if (message.pid() == 0) return {};
   const NsTid number = owner.as_seen(NsTid{message.pid()});
-  STASIS_TRY(int64_t opened, owner.call(SYS_pidfd_open, std::array{argument(number.value),
-                                                                   uint64_t{record.flags & kFlags}}));
+  STASIS_TRY(int64_t opened,
+             owner.call(SYS_pidfd_open, std::array{argument(number.value), uint64_t{record.flags & kFlags}}));
   if (opened < 0) return cannot_make(record, "pidfd_open", static_cast<int>(-opened));
   return put_in_place(record, opened, owner);
 }

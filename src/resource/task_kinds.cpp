@@ -59,9 +59,11 @@ constexpr KindInfo kRows[] = {
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kPartial,
-     "host names, networks with loopback only, IPC without objects, cgroups and mounts, as root; user, pid "
-     "and "
-     "time namespaces, and a pivot_root, are refused"},
+     "pids and users at any depth, times, host names, networks with loopback only, IPC without objects, "
+     "cgroups and "
+     "mounts; refused: a pivot_root, threads in different ones, and who has unshared those of its children "
+     "(pids: "
+     "before the first child; times: always)"},
     {"mounts", "Processes",
      "what the program has mounted: tmpfs with content, bind mounts, overlay, proc; "
      "propagation",

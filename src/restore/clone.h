@@ -25,8 +25,8 @@ struct CloneRequest {
   uint64_t cgroup = 0;
 };
 
-// `levels`: those that the kernel is not to choose, of its number in the session first, that in its own pid namespace last. The kernel wants them the other
-// way round.
+// `levels`: those that the kernel is not to choose, of its number in the session first, that in its own pid
+// namespace last. The kernel wants them the other way round.
 inline size_t add_clone(remote::Batch& batch, CloneRequest request, const std::vector<int>& levels) {
   const std::vector<int32_t> numbers(levels.rbegin(), levels.rend());
   if (!numbers.empty()) {

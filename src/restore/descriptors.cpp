@@ -359,10 +359,12 @@ Result<void> DescriptorTable::set_signal_owners(Skeleton& skeleton, const schema
     Batch batch = skeleton.batch();
     const int id = number_as_seen_by(process.pid(), owner.id());
     if (id == 0 && owner.id() != 0) {
-      return Error{"restart: say whom a descriptor signals", description->shown(),
+      return Error{"restart: say whom a descriptor signals",
+                   description->shown(),
                    fmt::format("task {} cannot name {}, which is outside of its pid namespace", process.pid(),
                                owner.id()),
-                   {}, ErrorCode::kUnsupported};
+                   {},
+                   ErrorCode::kUnsupported};
     }
     f_owner_ex value = {static_cast<__pid_type>(owner.type()), id};
     if (owner.id() != 0) batch.call(SYS_fcntl, {number, F_SETOWN_EX, batch.put_object(value)});

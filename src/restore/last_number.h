@@ -1,5 +1,5 @@
-// Chooses the numbers of tasks whose maker may not do it: the last number that a pid namespace has given is set, so
-// that the next one follows.
+// Chooses the numbers of tasks whose maker may not do it: the last number that a pid namespace has given is
+// set, so that the next one follows.
 #pragma once
 
 #include "stasis/fd.h"

@@ -46,6 +46,7 @@ class Namespaces {
     Fd fd;
   };
   Result<void> keep(const schema::Namespace& wanted, Fd fd, int base);
+  Result<void> make_time(const schema::Namespace& wanted, int base);
   Result<void> make_owned(const schema::Namespace& wanted, const image::Image& image, int base);
   Result<void> make_one(const schema::Namespace& wanted, const image::Image& image, int base);
   // Goes where `ids` say.

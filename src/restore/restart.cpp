@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <algorithm>
+#include <csignal>
 #include <deque>
 #include <map>
 #include <optional>
@@ -24,9 +24,9 @@
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "resource/mqueue.h"
+#include "restore/actors.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
-#include "restore/actors.h"
 #include "restore/descriptors.h"
 #include "restore/last_number.h"
 #include "restore/mapped_pages.h"
@@ -241,7 +241,8 @@ Result<void> RestartFromImage::raise_postponed() {
       }
     }
     if (postponed_.size() == waiting.size()) {
-      return Error{"restart", fmt::format("task {}", topology_.births()[waiting.front().second].pid),
+      return Error{"restart",
+                   fmt::format("task {}", topology_.births()[waiting.front().second].pid),
                    "its pid namespace has no first process",
                    {},
                    ErrorCode::kDamaged};
@@ -321,11 +322,11 @@ Result<void> RestartFromImage::make_alike(Skeleton& maker, std::span<const size_
   const bool makes_namespace = first.is_init();
   const uint32_t owner = numbers().owner(first.numbers.space);
   const bool of_others = makes_namespace && owner != users_of(maker);
-  STASIS_CHECK(
-      choose_space_of_children(maker, makes_namespace ? space_of(maker) : first.numbers.space));
+  STASIS_CHECK(choose_space_of_children(maker, makes_namespace ? space_of(maker) : first.numbers.space));
   if (!makes_namespace) return make_in_batches(maker, children, 0);
   if (numbers().parent(first.numbers.space) != space_of(maker) || inits_.contains(first.numbers.space)) {
-    return Error{"restart", fmt::format("task {}", first.pid),
+    return Error{"restart",
+                 fmt::format("task {}", first.pid),
                  "it cannot be the first process of its pid namespace",
                  {},
                  ErrorCode::kDamaged};
@@ -420,9 +421,9 @@ uint32_t RestartFromImage::users_of(const Skeleton& task) const {
   return found != users_.end() ? found->second : 0;
 }
 
-// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go there
-// and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can be entered
-// only before.
+// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go
+// there and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can
+// be entered only before.
 Result<void> RestartFromImage::make_init_of_users(Skeleton& maker, std::span<const size_t> child) {
   const Birth& birth = topology_.births()[child.front()];
   const uint32_t owner = numbers().owner(birth.numbers.space);
@@ -506,9 +507,9 @@ Result<void> RestartFromImage::choose_space_of_children(Skeleton& maker, uint32_
   uint32_t& now = spaces_of_children_[maker.ns_pid().value];
   if (now == space) return {};
   auto init = inits_.find(space);
-  const int target = space == space_of(maker)  ? maker.own_pid().value
-                     : init != inits_.end() ? seen_by(maker, init->second)
-                                            : 0;
+  const int target = space == space_of(maker) ? maker.own_pid().value
+                     : init != inits_.end()   ? seen_by(maker, init->second)
+                                              : 0;
   STASIS_CHECK(maker.prepare());
   Batch batch = maker.batch();
   const size_t handle = batch.call(SYS_pidfd_open, {static_cast<uint64_t>(target), 0});
@@ -561,7 +562,10 @@ Result<void> RestartFromImage::mount_inner_procs(const schema::Namespace& wanted
     if (mount.pid_namespace() == 0) continue;
     auto init = inits_.find(mount.pid_namespace());
     if (init == inits_.end()) {
-      return Error{"restart: mount a /proc", mount.point(), "its pid namespace is not in the image", {},
+      return Error{"restart: mount a /proc",
+                   mount.point(),
+                   "its pid namespace is not in the image",
+                   {},
                    ErrorCode::kDamaged};
     }
     // A helper need not come back.
@@ -638,11 +642,13 @@ Result<void> RestartFromImage::join_group(const Birth& birth, bool may_wait) {
     }
     if (which == 0 && may_wait) return {};
     if (which == 0) {
-      return Error{"restart: join a process group", fmt::format("task {}", birth.pid),
+      return Error{"restart: join a process group",
+                   fmt::format("task {}", birth.pid),
                    fmt::format("neither it nor its parent can name group {}, which is outside of their pid "
                                "namespaces",
                                group),
-                   {}, ErrorCode::kRefused};
+                   {},
+                   ErrorCode::kRefused};
     }
   }
   Batch batch = caller->batch();

@@ -288,9 +288,9 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
       batch.call(SYS_rt_sigqueueinfo,
                  {static_cast<uint64_t>(own_number(process_).value), static_cast<uint64_t>(number), info});
     } else {
-      batch.call(SYS_rt_tgsigqueueinfo,
-                 {static_cast<uint64_t>(own_number(process_).value),
-                  static_cast<uint64_t>(own_number(*thread.record).value), static_cast<uint64_t>(number), info});
+      batch.call(SYS_rt_tgsigqueueinfo, {static_cast<uint64_t>(own_number(process_).value),
+                                         static_cast<uint64_t>(own_number(*thread.record).value),
+                                         static_cast<uint64_t>(number), info});
     }
   }
   if (batch.empty()) return {};
@@ -323,7 +323,10 @@ Result<void> TaskBuilder::add_ids_inside(Batch& batch, uint32_t users) const {
       const uint32_t number = id_inside(of_users ? space->users() : space->groups(), id);
       ids_are_born = ids_are_born && id == born;
       if (number == kNoId && id != born) {
-        return Error{"restart: set the ids", name(), fmt::format("its user namespace does not map id {}", id), {},
+        return Error{"restart: set the ids",
+                     name(),
+                     fmt::format("its user namespace does not map id {}", id),
+                     {},
                      ErrorCode::kUnsupported};
       }
       id = number;

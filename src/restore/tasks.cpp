@@ -369,11 +369,14 @@ namespace {
 
 Result<void> kill_init(Skeleton& skeleton, int signal) {
   if (signal != SIGKILL) {
-    return Error{"restart: make a zombie", fmt::format("task {}", skeleton.ns_pid()),
-                 fmt::format("the first process of a pid namespace has ended by signal {}, which cannot be sent "
-                             "to one",
-                             signal),
-                 {}, ErrorCode::kUnsupported};
+    return Error{
+        "restart: make a zombie",
+        fmt::format("task {}", skeleton.ns_pid()),
+        fmt::format("the first process of a pid namespace has ended by signal {}, which cannot be sent "
+                    "to one",
+                    signal),
+        {},
+        ErrorCode::kUnsupported};
   }
   if (::kill(skeleton.pid().value, SIGKILL) != 0) return errno_error("restart: make a zombie", {});
   for (;;) {

@@ -38,8 +38,8 @@ class TaskBuilder {
   // `born_in`: the user namespace in which it is.
   Result<void> set_process(uint32_t born_in);
   Skeleton& skeleton() { return skeleton_; }
-  // Goes to the user namespace of the process, which its threads cannot do, and returns it; with its ids, which have
-  // other numbers there. `born_in`: where it is.
+  // Goes to the user namespace of the process, which its threads cannot do, and returns it; with its ids,
+  // which have other numbers there. `born_in`: where it is.
   Result<uint32_t> enter_users(uint32_t born_in);
   // Where it has not the right to choose the numbers of its threads: see RestartFromImage::prepare_numbers().
   using Numbering = std::function<Result<std::vector<int>>(const std::vector<int>& levels)>;

@@ -54,7 +54,8 @@ Result<void> beside(const std::function<Result<void>()>& make,
 
 // The kernel makes a change of credentials hide the process from its own user.
 Result<void> enter(int users) {
-  if (users >= 0 && ::setns(users, CLONE_NEWUSER) != 0) return errno_error("restart: enter a user namespace", {});
+  if (users >= 0 && ::setns(users, CLONE_NEWUSER) != 0)
+    return errno_error("restart: enter a user namespace", {});
   ::prctl(PR_SET_DUMPABLE, 1);
   return {};
 }
@@ -66,8 +67,11 @@ Result<std::string> map_of(const google::protobuf::RepeatedPtrField<schema::IdRa
   for (const auto& range : wanted) {
     const uint32_t outside = above != nullptr ? id_inside(*above, range.outside()) : range.outside();
     if (outside == kNoId) {
-      return Error{kStep, fmt::format("id {}", range.outside()),
-                   "the user namespace above it does not have this id", {}, ErrorCode::kUnsupported};
+      return Error{kStep,
+                   fmt::format("id {}", range.outside()),
+                   "the user namespace above it does not have this id",
+                   {},
+                   ErrorCode::kUnsupported};
     }
     text += fmt::format("{} {} {}\n", range.inside(), outside, range.count());
   }
@@ -102,8 +106,8 @@ Result<void> in_users(int users, const std::function<Result<void>()>& make,
       take);
 }
 
-// 1. Its creator has all rights in it, so it must be the one who had been. 2. Maps are written from the namespace
-// above.
+// 1. Its creator has all rights in it, so it must be the one who had been. 2. Maps are written from the
+// namespace above.
 Result<Fd> make_users(const schema::Namespace& wanted, int above, const schema::Namespace* above_record) {
   Fd made;
   const bool nested = above_record != nullptr;

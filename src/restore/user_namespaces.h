@@ -13,8 +13,8 @@ namespace stasis::restore {
 // In the builder. `above`: that in which it was made, and its record; nullptr: the session's.
 Result<Fd> make_users(const schema::Namespace& wanted, int above, const schema::Namespace* above_record);
 
-// Lets a child of ours enter a user namespace and make something there; while it waits `take` gets what it has
-// made, as /proc/PID of it shows. For namespaces that belong to that user namespace.
+// Lets a child of ours enter a user namespace and make something there; while it waits `take` gets what it
+// has made, as /proc/PID of it shows. For namespaces that belong to that user namespace.
 Result<void> in_users(int users, const std::function<Result<void>()>& make,
                       const std::function<Result<void>(HostTid child)>& take);
 

@@ -75,8 +75,8 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   return engine;
 }
 
-// Who is in the user namespace of the session has the rights in it that its owner has from outside, and those to
-// enter other namespaces of it.
+// Who is in the user namespace of the session has the rights in it that its owner has from outside, and those
+// to enter other namespaces of it.
 void enter_user_namespace(const Record& record) {
   if (!record.user_namespace || ::geteuid() == 0) return;
   auto place = kernel::open_proc(record.init, "ns/user", O_RDONLY);

@@ -27,8 +27,8 @@ kernel::ClockOffsets offsets_for(int64_t monotonic_ns, int64_t boottime_ns);
 // purpose.
 Result<void> enter_new_namespaces(const NamespaceOptions& options);
 
-// Puts the next child of this process into a new pid namespace, as its init. After enter_new_namespaces(): children
-// that are born before are helpers.
+// Puts the next child of this process into a new pid namespace, as its init. After enter_new_namespaces():
+// children that are born before are helpers.
 Result<void> enter_new_pid_namespace();
 
 // Mounts a /proc that shows the pid namespace of the caller over the one that there is.

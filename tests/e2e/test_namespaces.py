@@ -65,6 +65,17 @@ class Namespaces:
         line = self.goes_on(find_program("unshare"), "-Ur", "--pid", "--fork", "--mount-proc")
         self.assertEqual(line[1:], [1, 0, 1])
 
+    def test_bubblewrap(self):
+        program = [find_program("bwrap"), "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all",
+                   "--die-with-parent"]
+        try:
+            line = self.goes_on(*program)
+        except AssertionError as error:
+            if "pivot_root" not in str(error):
+                raise
+            self.skipTest("it pivots its root")
+        self.assertEqual(line[1], 2)
+
 
 class AsUser(Namespaces, unittest.TestCase):
     user = os.environ.get("STASIS_TEST_USER") or (None if os.geteuid() != 0 else False)

@@ -153,7 +153,8 @@ class Rest {
       "  --input FILE              what is typed at the console; standard input without it\n"
       "  --guests DIR              where NAME.bin is; kvm/ beside the program without it\n"
       "  --break-sequence          leave a number out, which the guest must find\n"
-      "  --disturb WHAT            change it every second, which the guest must find: general, vector, debug, "
+      "  --disturb WHAT            change it every second, which the guest must find: general, vector, "
+      "debug, "
       "lapic,\n"
       "                            msr, timer, pic, clock, memory (disturb.cpp)\n";
   if (write(2, kText, sizeof kText - 1) < 0) _exit(2);

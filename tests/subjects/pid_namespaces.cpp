@@ -79,7 +79,8 @@ void stay(const Shared* shared) {
   while (!shared->looked) subject::pass(1);
 }
 Shared* share() {
-  return reinterpret_cast<Shared*>(subject::map(sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS));
+  return reinterpret_cast<Shared*>(
+      subject::map(sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS));
 }
 void arrive(Shared* shared) { __atomic_add_fetch(&shared->ready, 1, __ATOMIC_SEQ_CST); }
 void await_arrivals(Shared* shared, int count) {
@@ -537,6 +538,23 @@ CASE(first_process_has_no_strange_children) {
     CHECK_EQ(errno, ECHILD);
     CHECK_EQ(g_told, 1);
   });
+  await_arrivals(shared, 1);
+  subject::hold();
+  JOIN(pid);
+}
+
+// A handle of somebody outside, whom a process inside cannot name.
+CASE_WITH(handle_from_outside, subject::kMayRefuse) {
+  need_root();
+  Shared* shared = share();
+  const int handle = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+  MUST(handle >= 0);
+  const pid_t pid = first_process([&] {
+    arrive(shared);
+    stay();
+    CHECK(fcntl(handle, F_GETFD) >= 0);
+  });
+  close(handle);
   await_arrivals(shared, 1);
   subject::hold();
   JOIN(pid);

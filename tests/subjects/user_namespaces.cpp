@@ -9,6 +9,10 @@
 
 #include "subject.h"
 
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
+
 namespace {
 
 struct Shared {
@@ -264,4 +268,50 @@ CASE(pid_namespace_with_proc) {
   }
   subject::hold();
   JOIN(first);
+}
+
+// unshare --time: the clocks of the session go on where they were, and these by as much.
+CASE(time_namespace) {
+  constexpr int64_t kAhead = 100000;
+  Shared* shared = share();
+  const uint64_t session = namespace_of("time");
+  const pid_t pid = subject::child([&] {
+    if (geteuid() != 0) enter(0, 0, 0);
+    const int64_t before = subject::milliseconds(CLOCK_MONOTONIC);
+    MUST(unshare(CLONE_NEWTIME) == 0);
+    char text[128];
+    // The offsets that it has from the session count.
+    long long seconds[2] = {}, nanoseconds[2] = {};
+    MUST(subject::slurp("/proc/self/timens_offsets", text, sizeof text) > 0);
+    MUST(sscanf(text, "monotonic %lld %lld boottime %lld %lld", &seconds[0], &nanoseconds[0], &seconds[1],
+                &nanoseconds[1]) == 4);
+    snprintf(text, sizeof text, "monotonic %lld %lld\nboottime %lld %lld\n", seconds[0] + kAhead,
+             nanoseconds[0], seconds[1] + 2 * kAhead, nanoseconds[1]);
+    put("/proc/self/timens_offsets", text);
+    const int place = open("/proc/self/ns/time_for_children", O_RDONLY | O_CLOEXEC);
+    MUST(place >= 0 && setns(place, CLONE_NEWTIME) == 0);
+    close(place);
+    const uint64_t own = namespace_of("time");
+    CHECK(own != session);
+    const int64_t ahead = subject::milliseconds(CLOCK_MONOTONIC) - before;
+    CHECK_BETWEEN(ahead, kAhead * 1000, kAhead * 1000 + 20000);
+    const int64_t start[2] = {subject::milliseconds(CLOCK_MONOTONIC), subject::milliseconds(CLOCK_BOOTTIME)};
+    pthread_t other = subject::thread([&] {
+      arrive(shared);
+      stay();
+      CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start[0], start[0] + 60000);
+    });
+    stay();
+    CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start[0], start[0] + 60000);
+    CHECK_BETWEEN(subject::milliseconds(CLOCK_BOOTTIME), start[1], start[1] + 60000);
+    CHECK(namespace_of("time") == namespace_of("time_for_children"));
+    JOIN(subject::child(
+        [&] { CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start[0], start[0] + 60000); }));
+    pthread_join(other, nullptr);
+  });
+  await_arrivals(shared, 1);
+  const int64_t start = subject::milliseconds(CLOCK_MONOTONIC);
+  subject::hold();
+  CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start, start + 60000);
+  JOIN(pid);
 }
