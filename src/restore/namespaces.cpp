@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <utility>
 
 #include "kernel/proc.h"
@@ -74,6 +76,23 @@ Result<void> furnish(const schema::Namespace& wanted, const image::Image& image)
   }
 }
 
+// Options of a file system that say whose its root is, in the numbers of a user namespace.
+std::string options_inside(const std::string& data, const schema::Namespace& users) {
+  std::istringstream words(data);
+  std::string inside;
+  for (std::string word; std::getline(words, word, ',');) {
+    const bool user = word.starts_with("uid="), group = word.starts_with("gid=");
+    if (user || group) {
+      const auto id = static_cast<uint32_t>(std::strtoul(word.c_str() + 4, nullptr, 10));
+      const uint32_t number = id_inside(user ? users.users() : users.groups(), id);
+      if (number == kNoId) continue;
+      word = word.substr(0, 4) + std::to_string(number);
+    }
+    inside += (inside.empty() ? "" : ",") + word;
+  }
+  return inside;
+}
+
 }  // namespace
 
 Result<void> Namespaces::make(const image::Image& image, int base) {
@@ -130,6 +149,7 @@ Result<void> Namespaces::make_owned(const schema::Namespace& wanted, const image
   schema::Namespace inside = wanted;
   const schema::Namespace* owner = users(wanted.owner());
   for (auto& mount : *inside.mutable_mounts()) {
+    mount.set_data(options_inside(mount.data(), *owner));
     for (auto& file : *mount.mutable_files()) {
       const uint32_t user = id_inside(owner->users(), file.user());
       const uint32_t group = id_inside(owner->groups(), file.group());
