@@ -77,7 +77,8 @@ constexpr KindInfo kRows[] = {
      "refused: file systems that a process serves (FUSE), idmapped mounts, overlays with relative or removed "
      "directories, another root for the session itself; of a file system in memory that is mounted nowhere, "
      "files "
-     "to which no open directory leads lose their names; what is written to a disk that the program has "
+     "to which no open directory leads lose their names; what is hidden beneath another root directory is "
+     "private afterwards; what is written to a disk that the program has "
      "mounted is not part of a checkpoint"},
 
     {"thread", "Threads",
