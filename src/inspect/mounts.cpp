@@ -175,6 +175,15 @@ Result<void> Mounts::conclude() {
       if (!known.existing) made.insert(known.mount->id);
     }
     STASIS_CHECK(tree->mounts.uncover(made));
+    // They are seen in a copy of the namespace, which had to be made private.
+    const bool hidden = std::any_of(tree->known.begin(), tree->known.end(), [](const Known& known) {
+      return !known.existing && known.mount->id < 0;
+    });
+    if (hidden)
+      warnings_.push_back(
+          "what is mounted beneath the root directory, and hidden by another one, may have shared with "
+          "others what is mounted "
+          "on it; after a restart it does not");
   }
   return {};
 }

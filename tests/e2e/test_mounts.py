@@ -27,7 +27,7 @@ umount -l old
 rmdir old
 exec /bin/sh -c 'exec < /dev/null; i=0
 while ! test -e /shared/stop; do i=$((i+1)); echo $i > /tmp/count; echo $i > /shared/count; sleep 0.01; done
-test "$(cat /tmp/count)" = "$i" && test ! -e /work && ls -l /proc/self/exe && cat /proc/self/mountinfo > /shared/mounts'
+test "$(cat /tmp/count)" = "$i" && test ! -e /var && ls -l /proc/self/exe && cat /proc/self/mountinfo > /shared/mounts'
 """
 
 
@@ -63,6 +63,19 @@ class ContainerTest(ProgramTest):
         wait_for("it ends", lambda: not self.box.session("s"))
         with open(self.shared / "mounts") as lines:
             return [line.split()[4] for line in lines]
+
+    def test_hidden_beneath_the_root(self):
+        """What cannot be told is said: once, and only where there is such a mount."""
+        for over, said in (("/", True), ("/mnt", False)):
+            name = f"over{over.replace('/', '-')}"
+            self.box.launch(name, "/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c",
+                            f"mount -t tmpfs before /mnt; mount -t tmpfs over {over}; touch {self.shared}/{name}; sleep 1000")
+            wait_for("it has mounted", (self.shared / name).exists)
+            done = self.box.stasis("checkpoint", name)
+            self.assertEqual(done.stderr.count("beneath the root directory"), int(said), done.stderr)
+            self.box.save_and_kill(name)
+            self.box.restart(name)
+            self.box.stasis("signal", name, "KILL", check=False)
 
     def test_unshare_and_pivot_root(self):
         script = self.box.write("container", CONTAINER)
