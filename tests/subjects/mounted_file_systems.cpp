@@ -1,4 +1,5 @@
-// File systems that a program mounts: those in memory with all that they can hold, the kernel's own, terminals, disks.
+// File systems that a program mounts: those in memory with all that they can hold, the kernel's own,
+// terminals, disks.
 #include <dirent.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>

@@ -1,4 +1,5 @@
-// What the subjects that mount something share: doing it, and looking at the tree with names instead of numbers.
+// What the subjects that mount something share: doing it, and looking at the tree with names instead of
+// numbers.
 #pragma once
 
 #include <sys/mount.h>
@@ -19,7 +20,9 @@ inline void need_root() {
 
 inline std::string in_dir(const char* name) { return subject::path(name).text; }
 
-inline void make_directory(const std::string& name) { MUST(mkdir(name.c_str(), 0755) == 0 || errno == EEXIST); }
+inline void make_directory(const std::string& name) {
+  MUST(mkdir(name.c_str(), 0755) == 0 || errno == EEXIST);
+}
 inline void write_file(const std::string& name, const char* text) {
   int fd = open(name.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0640);
   MUST(fd >= 0 && write(fd, text, strlen(text)) == static_cast<ssize_t>(strlen(text)));
