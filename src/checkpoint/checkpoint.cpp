@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/parallel.h"
 #include "base/prefault.h"
 #include "checkpoint/file_flush.h"
 #include "checkpoint/process_saver.h"
@@ -76,6 +77,9 @@ class Attempt {
   Result<Report> execute() {
     STASIS_CHECK(prepare_participants());
     kernel::OneProcessor together;
+    // What may fail without the program fails before it stands still. Of a refused checkpoint nothing is
+    // left.
+    STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_TRY(tree_, freeze::FrozenTree::freeze(request_.scope, request_.deadlines));
     // Many work side by side, on all processors.
     constexpr size_t kFew = 2;
@@ -88,7 +92,6 @@ class Attempt {
     STASIS_CHECK(look());
 
     // From here on nothing is refused any more, so now something may be written.
-    STASIS_TRY(image::Writer writer, image::Writer::create(request_.store));
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, files_, manifest_));
     STASIS_CHECK(namespaces_.save(writer, manifest_));
@@ -184,17 +187,20 @@ class Attempt {
       out->set_root_description(files_.hidden(i).root);
       manifest_.add_memories()->set_executable_description(files_.hidden(i).executable);
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
-      STASIS_CHECK(savers_.back()->enter());
       living.push_back(i);
     }
+    STASIS_CHECK(try_each_index(savers_.size(), [&](size_t i) { return savers_[i]->read_mappings(); }));
+    for (auto& saver : savers_) STASIS_CHECK(saver->enter());
     auto out = [&](size_t saver) { return manifest_.mutable_processes(static_cast<int>(living[saver])); };
     auto memory = [&](size_t saver) { return manifest_.mutable_memories(static_cast<int>(saver)); };
     // In which a program was is a matter of whoever started it: only what differs from its root is its own.
     const freeze::Scope& scope = request_.scope;
     auto groups = kernel::read_proc(scope.is_session() ? scope.init : scope.root, "cgroup");
     const std::string init_groups = groups.ok() ? *groups : std::string();
-    for (size_t i = 0; i < savers_.size(); ++i)
-      STASIS_CHECK(savers_[i]->begin_observation(init_groups, *out(i), *memory(i)));
+    STASIS_CHECK(try_each_index(savers_.size(), [&](size_t i) {
+      return savers_[i]->read_from_proc(init_groups, *out(i), *memory(i));
+    }));
+    for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->begin_observation(*out(i)));
     for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->observe(*out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) {
       STASIS_CHECK(inspect::observe_filters(*tree_, processes[living[i]], *out(i), manifest_));

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/parallel.h"
 #include "checkpoint/page_layout.h"
 #include "kernel/pagemap.h"
 #include "resource/file_search.h"
@@ -25,21 +26,30 @@ std::string ProcessSaver::describe() const {
   return fmt::format("task {} ({})", process_.status.ns_tgid, process_.status.name);
 }
 
+Result<void> ProcessSaver::read_mappings() {
+  STASIS_TRY(maps_, kernel::read_maps(process_.pid));
+  return {};
+}
+
 Result<void> ProcessSaver::enter() {
   for (const auto& thread : process_.threads) {
     STASIS_TRY(auto context, inspect::observe_context(process_, thread));
     contexts_.push_back(context);
   }
-  STASIS_TRY(maps_, kernel::read_maps(process_.pid));
   STASIS_TRY(foothold_, remote::Foothold::begin(process_.pid, contexts_.front(), maps_));
   return {};
 }
 
-Result<void> ProcessSaver::begin_observation(const std::string& init_groups, schema::Process& out,
-                                             schema::Memory& memory) {
+Result<void> ProcessSaver::read_from_proc(const std::string& init_groups, schema::Process& out,
+                                          schema::Memory& memory) {
+  STASIS_TRY(readings_, inspect::read_from_proc(process_, init_groups, out, memory));
+  return {};
+}
+
+Result<void> ProcessSaver::begin_observation(schema::Process& out) {
   STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
   STASIS_TRY(inspection_,
-             inspect::begin_inspection(process_, init_groups, contexts_, *foothold_, out, memory));
+             inspect::begin_inspection(process_, std::move(readings_), contexts_, *foothold_, out));
   return {};
 }
 
@@ -91,140 +101,6 @@ Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
                       afterwards);
 }
 
-Result<void> ProcessSaver::copy_rest(uint64_t base, const HeldByProcess& held, CopyRoom& room) {
-  // Less is forked as quickly. More ranges would not fit into what the stub can undo.
-  constexpr uint64_t kWorthCopying = 4 << 20;
-  // A restarted program has a filter by which init is asked about madvise().
-  if (known_base_ == 0 || known_base_ != base || process_.status.seccomp != 0) return {};
-  auto pages_of_base = held.find(process_.pid.value);
-  if (pages_of_base == held.end()) return {};
-  held_ = pages_of_base->second;
-  const PageRanges had = intersection(tracker_.known(), held_->pages());
-  const PageRanges rest = difference(tracker_.present(), had);
-  std::vector<PageRange> chosen;
-  PageRanges pages;
-  uint64_t bytes = 0;
-  auto original = kernel::PageMap::open(process_.pid);
-  if (!original.ok()) return {};
-  for (const auto& mapping : tracker_.settled()) {
-    if (chosen.size() == kMostCopied) break;
-    if (bytes_of(intersection(had, {mapping})) < kWorthCopying || !is_readable(mapping)) continue;
-    // The snapshot child, which is asked for guard regions, must have it then.
-    auto guards = original->guard_regions(mapping.start, mapping.end);
-    if (!guards.ok() || !guards->empty()) continue;
-    PageRanges to_copy = intersection(rest, {mapping});
-    const uint64_t size = bytes_of(to_copy);
-    if (bytes + size > room.left()) continue;
-    bytes += size;
-    chosen.push_back(mapping);
-  }
-  if (chosen.empty()) return {};
-  STASIS_TRY(chosen, without_those_wiped_already(chosen));
-  for (const auto& mapping : chosen) {
-    PageRanges to_copy = intersection(rest, {mapping});
-    pages.insert(pages.end(), to_copy.begin(), to_copy.end());
-  }
-  if (copies_.take(process_.pid, pages, room)) copied_ = std::move(chosen);
-  return {};
-}
-
-bool ProcessSaver::is_readable(const PageRange& mapping) const {
-  return std::any_of(mappings_.begin(), mappings_.end(), [&](const auto& facts) {
-    return facts.entry.start == mapping.start && facts.entry.end == mapping.end &&
-           (facts.entry.protection & PROT_READ) != 0;
-  });
-}
-
-// Nothing but smaps tells of MADV_WIPEONFORK, and smaps takes longer than the fork. But taking it from a page
-// divides the mapping, if it had it.
-Result<std::vector<PageRange>> ProcessSaver::without_those_wiped_already(
-    const std::vector<PageRange>& mappings) {
-  Batch take(foothold_->scratch());
-  for (const auto& mapping : mappings) take.call(SYS_madvise, {mapping.start, kPageSize, MADV_KEEPONFORK});
-  STASIS_CHECK(foothold_->run(take));
-  Batch give(foothold_->scratch());
-  std::vector<PageRange> left;
-  for (const auto& mapping : mappings) {
-    auto seen = kernel::mappings_between(process_.pid, mapping.start, mapping.start + kPageSize);
-    if (seen.ok() && seen->size() == 1 && seen->front().end != mapping.start + kPageSize) {
-      left.push_back(mapping);
-    } else {
-      give.call(SYS_madvise, {mapping.start, kPageSize, MADV_WIPEONFORK});
-    }
-  }
-  if (!give.empty()) STASIS_CHECK(foothold_->run(give));
-  return left;
-}
-
-Result<void> ProcessSaver::leave_out_copied() {
-  if (copied_.empty()) return {};
-  Batch wipe(foothold_->scratch());
-  remote::Foothold::UndoCalls undo;
-  for (const auto& mapping : copied_) {
-    wipe.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_WIPEONFORK});
-    undo.push_back({SYS_madvise, mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
-  }
-  STASIS_CHECK(foothold_->arm_undo(undo));
-  return foothold_->run(wipe);
-}
-
-Result<void> ProcessSaver::put_back_copied() {
-  if (copied_.empty()) return {};
-  Batch keep(foothold_->scratch());
-  for (const auto& mapping : copied_)
-    keep.call(SYS_madvise, {mapping.start, mapping.end - mapping.start, MADV_KEEPONFORK});
-  STASIS_CHECK(foothold_->run(keep));
-  return foothold_->disarm_undo();
-}
-
-// Of a mapping that the child does not have.
-bool ProcessSaver::read_saved(uint64_t address, std::span<char> into) const {
-  while (!into.empty()) {
-    uint64_t done = copies_.read(address, into);
-    if (done == 0) {
-      // One page at a time, since the next may have been copied.
-      done = std::min<uint64_t>(into.size(), kPageSize - address % kPageSize);
-      if (!held_ || !held_->read(address, into.first(done))) return false;
-    }
-    into = into.subspan(done);
-    address += done;
-  }
-  return true;
-}
-
-// In the order of their offsets, which is that of their addresses.
-Result<void> ProcessSaver::write_copied(const std::vector<Extent>& extents,
-                                        const std::function<void(uint64_t)>& wrote) {
-  constexpr size_t kAtOnce = 1 << 20;
-  std::vector<char> buffer;
-  uint64_t begin = 0;
-  auto flush = [&]() -> Result<void> {
-    if (buffer.empty()) return {};
-    auto written = pwrite_all(page_file_.get(), {buffer.data(), buffer.size()}, static_cast<off_t>(begin));
-    if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
-    wrote(buffer.size());
-    buffer.clear();
-    return {};
-  };
-  buffer.reserve(kAtOnce);
-  for (const auto& extent : extents) {
-    if (extent.file != Extent::kOwn || !contains(copied_, extent.address)) continue;
-    for (uint64_t done = 0; done < extent.size;) {
-      if (buffer.size() == kAtOnce || begin + buffer.size() != extent.offset + done) STASIS_CHECK(flush());
-      if (buffer.empty()) begin = extent.offset + done;
-      const size_t size = std::min<uint64_t>(extent.size - done, kAtOnce - buffer.size());
-      const size_t old = buffer.size();
-      buffer.resize(old + size);
-      if (!read_saved(extent.address + done, std::span(buffer).subspan(old)))
-        return Error{"save", describe(),
-                     "the checkpoint that has the unchanged part of its memory cannot be read",
-                     "try again with --full"};
-      done += size;
-    }
-  }
-  return flush();
-}
-
 Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
   if (!process.child_subreaper()) return {};
   STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
@@ -249,16 +125,23 @@ Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<Proces
   for (const auto& saver : savers) STASIS_CHECK(saver->leave_out_copied());
   STASIS_TRY(auto children, SnapshotChild::fork(footholds));
   for (size_t i = 0; i < savers.size(); ++i) savers[i]->child_ = std::move(children[i]);
+  STASIS_CHECK(try_each_index(savers.size(), [&](size_t i) { return savers[i]->look_at_copy(); }));
   for (const auto& saver : savers) STASIS_CHECK(saver->complete_snapshot());
   for (const auto& saver : savers) STASIS_CHECK(saver->put_back_copied());
   return {};
 }
 
-Result<void> ProcessSaver::complete_snapshot() {
-  // Ranges with MADV_DONTFORK are missing in the child, which shows in its size.
+// Ranges with MADV_DONTFORK are missing in the child, which shows in its size.
+Result<void> ProcessSaver::look_at_copy() {
   STASIS_TRY(uint64_t size_of_original, kernel::mapped_pages(process_.pid));
   STASIS_TRY(uint64_t size_of_copy, kernel::mapped_pages(child_->pid()));
-  if (size_of_original == size_of_copy) return {};
+  copy_is_smaller_ = size_of_original != size_of_copy;
+  STASIS_TRY(wiped_, wiped_mappings());
+  return {};
+}
+
+Result<void> ProcessSaver::complete_snapshot() {
+  if (!copy_is_smaller_) return {};
   STASIS_TRY(auto copied, kernel::read_maps(child_->pid()));
   std::vector<Mapping*> missing;
   auto there = copied.begin();
@@ -301,6 +184,7 @@ Result<void> ProcessSaver::complete_snapshot() {
   STASIS_CHECK(foothold_->disarm_undo());
   STASIS_TRY(auto children, std::move(forked));
   child_ = std::move(children.front());
+  STASIS_TRY(wiped_, wiped_mappings());
   return {};
 }
 
@@ -323,11 +207,13 @@ Result<void> ProcessSaver::detach_segments() {
 }
 
 // MADV_WIPEONFORK ranges are there in the child, but empty. Reading their flags would mean reading all of
-// smaps, which walks all page tables; comparing one page that the process has tells the same. Small
-// neighbours (the stacks of many threads) are asked for together.
+// smaps, which walks all page tables; comparing one page that the process has tells the same. Neighbours are
+// asked for together when they are small, or when there is little in them.
 Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
   constexpr uint64_t kSmall = 1 << 20;
   constexpr uint64_t kTogether = 16 << 20;
+  constexpr uint64_t kLittleKib = 16 << 10;
+  const bool has_little = process_.status.anonymous_kib <= kLittleKib;
   STASIS_TRY(auto original, kernel::PageMap::open(process_.pid));
   STASIS_TRY(auto copy, kernel::PageMap::open(child_->pid()));
   auto can_be_wiped = [this](const inspect::MappingFacts& facts) {
@@ -343,15 +229,15 @@ Result<std::vector<size_t>> ProcessSaver::wiped_mappings() const {
       continue;
     }
     uint64_t end = entry.end;
-    uint64_t limit = 1;
-    if (end - entry.start <= kSmall) {
-      for (; next < mappings_.size(); ++next) {
-        const auto& neighbour = mappings_[next].entry;
-        if (neighbour.end - entry.start > kTogether || neighbour.end - neighbour.start > kSmall) break;
-        end = neighbour.end;
-      }
-      limit = next > first + 1 ? 0 : 1;
+    const auto joins = [&](const inspect::MappingFacts& neighbour) {
+      const uint64_t size = neighbour.entry.end - neighbour.entry.start;
+      if (has_little) return size <= kTogether || can_be_wiped(neighbour);
+      return size <= kSmall && neighbour.entry.end - entry.start <= kTogether;
+    };
+    if (has_little || end - entry.start <= kSmall) {
+      for (; next < mappings_.size() && joins(mappings_[next]); ++next) end = mappings_[next].entry.end;
     }
+    const uint64_t limit = next > first + 1 ? 0 : 1;
     STASIS_TRY(auto pages, original.own_pages(entry.start, end, limit));
     if (!pages.empty()) {
       uint64_t until = limit == 1 ? pages.front().start + kPageSize : end;
@@ -378,7 +264,6 @@ Result<Fd> ProcessSaver::page_file(image::Writer& writer) {
 }
 
 Result<void> ProcessSaver::save_wiped_memory(image::Writer& writer) {
-  STASIS_TRY(wiped_, wiped_mappings());
   if (wiped_.empty()) return {};
   STASIS_TRY(auto pages, kernel::PageMap::open(process_.pid));
   STASIS_TRY(Fd file, page_file(writer));

@@ -31,10 +31,12 @@ class ProcessSaver {
 
   // While frozen, in this order; each for all processes before the next, so that they work at the same time.
   // enter() is the first thing that happens in the process.
+  Result<void> read_mappings();  // side by side, too
   Result<void> enter();
-  // `init_groups`: the control groups of init, as /proc shows them.
-  Result<void> begin_observation(const std::string& init_groups, schema::Process& out,
-                                 schema::Memory& memory);
+  // What can be read without the process, for many side by side. `init_groups`: the control groups of init,
+  // as /proc shows them.
+  Result<void> read_from_proc(const std::string& init_groups, schema::Process& out, schema::Memory& memory);
+  Result<void> begin_observation(schema::Process& out);
   Result<void> observe(schema::Process& out, schema::Memory& memory);
   // The same for System V objects, when any process sees one; `session`: how many there are, where that can
   // be told.
@@ -93,6 +95,7 @@ class ProcessSaver {
   Result<void> find_shared_pages(const inspect::MappingFacts& facts, const PageRange& part,
                                  std::vector<Run>& runs);
   // With the ranges that a fork leaves out.
+  Result<void> look_at_copy();
   Result<void> complete_snapshot();
   Result<std::vector<size_t>> wiped_mappings() const;
   // Around forks: mappings whose pages were copied are empty in the child.
@@ -110,6 +113,7 @@ class ProcessSaver {
   const freeze::FrozenProcess& process_;
   std::vector<remote::TaskContext> contexts_;
   std::vector<kernel::MapsEntry> maps_;
+  inspect::ProcReadings readings_;
   std::unique_ptr<remote::Foothold> foothold_;
   std::unique_ptr<inspect::Inspection> inspection_;
   std::vector<inspect::MappingFacts> mappings_;
@@ -118,6 +122,7 @@ class ProcessSaver {
   std::vector<Pages> pages_;
   std::vector<Run> wiped_runs_;  // already in the page file
   std::vector<size_t> wiped_;
+  bool copy_is_smaller_ = false;
   bool reaping_suspended_ = false;
   ProcessTracker tracker_;
   PageCopies copies_;

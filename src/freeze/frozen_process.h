@@ -15,6 +15,7 @@ struct FrozenThread {
   NsTid ns_tid;
   kernel::TaskStatus status;
   remote::Registers registers = {};
+  std::optional<uint64_t> mask;  // of signals; nothing: not read yet
   // CLOCK_MONOTONIC of the host when the relative timeout ends in which it was interrupted.
   std::optional<int64_t> deadline_ns;
   int group_stop_signal = 0;  // the signal by which job control had stopped it; 0: it was running

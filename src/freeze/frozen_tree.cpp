@@ -12,7 +12,9 @@
 #include <set>
 
 #include "base/clock.h"
+#include "base/parallel.h"
 #include "freeze/sleepers.h"
+#include "kernel/affinity.h"
 #include "remote/interrupted.h"
 
 namespace stasis::freeze {
@@ -35,10 +37,17 @@ class FrozenTree::Freezer {
     thaw(kLonger);
   }
 
+  // What was there before, and the task that was created last when it was looked for.
+  struct Before {
+    int newest = 0;
+    std::vector<HostTid> processes;
+    std::vector<std::vector<int>> threads;  // of each of them
+  };
+
   enum class Outcome { kFrozen, kRetry };
 
   // One attempt. kRetry: some task sleeps so deeply that it cannot stop now (vfork); everything was let go.
-  Result<Outcome> attempt(int64_t limit_ns) {
+  Result<Outcome> attempt(int64_t limit_ns, std::optional<Before> before) {
     for (int tid : std::exchange(late_, {})) {
       // An exec by another thread takes the request with it.
       (void)remote::Tracee(HostTid{tid}).interrupt().ok();
@@ -46,15 +55,20 @@ class FrozenTree::Freezer {
     }
     // 1. Attach and stop all that we see; 2. look again; until a look at a tree that stands still shows
     // nothing new.
-    //    A stopped task makes no children, so the loop ends, and what it ends with is complete.
-    for (;;) {
-      STASIS_TRY(bool new_tasks, seize_all());
+    //    A stopped task makes no children, so the loop ends, and what it ends with is complete. Looking takes
+    //    long where there are many tasks, so it is left out when none was created meanwhile.
+    if (before && kernel::newest_task() != before->newest) before.reset();
+    for (int round = 0;; ++round, before.reset()) {
+      const int newest = before ? before->newest : kernel::newest_task();
+      STASIS_TRY(bool new_tasks, before ? seize_known(*before) : seize_all());
       STASIS_TRY(bool all_stopped, wait_all(limit_ns));
       if (!all_stopped) {
         thaw(limit_ns);
         return Outcome::kRetry;
       }
-      if (!new_tasks) return Outcome::kFrozen;
+      if (!new_tasks || (newest != 0 && kernel::newest_task() == newest)) return Outcome::kFrozen;
+      // Until they stood still the new ones may have sent signals to those that were looked at before.
+      if (round > 0) forget_statuses();
     }
   }
 
@@ -62,17 +76,17 @@ class FrozenTree::Freezer {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
     tree->scope_ = scope_;
     tree->frozen_since_ns_ = since_ns;
-    for (HostTid pid : processes_) {
+    std::vector<Reading> readings = read_processes();
+    for (size_t i = 0; i < processes_.size(); ++i) {
+      const HostTid pid = processes_[i];
+      auto& [status, stat, listed] = readings[i];
       FrozenProcess process;
       process.pid = pid;
       process.leader = pid;
-      auto status = kernel::read_status(pid);
-      auto stat = kernel::read_stat(pid);
       if (!status.ok() || !stat.ok()) continue;  // ended, and was reaped, before it could be stopped
       process.status = std::move(status).value();
       process.stat = std::move(stat).value();
       process.zombie = process.stat.state == 'Z' || process.stat.state == 'X';
-      auto listed = kernel::list_numbers(fmt::format("{}/task", pid));
       if (!listed.ok()) continue;  // a zombie that init, which runs, has reaped meanwhile
       const std::vector<int>& tids = *listed;
       if (process.zombie && tids.size() > 1) {
@@ -84,15 +98,16 @@ class FrozenTree::Freezer {
       for (int tid : tids) {
         auto stopped = stopped_.find(tid);
         if (stopped == stopped_.end()) continue;
-        auto& [group_stop_signal, registers, seen, deadline] = stopped->second;
+        StoppedTask& task = stopped->second;
         FrozenThread thread{.tid = HostTid{tid},
-                            .registers = registers,
-                            .deadline_ns = deadline,
-                            .group_stop_signal = group_stop_signal};
+                            .registers = task.registers,
+                            .mask = task.mask,
+                            .deadline_ns = task.deadline,
+                            .group_stop_signal = task.group_stop_signal};
         if (tid == process.pid.value) {
           thread.status = process.status;
-        } else if (seen) {
-          thread.status = std::move(*seen);
+        } else if (task.status) {
+          thread.status = std::move(*task.status);
         } else {
           STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
         }
@@ -125,6 +140,55 @@ class FrozenTree::Freezer {
   std::string unstoppable() const { return unstoppable_; }
 
  private:
+  struct StoppedTask {
+    int group_stop_signal = 0;
+    remote::Registers registers = {};
+    bool sleeps = false, cut_short = false;
+    // If it was looked at.
+    std::optional<kernel::TaskStatus> status;
+    std::optional<uint64_t> mask;
+    std::optional<int64_t> deadline;
+  };
+
+  // What /proc tells of a process.
+  struct Reading {
+    Result<kernel::TaskStatus> status = kernel::TaskStatus();
+    Result<kernel::TaskStat> stat = kernel::TaskStat();
+    Result<std::vector<int>> tids = std::vector<int>();
+  };
+
+  std::vector<Reading> read_processes() {
+    std::vector<Reading> readings(processes_.size());
+    for_each_index(processes_.size(), [&](size_t i) {
+      const HostTid pid = processes_[i];
+      Reading& out = readings[i];
+      // What a leader was read for its call is not different now.
+      auto stopped = stopped_.find(pid.value);
+      const bool known = stopped != stopped_.end() && stopped->second.status;
+      out.status = known ? *stopped->second.status : kernel::read_status(pid);
+      out.stat = kernel::read_stat(pid);
+      out.tids = kernel::list_numbers(fmt::format("{}/task", pid));
+    });
+    // Threads that were in no call.
+    std::vector<int> unread;
+    for (const auto& [tid, stopped] : stopped_) {
+      if (!stopped.status && !processes_contain(tid)) unread.push_back(tid);
+    }
+    for_each_index(unread.size(), [&](size_t i) {
+      auto status = kernel::read_status(HostTid{unread[i]});
+      if (status.ok()) stopped_.find(unread[i])->second.status = std::move(status).value();
+    });
+    return readings;
+  }
+
+  void forget_statuses() {
+    for (auto& [tid, stopped] : stopped_) stopped.status.reset();
+  }
+
+  bool processes_contain(int tid) const {
+    return std::find(processes_.begin(), processes_.end(), HostTid{tid}) != processes_.end();
+  }
+
   // Memory, descriptors and the like are gone from a leader that has ended, but not from the others.
   Result<void> look_through_thread(FrozenProcess& process, const std::vector<int>& tids) const {
     auto first = std::find_if(tids.begin(), tids.end(), [&](int tid) { return stopped_.contains(tid); });
@@ -173,14 +237,22 @@ class FrozenTree::Freezer {
       if (!tids.ok()) continue;  // gone
       for (int tid : *tids) {
         if (seized_.contains(tid)) continue;
-        STASIS_TRY(bool seized, seize(pid, HostTid{tid}));
+        STASIS_TRY(bool seized, seize(HostTid{tid}));
         found = found || seized;
       }
     }
     return found;
   }
 
-  Result<bool> seize(HostTid pid, HostTid tid) {
+  Result<bool> seize_known(const Before& before) {
+    processes_ = before.processes;
+    for (size_t i = 0; i < processes_.size(); ++i) {
+      for (int tid : before.threads[i]) STASIS_CHECK(seize(HostTid{tid}));
+    }
+    return true;
+  }
+
+  Result<bool> seize(HostTid tid) {
     remote::Tracee task(tid);
     auto seized = task.seize();
     // The memory guard of a mapped restart traces a task for less than a millisecond, and it may let it go
@@ -215,7 +287,6 @@ class FrozenTree::Freezer {
     if (stat.ok() && (stat->flags & kUserWorker) != 0) return false;
     return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name), seized.error().cause,
                  hint_for_denied(), ErrorCode::kDenied};
-    (void)pid;
   }
 
   // In a session the user has the rights of its user namespace; elsewhere a security module may keep one
@@ -241,6 +312,12 @@ class FrozenTree::Freezer {
   }
 
   Result<bool> wait_all(int64_t limit_ns) {
+    STASIS_TRY(bool all_stopped, wait_each(limit_ns));
+    settle_calls();
+    return all_stopped;
+  }
+
+  Result<bool> wait_each(int64_t limit_ns) {
     for (int tid : seized_) {
       if (stopped_.contains(tid) || ended_.contains(tid)) continue;
       remote::Tracee task(HostTid{tid});
@@ -277,7 +354,6 @@ class FrozenTree::Freezer {
     return true;
   }
 
-  // At once, so that little time is left in which our death would show the program an EINTR.
   void note_stop(const remote::Tracee& task, int group_stop_signal) {
     auto registers = task.registers();
     if (!registers.ok()) {  // killed
@@ -287,26 +363,39 @@ class FrozenTree::Freezer {
     StoppedTask& stopped = stopped_[task.tid().value];
     stopped.group_stop_signal = group_stop_signal;
     stopped.registers = *registers;
-    bool sleeps = remote::in_restartable_sleep(*registers);
+    stopped.sleeps = remote::in_restartable_sleep(*registers);
     // Job control interrupts calls, too, and then the program has to see it.
-    bool cut_short = group_stop_signal == 0 && remote::was_cut_short(*registers);
-    if (!sleeps && !cut_short) return;
-    auto status = kernel::read_status(task.tid());
+    stopped.cut_short = group_stop_signal == 0 && remote::was_cut_short(*registers);
+    if (stopped.sleeps || stopped.cut_short) unsettled_.push_back(task.tid());
+  }
+
+  // At once, so that little time is left in which our death would show the program an EINTR.
+  void settle_calls() {
+    const std::vector<HostTid> tasks = std::exchange(unsettled_, {});
+    for_each_index(tasks.size(), [&](size_t i) {
+      auto status = kernel::read_status(tasks[i]);
+      if (status.ok()) stopped_.find(tasks[i].value)->second.status = std::move(status).value();
+    });
+    for (HostTid tid : tasks) settle_call(remote::Tracee(tid), stopped_[tid.value]);
+  }
+
+  void settle_call(const remote::Tracee& task, StoppedTask& stopped) {
     auto mask = task.signal_mask();
-    if (!status.ok() || !mask.ok()) return;
-    int64_t since = sleepers_.asleep_since(task.tid(), *status);
-    if (sleeps) {
+    if (!stopped.status || !mask.ok()) return;
+    stopped.mask = *mask;
+    const auto& status = *stopped.status;
+    int64_t since = sleepers_.asleep_since(task.tid(), status);
+    if (stopped.sleeps) {
       stopped.deadline =
-          deadlines_.find(task.tid(), status->ns_tid, status->voluntary_switches, since, stopped.registers);
+          deadlines_.find(task.tid(), status.ns_tid, status.voluntary_switches, since, stopped.registers);
       if (stopped.deadline) {
-        deadlines_.note(status->ns_tid, status->voluntary_switches, stopped.registers, *stopped.deadline);
+        deadlines_.note(status.ns_tid, status.voluntary_switches, stopped.registers, *stopped.deadline);
       }
     }
-    bool signal_comes = ((status->pending | status->shared_pending) & ~*mask) != 0;
-    if (cut_short && !signal_comes && remote::reissue(task.tid(), since, stopped.registers)) {
+    bool signal_comes = ((status.pending | status.shared_pending) & ~*mask) != 0;
+    if (stopped.cut_short && !signal_comes && remote::reissue(task.tid(), since, stopped.registers)) {
       (void)task.set_registers(stopped.registers).ok();
     }
-    stopped.status = std::move(status).value();
   }
 
   // A leader that has called exit() while other threads run is a zombie that reports nothing.
@@ -348,13 +437,6 @@ class FrozenTree::Freezer {
     }
   }
 
-  struct StoppedTask {
-    int group_stop_signal = 0;
-    remote::Registers registers = {};
-    std::optional<kernel::TaskStatus> status;  // if it was looked at
-    std::optional<int64_t> deadline;
-  };
-
   Scope scope_;
   ProcessFinder& finder_;
   const Sleepers& sleepers_;
@@ -362,6 +444,7 @@ class FrozenTree::Freezer {
   std::vector<HostTid> processes_;
   std::set<int> seized_;
   std::map<int, StoppedTask> stopped_;
+  std::vector<HostTid> unsettled_;
   std::set<int> ended_;
   std::set<int> late_;
   std::string unstoppable_;
@@ -376,12 +459,17 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
   Sleepers sleepers;
   remote::Deadlines deadlines(deadlines_file);
   deadlines.load();
-  STASIS_TRY(auto processes, finder->find());
-  for (HostTid pid : processes) {
+  Freezer::Before before{.newest = kernel::newest_task()};
+  STASIS_TRY(before.processes, finder->find());
+  size_t tasks = 0;
+  for (HostTid pid : before.processes) {
     auto tids = kernel::list_numbers(fmt::format("{}/task", pid));
-    if (!tids.ok()) continue;
-    for (int tid : *tids) sleepers.look(HostTid{tid});
+    before.threads.push_back(tids.ok() ? std::move(tids).value() : std::vector<int>());
+    tasks += before.threads.back().size();
+    for (int tid : before.threads.back()) sleepers.look(HostTid{tid});
   }
+  constexpr size_t kMany = 8;
+  if (tasks > kMany) start_parallel_threads(kernel::OneProcessor::leave_in_new_thread);
   Freezer freezer(scope, *finder, sleepers, deadlines);
   const int64_t begun = monotonic_ns();
   for (int attempt = 0; monotonic_ns() < begun + kPatience; ++attempt) {
@@ -389,7 +477,8 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
     // Short at first, so that a child of vfork() is not held for long; long in the end for a machine under
     // load.
     const int64_t limit = std::min(20 + attempt * 5, 500) * kMillisecond;
-    auto outcome = freezer.attempt(limit);
+    auto outcome =
+        freezer.attempt(limit, attempt == 0 && before.newest != 0 ? std::optional(before) : std::nullopt);
     if (outcome.ok() && *outcome == Freezer::Outcome::kFrozen) {
       STASIS_TRY(auto tree, freezer.hand_over(since));
       tree->deadlines_ = std::move(deadlines);

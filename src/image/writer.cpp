@@ -73,13 +73,16 @@ struct Writer::State {
   std::string name;  // in store; renamed when published
   std::string path;
   Fd directory;  // holds the flock
+  bool store_is_new = false;
   bool published = false;
   Background background;
   std::vector<schema::ImageFile> shared;
   std::map<std::string, uint32_t> origins;  // of created files, if not 0
 
   ~State() {
-    if (!published && directory) (void)remove_directory(store.get(), name).ok();
+    if (published) return;
+    if (directory) (void)remove_directory(store.get(), name).ok();
+    if (store_is_new) (void)::rmdir(store_path.c_str());  // which leaves what others have put there
   }
 
   Result<void> finish_files(schema::Manifest& manifest);
@@ -96,6 +99,7 @@ Result<Writer> Writer::create(const std::string& session_store) {
   auto state = std::make_unique<State>();
   state->store_path = session_store;
   while (state->store_path.size() > 1 && state->store_path.back() == '/') state->store_path.pop_back();
+  state->store_is_new = ::access(state->store_path.c_str(), F_OK) != 0;
   STASIS_CHECK(make_directories(state->store_path));
   STASIS_TRY(state->store, open_directory(state->store_path));
   STASIS_CHECK(check_ours(state->store.get(), state->store_path));

@@ -11,6 +11,7 @@
 #include <charconv>
 #include <set>
 
+#include "base/parallel.h"
 #include "inspect/namespaces.h"
 #include "inspect/other_names.h"
 #include "inspect/signal_owner.h"
@@ -52,13 +53,11 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
   locks_.resize(tree.processes().size());
   hidden_.resize(tree.processes().size());
   if (tree.scope().is_session()) tasks_[tree.scope().init.value] = NsTid{1};
-  for (size_t i = 0; i < tree.processes().size(); ++i) {
-    const auto& process = tree.processes()[i];
+  for (const auto& process : tree.processes()) {
     tasks_[process.leader.value] = process.status.ns_tgid;
-    if (process.zombie) continue;
     for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
-    STASIS_CHECK(collect_process(process, slots_[i], locks_[i]));
   }
+  STASIS_CHECK(collect_descriptors(tree.processes()));
   STASIS_CHECK(collect_hidden(tree));
   STASIS_CHECK(collect_in_flight());
   find_other_names();
@@ -277,32 +276,70 @@ Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& f
   return {};
 }
 
-Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& process,
-                                              std::vector<schema::DescriptorSlot>& slots,
-                                              std::vector<schema::RecordLock>& locks) {
-  STASIS_TRY(std::vector<int> numbers, kernel::list_numbers(fmt::format("{}/fd", process.pid)));
-  if (numbers.empty()) return {};
+// What the kernel tells of a descriptor, with a copy of it, before it is known whether others have it, too.
+struct DescriptorGraph::Candidate {
+  std::unique_ptr<OpenFile> file;
+  bool close_on_exec = false;
+};
+
+Result<std::vector<DescriptorGraph::Candidate>> DescriptorGraph::open_descriptors(
+    const freeze::FrozenProcess& process, const std::vector<int>& numbers) {
+  std::vector<Candidate> candidates;
+  if (numbers.empty()) return candidates;
   STASIS_TRY(Fd pidfd, open_pidfd(process));
   for (int number : numbers) {
-    auto candidate = std::make_unique<OpenFile>();
-    candidate->task = process.pid;
-    candidate->pid = process.status.ns_tgid;
-    candidate->number = number;
-    STASIS_TRY(candidate->fdinfo, kernel::read_proc_record(process.pid, fmt::format("fdinfo/{}", number)));
-    std::string flags = candidate->info("flags");
+    auto file = std::make_unique<OpenFile>();
+    file->task = process.pid;
+    file->pid = process.status.ns_tgid;
+    file->number = number;
+    STASIS_TRY(file->fdinfo, kernel::read_proc_record(process.pid, fmt::format("fdinfo/{}", number)));
+    std::string flags = file->info("flags");
     uint32_t value = 0;
     std::from_chars(flags.data(), flags.data() + flags.size(), value, 8);
-    candidate->flags = value & ~static_cast<uint32_t>(O_CLOEXEC);
-    std::string position = candidate->info("pos");
-    std::from_chars(position.data(), position.data() + position.size(), candidate->position);
-    int copy = static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0));
-    if (copy < 0)
-      return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
-    candidate->duplicate = Fd(copy);
-    if (::fstat(copy, &candidate->status) != 0) {
-      return errno_error("look at", fmt::format("descriptor {} of task {}", number, candidate->pid));
-    }
+    file->flags = value & ~static_cast<uint32_t>(O_CLOEXEC);
+    std::string position = file->info("pos");
+    std::from_chars(position.data(), position.data() + position.size(), file->position);
+    file->duplicate = Fd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
+    if (!file->duplicate || ::fstat(file->duplicate.get(), &file->status) != 0)
+      return errno_error("look at", fmt::format("descriptor {} of task {}", number, file->pid));
+    candidates.push_back({std::move(file), (value & O_CLOEXEC) != 0});
+  }
+  return candidates;
+}
 
+// Copies of those that processes share are needed for a moment only, so a few processes at a time are looked
+// at side by side: as many as there is room for.
+Result<void> DescriptorGraph::collect_descriptors(const std::vector<freeze::FrozenProcess>& processes) {
+  constexpr size_t kMostOpen = 1024;
+  std::vector<std::vector<int>> numbers(processes.size());
+  STASIS_CHECK(try_each_index(processes.size(), [&](size_t i) -> Result<void> {
+    if (processes[i].zombie) return {};
+    STASIS_TRY(numbers[i], kernel::list_numbers(fmt::format("{}/fd", processes[i].pid)));
+    return {};
+  }));
+  for (size_t first = 0; first < processes.size();) {
+    size_t count = 0;
+    for (size_t open = 0; first + count < processes.size(); ++count) {
+      open += numbers[first + count].size();
+      if (count > 0 && open > kMostOpen) break;
+    }
+    std::vector<std::vector<Candidate>> candidates(count);
+    STASIS_CHECK(try_each_index(count, [&](size_t i) -> Result<void> {
+      STASIS_TRY(candidates[i], open_descriptors(processes[first + i], numbers[first + i]));
+      return {};
+    }));
+    for (size_t i = 0; i < count; ++i, ++first)
+      STASIS_CHECK(add_process(processes[first], std::move(candidates[i]), slots_[first], locks_[first]));
+  }
+  return {};
+}
+
+Result<void> DescriptorGraph::add_process(const freeze::FrozenProcess& process,
+                                          std::vector<Candidate> candidates,
+                                          std::vector<schema::DescriptorSlot>& slots,
+                                          std::vector<schema::RecordLock>& locks) {
+  for (auto& [candidate, close_on_exec] : candidates) {
+    const int number = candidate->number;
     std::vector<schema::RecordLock> taken = resource::record_locks(*candidate);
     STASIS_TRY(OpenFile * shared, same_description(*candidate));
     if (shared == nullptr) {
@@ -310,7 +347,8 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
       files_.push_back(std::move(candidate));
       shared = files_.back().get();
       shared->id = static_cast<uint32_t>(files_.size());
-      if (S_ISSOCK(shared->status.st_mode) && resource::socket_option(copy, SOL_SOCKET, SO_DOMAIN) == AF_UNIX)
+      if (S_ISSOCK(shared->status.st_mode) &&
+          resource::socket_option(shared->duplicate.get(), SOL_SOCKET, SO_DOMAIN) == AF_UNIX)
         sockets_[process.pid.value].push_back(shared);
     }
     // fdinfo shows them at every number of the description by which they were taken.
@@ -321,7 +359,7 @@ Result<void> DescriptorGraph::collect_process(const freeze::FrozenProcess& proce
     schema::DescriptorSlot slot;
     slot.set_number(number);
     slot.set_description(shared->id);
-    slot.set_close_on_exec((value & O_CLOEXEC) != 0);
+    slot.set_close_on_exec(close_on_exec);
     slots.push_back(std::move(slot));
   }
   return {};
@@ -421,8 +459,21 @@ bool DescriptorGraph::names(const freeze::FrozenProcess& process, const kernel::
   // Through the task's own root: a /proc that was opened before leads into it.
   if (namespaces_ != nullptr && namespaces_->has_mounts())
     return namespaces_->leads_to(process, entry, status);
-  const std::string path = fmt::format("{}/root{}", process.pid, entry.name);
-  if (::fstatat(kernel::host_proc(), path.c_str(), &status, 0) != 0) return false;
+  // All see the same mounts, so a name means the same for all with the same root directory.
+  auto root = roots_.find(process.pid.value);
+  if (root == roots_.end()) {
+    auto link = kernel::read_proc_link(process.pid, "root");
+    const bool known = link.ok() && link->starts_with('/') && !link->ends_with(" (deleted)");
+    root = roots_.emplace(process.pid.value, known ? *link : fmt::format("of {}", process.pid)).first;
+  }
+  auto [found, is_new] = named_.try_emplace({root->second, entry.name});
+  if (is_new) {
+    const std::string path = fmt::format("{}/root{}", process.pid, entry.name);
+    struct stat now = {};
+    if (::fstatat(kernel::host_proc(), path.c_str(), &now, 0) == 0) found->second = now;
+  }
+  if (!found->second) return false;
+  status = *found->second;
   // The device number that maps shows differs from stat's on file systems with subvolumes (Btrfs, overlayfs).
   return status.st_ino == entry.inode;
 }

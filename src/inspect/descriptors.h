@@ -85,9 +85,13 @@ class DescriptorGraph final : public resource::Observation {
   void warn(std::string text) override { warnings_.push_back(std::move(text)); }
 
  private:
-  Result<void> collect_process(const freeze::FrozenProcess& process,
-                               std::vector<schema::DescriptorSlot>& slots,
-                               std::vector<schema::RecordLock>& locks);
+  struct Candidate;
+  static Result<std::vector<Candidate>> open_descriptors(const freeze::FrozenProcess& process,
+                                                         const std::vector<int>& numbers);
+  Result<void> collect_descriptors(const std::vector<freeze::FrozenProcess>& processes);
+  Result<void> add_process(const freeze::FrozenProcess& process, std::vector<Candidate> candidates,
+                           std::vector<schema::DescriptorSlot>& slots,
+                           std::vector<schema::RecordLock>& locks);
   // What is in flight in the queues of unix sockets, which may have been sent sockets, too.
   Result<void> collect_in_flight();
   Result<void> add_in_flight(Fd fd);
@@ -120,6 +124,9 @@ class DescriptorGraph final : public resource::Observation {
   std::map<int, std::vector<const resource::OpenFile*>> sockets_;  // unix ones, by their first owner
   std::map<uint32_t, NsTid> peers_;                                // by the socket's description
   std::map<int, std::unique_ptr<Process>> processes_;
+  // For names(): the root directory of each process, and what is found under a name in it.
+  mutable std::map<int, std::string> roots_;
+  mutable std::map<std::pair<std::string, std::string>, std::optional<struct stat>> named_;
   Namespaces* namespaces_ = nullptr;
   image::Writer* writer_ = nullptr;
   std::vector<std::string> warnings_;

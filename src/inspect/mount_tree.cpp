@@ -106,10 +106,10 @@ Result<void> run_beside(const std::function<Result<void>()>& act) {
   return std::move(beside.result);
 }
 
-int mount_of(int fd) {
-  auto text = read_file(kernel::host_proc(), fmt::format("self/fdinfo/{}", fd));
-  const size_t at = text.ok() ? text->find("mnt_id:") : std::string::npos;
-  return at == std::string::npos ? 0 : std::atoi(text->c_str() + at + 7);
+int mount_of(int fd, const char* path) {
+  struct statx status = {};
+  const bool known = ::statx(fd, path, AT_EMPTY_PATH, STATX_MNT_ID, &status) == 0;
+  return known ? static_cast<int>(status.stx_mnt_id) : 0;
 }
 
 Result<MountTree> MountTree::open(HostTid task, Depth depth) {

@@ -51,6 +51,6 @@ class MountTree {
 };
 
 // The id of the mount that a descriptor of our own is on; 0: unknown.
-int mount_of(int fd);
+int mount_of(int fd, const char* path = "");
 
 }  // namespace stasis::inspect

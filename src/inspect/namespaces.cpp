@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "base/parallel.h"
 #include "kernel/mounts.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
@@ -129,6 +130,8 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
                                  bool has_network) {
   reference_ = tree.surroundings();
   of_processes_.resize(tree.processes().size());
+  read_identities(tree);
+  begin_with_threads(tree);
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     by_number_[process.status.ns_tgid.value] = i;
@@ -167,8 +170,8 @@ Result<void> Namespaces::find_unmounted(const freeze::FrozenTree& tree,
   }
   for (const auto& process : tree.processes()) {
     if (process.zombie) continue;
-    STASIS_TRY(Fd directory, kernel::open_proc(process.pid, "cwd", O_PATH | O_DIRECTORY));
-    if (!listed_.contains(mount_of(directory.get()))) return look_at_mounts(tree);
+    const std::string directory = fmt::format("{}/cwd", process.pid);
+    if (!listed_.contains(mount_of(kernel::host_proc(), directory.c_str()))) return look_at_mounts(tree);
   }
   return {};
 }
@@ -190,18 +193,60 @@ Result<void> Namespaces::look_at_mounts(const freeze::FrozenTree& tree) {
   return mounts_.conclude();
 }
 
+// A name is a link of /proc each, which takes long when there are many.
+void Namespaces::read_identities(const freeze::FrozenTree& tree) {
+  const auto& processes = tree.processes();
+  identities_.resize(processes.size());
+  for_each_index(processes.size(), [&](size_t i) {
+    if (processes[i].zombie) return;
+    for (const Type& type : kTypes) identities_[i].push_back(identity_of(processes[i].pid, type.name));
+  });
+}
+
+// A thread cannot leave the user and time namespaces of its process, and the mount namespace only with a
+// working directory of its own, which is refused.
+void Namespaces::begin_with_threads(const freeze::FrozenTree& tree) {
+  struct Thread {
+    const freeze::FrozenProcess& process;
+    HostTid tid;
+    size_t index;  // of the process
+  };
+  std::vector<Thread> threads;
+  for (size_t i = 0; i < tree.processes().size(); ++i) {
+    const auto& process = tree.processes()[i];
+    for (const auto& thread : process.threads) {
+      if (thread.tid != process.pid) threads.push_back({process, thread.tid, i});
+    }
+  }
+  const size_t count = threads.size();
+  strays_.assign(count, {});
+  threads_ = std::make_unique<Beside>(count, [this, threads = std::move(threads)](size_t i) {
+    const Thread& thread = threads[i];
+    for (size_t type = 0; type < std::size(kTypes); ++type) {
+      if (!kTypes[type].supported || kTypes[type].flag == CLONE_NEWNS) continue;
+      if (identity_of(thread.tid, kTypes[type].name) != identities_[thread.index][type])
+        strays_[i] = Stray{&thread.process, kTypes[type].name};
+    }
+  });
+}
+
+Result<void> Namespaces::check_threads() {
+  threads_->join();
+  for (const auto& stray : strays_) {
+    if (!stray) continue;
+    return Error{"save", shown(*stray->process),
+                 fmt::format("its threads are in different namespaces ({})", stray->type),
+                 "this is not supported", ErrorCode::kRefused};
+  }
+  return {};
+}
+
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
   for (const Type& type : kTypes) {
     auto [of_session, is_new] = of_session_.try_emplace(type.name);
     if (is_new) of_session->second = identity_of(reference_, type.name);
-    const uint64_t session = of_session->second, own = identity_of(process.pid, type.name);
-    for (const auto& thread : process.threads) {
-      // A thread cannot leave the user and time namespaces of its process.
-      if (type.supported && thread.tid != process.pid && identity_of(thread.tid, type.name) != own)
-        return Error{"save", shown(process),
-                     fmt::format("its threads are in different namespaces ({})", type.name),
-                     "this is not supported", ErrorCode::kRefused};
-    }
+    const uint64_t session = of_session->second;
+    const uint64_t own = identities_[index][static_cast<size_t>(&type - std::begin(kTypes))];
     if (own == session || own == 0) continue;
     if (!type.supported)
       return Error{"save", shown(process), fmt::format("it has a {} namespace of its own", type.name),
@@ -296,6 +341,7 @@ Result<void> Namespaces::begin_with_networks(bool has_network) {
 }
 
 Result<void> Namespaces::finish() {
+  STASIS_CHECK(check_threads());
   for (size_t i = 0; i < observers_.size(); ++i) {
     const uint32_t id = networks_[i].id;
     STASIS_TRY(auto network, observers_[i].finish());

@@ -3,10 +3,12 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "base/parallel.h"
 #include "freeze/frozen_tree.h"
 #include "image/writer.h"
 #include "inspect/mounts.h"
@@ -64,6 +66,9 @@ class Namespaces {
     uint64_t identity = 0;
     HostTid task;  // that is in it
   };
+  void read_identities(const freeze::FrozenTree& tree);
+  void begin_with_threads(const freeze::FrozenTree& tree);
+  Result<void> check_threads();
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts);
   Result<void> look_at_mounts(const freeze::FrozenTree& tree);
@@ -75,8 +80,14 @@ class Namespaces {
   uint32_t mounts_of(int pid) const;
   const Found* find(uint64_t type, uint64_t identity) const;
 
-  HostTid reference_;                           // FrozenTree::surroundings()
-  std::map<std::string, uint64_t> of_session_;  // identities, by type
+  HostTid reference_;                              // FrozenTree::surroundings()
+  std::map<std::string, uint64_t> of_session_;     // identities, by type
+  std::vector<std::vector<uint64_t>> identities_;  // of processes, in the order of the types
+  struct Stray {
+    const freeze::FrozenProcess* process;
+    const char* type;
+  };
+  std::vector<std::optional<Stray>> strays_;  // threads that are elsewhere than their processes
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
   std::map<int, size_t> by_number_;                  // the index of a process of the session
@@ -90,7 +101,8 @@ class Namespaces {
   std::vector<NetworkPlace> networks_;
   std::vector<NetworkObserver> observers_;  // of each of them
   mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>>
-      helpers_;  // by identity, made when needed
+      helpers_;                      // by identity, made when needed
+  std::unique_ptr<Beside> threads_;  // looks at them; it ends before what it fills
 };
 
 }  // namespace stasis::inspect

@@ -225,8 +225,11 @@ std::vector<std::string> own_lines(const std::string& text, const std::string& c
   return own;
 }
 
-Result<void> observe_files_of_process(const freeze::FrozenProcess& process, const std::string& init_groups,
-                                      schema::Process& out, schema::Memory& memory) {
+}  // namespace
+
+Result<ProcReadings> read_from_proc(const freeze::FrozenProcess& process, const std::string& init_groups,
+                                    schema::Process& out, schema::Memory& memory) {
+  ProcReadings readings;
   STASIS_TRY(auto directory, kernel::read_proc_link(process.pid, "cwd"));
   out.set_working_directory(directory);
   STASIS_TRY(auto root, kernel::read_proc_link(process.pid, "root"));
@@ -255,17 +258,20 @@ Result<void> observe_files_of_process(const freeze::FrozenProcess& process, cons
   memory.set_arg_end(stat.arg_end);
   memory.set_env_start(stat.env_start);
   memory.set_env_end(stat.env_end);
-  return {};
+  STASIS_TRY(readings.timers, read_posix_timers(process));
+  return readings;
 }
-
-}  // namespace
 
 Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process,
                                             const freeze::FrozenThread& thread) {
   remote::Tracee task(thread.tid);
   remote::TaskContext context;
   context.registers = thread.registers;
-  STASIS_TRY(context.mask, task.signal_mask());
+  if (thread.mask) {
+    context.mask = *thread.mask;
+  } else {
+    STASIS_TRY(context.mask, task.signal_mask());
+  }
   if (context.registers.cs != 0x33) {
     return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name),
                  "it is a 32-bit program", "only 64-bit programs are supported", ErrorCode::kRefused};
@@ -305,6 +311,7 @@ class ProcessInspection final : public Inspection {
       STASIS_CHECK(observe_thread(process_.threads[i], contexts_[i], *out.add_threads()));
     auto* leader = out.mutable_threads(0);
     leader_questions_.take(batch_, *leader);
+    STASIS_CHECK(check_scheduling(process_.threads.front(), true, *leader));
     if (!foothold_.affinity().empty()) leader->set_affinity(foothold_.affinity());
 
     std::vector<ThreadQuestions> questions(process_.threads.size());
@@ -314,9 +321,9 @@ class ProcessInspection final : public Inspection {
       jobs.push_back({.thread = remote::Tracee(process_.threads[i].tid),
                       .context = contexts_[i],
                       .ask = [&questions, i](Batch& batch) { questions[i].add(batch); },
-                      .take = [&questions, i, thread](const Batch& batch) -> Result<void> {
+                      .take = [this, &questions, i, thread](const Batch& batch) -> Result<void> {
                         questions[i].take(batch, *thread);
-                        return {};
+                        return check_scheduling(process_.threads[i], false, *thread);
                       }});
     }
     STASIS_CHECK(foothold_.run_in_threads(jobs));
@@ -347,16 +354,14 @@ class ProcessInspection final : public Inspection {
 }  // namespace
 
 Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
-                                                     const std::string& init_groups,
+                                                     ProcReadings readings,
                                                      const std::vector<remote::TaskContext>& contexts,
-                                                     remote::Foothold& foothold, schema::Process& out,
-                                                     schema::Memory& memory) {
-  STASIS_CHECK(observe_files_of_process(process, init_groups, out, memory));
-  STASIS_TRY(auto timers, read_posix_timers(process));
+                                                     remote::Foothold& foothold, schema::Process& out) {
   out.set_umask(process.status.umask);
   STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
   for (auto& info : shared_pending) out.add_shared_pending()->set_info(std::move(info));
-  auto inspection = std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(timers));
+  auto inspection =
+      std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(readings.timers));
   STASIS_CHECK(inspection->begin());
   return std::unique_ptr<Inspection>(std::move(inspection));
 }

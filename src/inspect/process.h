@@ -17,9 +17,16 @@ namespace stasis::inspect {
 Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process,
                                             const freeze::FrozenThread& thread);
 
-// Everything that can be read from outside, and by remote system calls through the foothold. `contexts` are
-// those of the threads, in order. Fills the process and, for its memory, brk and the addresses of arguments.
-// `init_groups`: /proc/PID/cgroup of init. While the process works on its half, others can be begun.
+// What /proc tells, into the process and its memory, and what only the process can complete. For many
+// processes side by side. `init_groups`: /proc/PID/cgroup of init.
+struct ProcReadings {
+  std::vector<schema::PosixTimer> timers;
+};
+Result<ProcReadings> read_from_proc(const freeze::FrozenProcess& process, const std::string& init_groups,
+                                    schema::Process& out, schema::Memory& memory);
+
+// The rest of what can be read from outside, and by remote system calls through the foothold. `contexts` are
+// those of the threads, in order. While the process works on its half, others can be begun.
 // `system_v`: what it sees of its IPC namespace.
 class Inspection {
  public:
@@ -27,10 +34,9 @@ class Inspection {
   virtual Result<void> finish(schema::Process& out, schema::Memory& memory, SystemVCounts& system_v) = 0;
 };
 Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess& process,
-                                                     const std::string& init_groups,
+                                                     ProcReadings readings,
                                                      const std::vector<remote::TaskContext>& contexts,
-                                                     remote::Foothold& foothold, schema::Process& out,
-                                                     schema::Memory& memory);
+                                                     remote::Foothold& foothold, schema::Process& out);
 
 // Pid, parent, group, session, state: all there is of a zombie. `to_ns` maps host pids to the session's.
 void observe_identity(const freeze::FrozenProcess& process, const freeze::FrozenTree& tree,

@@ -20,7 +20,48 @@ namespace stasis::inspect {
 
 using remote::Batch;
 
+namespace {
+
+// The kernel's struct sched_attr; its header clashes with the C library's.
+struct SchedulingAttributes {
+  uint32_t size;
+  uint32_t sched_policy;
+  uint64_t sched_flags;
+  int32_t sched_nice;
+  uint32_t sched_priority;
+  uint64_t sched_runtime, sched_deadline, sched_period;
+  uint32_t sched_util_min, sched_util_max;
+};
+
+constexpr size_t kAffinityRoom = 1024;
+
+void take_scheduling(const SchedulingAttributes& attributes, schema::Thread& out) {
+  out.set_policy(static_cast<int32_t>(attributes.sched_policy));
+  out.set_nice(attributes.sched_nice);
+  out.set_priority(attributes.sched_priority);
+  out.set_sched_flags(attributes.sched_flags);
+  out.set_runtime_ns(attributes.sched_runtime);
+  out.set_deadline_ns(attributes.sched_deadline);
+  out.set_period_ns(attributes.sched_period);
+  // What was not clamped is shown as the whole range.
+  constexpr uint32_t kWhole = 1024;
+  if (attributes.sched_util_min != 0 ||
+      (attributes.sched_util_max != kWhole && attributes.sched_util_max != 0)) {
+    out.set_utilization_min(attributes.sched_util_min + 1);
+    out.set_utilization_max(attributes.sched_util_max + 1);
+  }
+}
+
+}  // namespace
+
 void ThreadQuestions::add(Batch& batch) {
+  attributes_ = batch.reserve(sizeof(SchedulingAttributes));
+  scheduling_ = batch.call(SYS_sched_getattr, {0, attributes_, sizeof(SchedulingAttributes), 0});
+  affinity_ = batch.reserve(kAffinityRoom);
+  processors_ = batch.call(SYS_sched_getaffinity, {0, kAffinityRoom, affinity_});
+  io_priority_ = batch.call(SYS_ioprio_get, {IOPRIO_WHO_PROCESS, 0});
+  robust_list_ = batch.reserve(2 * sizeof(uint64_t));
+  robust_ = batch.call(SYS_get_robust_list, {0, robust_list_, robust_list_ + sizeof(uint64_t)});
   altstack_ = batch.reserve(sizeof(stack_t));
   batch.call(SYS_sigaltstack, {0, altstack_});
   tid_address_ = batch.reserve(sizeof(uint64_t));
@@ -35,6 +76,16 @@ void ThreadQuestions::add(Batch& batch) {
 }
 
 void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
+  if (batch.result(scheduling_) == 0) take_scheduling(batch.output<SchedulingAttributes>(attributes_), out);
+  if (const int64_t size = batch.result(processors_); size > 0) {
+    const auto mask = batch.output<std::array<char, kAffinityRoom>>(affinity_);
+    out.set_affinity(mask.data(), static_cast<size_t>(size));
+  }
+  if (const int64_t io = batch.result(io_priority_); io > 0) out.set_io_priority(static_cast<uint32_t>(io));
+  if (batch.result(robust_) == 0) {
+    out.set_robust_list(batch.output<uint64_t>(robust_list_));
+    out.set_robust_list_size(batch.output<uint64_t>(robust_list_ + sizeof(uint64_t)));
+  }
   auto stack = batch.output<stack_t>(altstack_);
   out.set_altstack_base(reinterpret_cast<uint64_t>(stack.ss_sp));
   // SS_ONSTACK is the kernel's remark about the stack pointer at this moment, not a setting.
@@ -50,46 +101,6 @@ void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
   if (machine_check == PR_MCE_KILL_LATE || machine_check == PR_MCE_KILL_EARLY)
     out.set_machine_check_policy(static_cast<uint32_t>(machine_check + 1));
 }
-
-namespace {
-
-// The kernel's struct sched_attr; its header clashes with the C library's.
-struct SchedulingAttributes {
-  uint32_t size;
-  uint32_t sched_policy;
-  uint64_t sched_flags;
-  int32_t sched_nice;
-  uint32_t sched_priority;
-  uint64_t sched_runtime, sched_deadline, sched_period;
-  uint32_t sched_util_min, sched_util_max;
-};
-
-void observe_scheduling(HostTid tid, schema::Thread& out) {
-  SchedulingAttributes attributes = {};
-  if (::syscall(SYS_sched_getattr, tid.value, &attributes, sizeof attributes, 0) == 0) {
-    out.set_policy(static_cast<int32_t>(attributes.sched_policy));
-    // A real-time task has a nice value, too, which this call does not tell.
-    bool fair = attributes.sched_policy == SCHED_OTHER || attributes.sched_policy == SCHED_BATCH;
-    out.set_nice(fair ? attributes.sched_nice : ::getpriority(PRIO_PROCESS, static_cast<id_t>(tid.value)));
-    out.set_priority(attributes.sched_priority);
-    out.set_sched_flags(attributes.sched_flags);
-    out.set_runtime_ns(attributes.sched_runtime);
-    out.set_deadline_ns(attributes.sched_deadline);
-    out.set_period_ns(attributes.sched_period);
-    // What was not clamped is shown as the whole range.
-    constexpr uint32_t kWhole = 1024;
-    if (attributes.sched_util_min != 0 ||
-        (attributes.sched_util_max != kWhole && attributes.sched_util_max != 0)) {
-      out.set_utilization_min(attributes.sched_util_min + 1);
-      out.set_utilization_max(attributes.sched_util_max + 1);
-    }
-  }
-  out.set_affinity(kernel::affinity_of(tid));
-  long io = ::syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.value);
-  if (io > 0) out.set_io_priority(static_cast<uint32_t>(io));
-}
-
-}  // namespace
 
 void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out) {
   for (uint32_t id : status.uids) out.add_uids(id);
@@ -121,29 +132,29 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
     if (!name.empty() && name.back() == '\n') name.pop_back();
   }
   out.set_name(name);
-  uint64_t head = 0;
-  size_t length = 0;
-  if (::syscall(SYS_get_robust_list, thread.tid.value, &head, &length) == 0) {
-    out.set_robust_list(head);
-    out.set_robust_list_size(length);
-  }
   __ptrace_rseq_configuration rseq = {};
   if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread.tid.value, sizeof rseq, &rseq) > 0) {
     out.set_rseq_address(rseq.rseq_abi_pointer);
     out.set_rseq_size(rseq.rseq_abi_size);
     out.set_rseq_signature(rseq.signature);
   }
-  observe_scheduling(thread.tid, out);
+  observe_credentials(thread.status, *out.mutable_credentials());
+  out.set_sleep_left_ns(thread.deadline_ns ? std::max<int64_t>(*thread.deadline_ns - monotonic_ns(), 0) : -1);
+  return {};
+}
+
+Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, schema::Thread& out) {
   constexpr int kDeadline = 6;  // SCHED_DEADLINE
   constexpr uint64_t kResetOnFork = 1;
-  if (out.policy() == kDeadline && context.tid == context.tgid && (out.sched_flags() & kResetOnFork) == 0) {
+  if (out.policy() == kDeadline && forks && (out.sched_flags() & kResetOnFork) == 0) {
     return Error{
         "save", fmt::format("task {} ({})", thread.ns_tid, thread.status.name),
         "it is scheduled by deadlines (SCHED_DEADLINE), and then it cannot fork, as a checkpoint does",
         "let it set SCHED_FLAG_RESET_ON_FORK", ErrorCode::kRefused};
   }
-  observe_credentials(thread.status, *out.mutable_credentials());
-  out.set_sleep_left_ns(thread.deadline_ns ? std::max<int64_t>(*thread.deadline_ns - monotonic_ns(), 0) : -1);
+  // A real-time task has a nice value, too, which the kernel tells elsewhere.
+  const bool fair = out.policy() == SCHED_OTHER || out.policy() == SCHED_BATCH;
+  if (!fair) out.set_nice(::getpriority(PRIO_PROCESS, static_cast<id_t>(thread.tid.value)));
   return {};
 }
 

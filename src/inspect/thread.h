@@ -9,7 +9,7 @@
 
 namespace stasis::inspect {
 
-// The questions that only the thread itself can ask the kernel.
+// What the thread itself asks the kernel: what only it can ask, and what it can ask while we ask others.
 class ThreadQuestions {
  public:
   void add(remote::Batch& batch);
@@ -17,13 +17,18 @@ class ThreadQuestions {
 
  private:
   uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0, time_stamp_ = 0;
+  uint64_t attributes_ = 0, affinity_ = 0, robust_list_ = 0;
   size_t slack_ = 0, securebits_ = 0, machine_check_ = 0;
+  size_t scheduling_ = 0, processors_ = 0, io_priority_ = 0, robust_ = 0;
 };
 
-// What can be read from outside: registers, FPU, mask, pending signals, rseq, robust list, scheduling,
-// credentials.
+// What can be read from outside: registers, FPU, mask, pending signals, rseq, credentials.
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out);
+
+// After its questions were answered. `forks`: it is the one that forks for a checkpoint, and has to be able
+// to.
+Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, schema::Thread& out);
 
 // A task that was stopped inside a restartable sequence (rseq) is sent to its abort handler, as the kernel
 // does with any task that is preempted there; our excursion would otherwise hide the preemption from it.

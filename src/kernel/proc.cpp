@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -420,24 +421,33 @@ Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task) {
 }
 
 Result<std::vector<int>> list_numbers(const std::string& directory) {
-  int fd =
-      ::openat(host_proc(), directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return errno_error("list", "/proc/" + directory);
-  DIR* stream = ::fdopendir(fd);
-  if (stream == nullptr) {
-    ::close(fd);
-    return errno_error("list", "/proc/" + directory);
-  }
+  Fd fd(
+      ::openat(host_proc(), directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd) return errno_error("list", "/proc/" + directory);
   std::vector<int> numbers;
-  while (const dirent* entry = ::readdir(stream)) {
-    int number = 0;
-    std::string_view name = entry->d_name;
-    auto parsed = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) numbers.push_back(number);
+  // Without opendir(), which asks the kernel three questions more, for each of hundreds of processes.
+  alignas(dirent64) std::array<char, 16384> entries;
+  for (;;) {
+    const long size = ::syscall(SYS_getdents64, fd.get(), entries.data(), entries.size());
+    if (size < 0) return errno_error("list", "/proc/" + directory);
+    if (size == 0) break;
+    for (long at = 0; at < size;) {
+      const auto* entry = reinterpret_cast<const dirent64*>(entries.data() + at);
+      at += entry->d_reclen;
+      int number = 0;
+      const std::string_view name = entry->d_name;
+      auto parsed = std::from_chars(name.data(), name.data() + name.size(), number);
+      if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) numbers.push_back(number);
+    }
   }
-  ::closedir(stream);
   std::sort(numbers.begin(), numbers.end());
   return numbers;
+}
+
+int newest_task() {
+  auto text = read_file(host_proc(), "loadavg");
+  const size_t last = text.ok() ? text->rfind(' ') : std::string::npos;
+  return last == std::string::npos ? 0 : std::atoi(text->c_str() + last + 1);
 }
 
 std::optional<uint64_t> pid_namespace(HostTid task) {

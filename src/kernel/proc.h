@@ -111,6 +111,11 @@ Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task);
 // Numeric entries of a directory of /proc ("", "123/task", "123/fd").
 Result<std::vector<int>> list_numbers(const std::string& directory);
 
+// The number of the task that was created last in our pid namespace or one below it; 0: the kernel does not
+// tell. While it does not change no task is created, but for those whose maker has chosen their number in our
+// own namespace.
+int newest_task();
+
 // The identity of a task's pid namespace; nothing when the task is gone or a zombie.
 std::optional<uint64_t> pid_namespace(HostTid task);
 

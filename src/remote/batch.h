@@ -80,6 +80,12 @@ class Batch {
     has_input_ = false;
   }
 
+  // A mark for results to come, which no call returns.
+  void expect_results() {
+    if (!calls_.empty()) calls_.back()[7] = kNoResult;
+  }
+  bool is_finished() const { return calls_.empty() || calls_.back()[7] != kNoResult; }
+
   // After the run.
   int64_t result(size_t index) const { return static_cast<int64_t>(calls_[index][7]); }
   long number(size_t index) const { return static_cast<long>(calls_[index][0] & ~(uint64_t{1} << 63)); }
@@ -94,6 +100,7 @@ class Batch {
 
  private:
   friend class Executor;
+  static constexpr uint64_t kNoResult = uint64_t{1} << 62;
   Scratch scratch_;
   std::vector<std::array<uint64_t, 8>> calls_;
   std::vector<char> data_;

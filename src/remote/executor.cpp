@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <bit>
 #include <csignal>
 #include <cstddef>
@@ -77,13 +78,24 @@ Registers restarted(Registers registers) {
   return registers;
 }
 
-Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_view bytes) const {
-  if (code_is_writable_) return write_memory(task, address, bytes);
+Result<int> Executor::open_memory(HostTid task) const {
   if (!memory_ || memory_->task != task) {
     STASIS_TRY(Fd opened, kernel::open_proc(task, "mem", O_RDWR));
     memory_ = std::make_shared<OpenMemory>(OpenMemory{task, std::move(opened)});
   }
-  auto written = pwrite_all(memory_->fd.get(), bytes, static_cast<off_t>(address.value));
+  return memory_->fd.get();
+}
+
+Result<void> Executor::write_code(HostTid process, const Transfer& code) const {
+  if (code_is_writable_) return code.write(process);
+  STASIS_TRY(int memory, open_memory(process));
+  return code.write(process, memory);
+}
+
+Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_view bytes) const {
+  if (code_is_writable_) return write_memory(task, address, bytes);
+  STASIS_TRY(int memory, open_memory(task));
+  auto written = pwrite_all(memory, bytes, static_cast<off_t>(address.value));
   if (!written.ok()) {
     Error error = std::move(written).error().within(
         fmt::format("write code into task {} at {:#x}", task, address.value));
@@ -94,7 +106,10 @@ Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_v
   return {};
 }
 
-Result<void> Executor::install(HostTid task, const TaskContext& context, const Unwind& unwind) const {
+namespace {
+
+std::string make_stub(const TaskContext& context, const Scratch& scratch, const Executor::Unwind& unwind,
+                      const std::array<uint64_t, 8>& first_call) {
   Registers back = restarted(context.registers);
   StubContext data = {};
   data.rax = back.rax;
@@ -114,8 +129,8 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
   data.r15 = back.r15;
   data.rip = back.rip;
   data.mask = context.mask;
-  data.scratch = unwind.unmap_scratch ? scratch_.address.value : 0;
-  data.scratch_size = unwind.unmap_scratch ? scratch_.size : 0;
+  data.scratch = unwind.unmap_scratch ? scratch.address.value : 0;
+  data.scratch_size = unwind.unmap_scratch ? scratch.size : 0;
   data.undo_calls = unwind.undo_calls.value;
   data.undo_count = unwind.undo_count;
   data.tgid = static_cast<uint32_t>(context.tgid.value);
@@ -124,10 +139,21 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
   data.overflow = (back.eflags >> 11) & 1;
   data.low_flags = back.eflags & 0xff;
   data.direction = (back.eflags >> 10) & 1;
+  std::copy(first_call.begin(), first_call.end(), data.first_call);
 
   std::string stub(stasis_stub_begin, stasis_stub_end);
   std::memcpy(stub.data() + (stasis_stub_context - stasis_stub_begin), &data, sizeof data);
-  return write_stub(task, code_, stub);
+  return stub;
+}
+
+}  // namespace
+
+Result<void> Executor::install(HostTid task, const TaskContext& context, const Unwind& unwind) const {
+  return write_stub(task, code_, make_stub(context, scratch_, unwind, {}));
+}
+
+Result<void> Executor::erase(HostTid task, uint64_t size) const {
+  return write_stub(task, code_, std::string(size, '\0'));
 }
 
 bool Executor::is_installed_for(HostTid task, const TaskContext& context) const {
@@ -158,12 +184,54 @@ Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uin
   return proceed(task, context);
 }
 
-Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
-  if (batch.calls_.size() > scratch_.max_calls ||
-      scratch_.data_offset() + batch.data_.size() > scratch_.size) {
-    return Error{
-        "run system calls remotely", fmt::format("task {}", task.tid()), "the batch is too large", {}};
+Result<void> Executor::check_size(HostTid task, const Batch& batch) const {
+  if (batch.calls_.size() > scratch_.max_calls || scratch_.data_offset() + batch.data_.size() > scratch_.size)
+    return Error{"run system calls remotely", fmt::format("task {}", task), "the batch is too large", {}};
+  return {};
+}
+
+Result<void> Executor::prepare(HostTid process, const TaskContext& context, Batch& batch, Transfer& code,
+                               Transfer& calls) const {
+  STASIS_CHECK(check_size(process, batch));
+  std::string stub = make_stub(context, scratch_, {.unmap_scratch = false}, {});
+  stub.resize(stub_size());
+  code.put(code_, std::move(stub));
+  batch.expect_results();
+  calls.put(scratch_.address, std::string_view(reinterpret_cast<const char*>(batch.calls_.data()),
+                                               batch.calls_.size() * Batch::kCallSize));
+  if (batch.has_input_)
+    calls.put(scratch_.address + scratch_.data_offset(),
+              std::string_view(batch.data_.data(), batch.data_.size()));
+  return {};
+}
+
+Result<void> Executor::enter(const Tracee& task, const TaskContext& context, const Batch& batch) const {
+  return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored);
+}
+
+Result<void> Executor::await_signal(const Tracee& task, const TaskContext& context) const {
+  for (;;) {
+    STASIS_TRY(auto stop, task.wait());
+    const bool signalled = context.report_signal != 0 && stop->kind == Stop::Kind::kSignal &&
+                           stop->signal == context.report_signal;
+    if (signalled) return {};
+    STASIS_TRY(auto report, handle(task, context, *stop));
+    if (report) return {};
   }
+}
+
+void Executor::add_results(Batch& batch, Transfer& in) const {
+  in.get(scratch_.address,
+         {reinterpret_cast<char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize});
+  in.get(scratch_.address + scratch_.data_offset(), {batch.data_.data(), batch.data_.size()});
+}
+
+Result<void> Executor::go_on(const Tracee& task, const TaskContext& context) const {
+  return proceed(task, context);
+}
+
+Result<void> Executor::start(const Tracee& task, const TaskContext& context, const Batch& batch) const {
+  STASIS_CHECK(check_size(task.tid(), batch));
   STASIS_CHECK(write_memory(
       task.tid(), scratch_.address,
       {reinterpret_cast<const char*>(batch.calls_.data()), batch.calls_.size() * Batch::kCallSize}));
@@ -174,29 +242,34 @@ Result<void> Executor::start(const Tracee& task, const TaskContext& context, con
   return enter(task, context, scratch_.address.value, batch.calls_.size(), Results::kStored);
 }
 
-Result<bool> Executor::is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const {
-  if (stop.kind != Stop::Kind::kSignal) return false;
-  if (context.report_signal == 0) {
-    if (stop.signal != SIGTRAP) return false;
-    // A system call stops twice, before and after it; until it has been made, its result is ENOSYS.
-    uint64_t behind = code_.value + static_cast<uint64_t>(stasis_stub_reported - stasis_stub_begin);
-    STASIS_TRY(Registers now, task.registers());
-    return now.rip == behind && now.rax == 0;
-  }
-  if (stop.signal != context.report_signal) return false;
+Result<std::optional<Registers>> Executor::read_report(const Tracee& task, const TaskContext& context,
+                                                       const Stop& stop) const {
+  std::optional<Registers> none;
+  const bool by_call = context.report_signal == 0;
+  if (stop.kind != Stop::Kind::kSignal || stop.signal != (by_call ? SIGTRAP : context.report_signal))
+    return none;
   // The same signal sent by somebody else is one that the program ignores: dropping it is what would happen
   // to it. It could come anywhere; ours comes behind the call that sends it.
   STASIS_TRY(Registers now, task.registers());
-  return now.rip == code_.value + static_cast<uint64_t>(stasis_stub_reported - stasis_stub_begin);
+  if (now.rip != code_.value + static_cast<uint64_t>(stasis_stub_reported - stasis_stub_begin)) return none;
+  // A system call stops twice, before and after it; until it has been made, its result is ENOSYS.
+  if (by_call && now.rax != 0) return none;
+  return std::optional(now);
 }
 
 Result<bool> Executor::advance(const Tracee& task, const TaskContext& context, const Stop& stop) const {
+  STASIS_TRY(auto report, handle(task, context, stop));
+  return report.has_value();
+}
+
+Result<std::optional<Registers>> Executor::handle(const Tracee& task, const TaskContext& context,
+                                                  const Stop& stop) const {
   if (stop.kind == Stop::Kind::kExited) {
     return Error{"run system calls remotely", fmt::format("task {}", task.tid()), "the task ended",
                  "try again", ErrorCode::kTaskGone};
   }
-  STASIS_TRY(bool report, is_report(task, context, stop));
-  if (report) return true;
+  STASIS_TRY(auto report, read_report(task, context, stop));
+  if (report) return report;
   int expected = context.report_signal != 0 ? context.report_signal : SIGTRAP;
   if (stop.kind == Stop::Kind::kSignal && stop.signal != expected) {
     // Only faults get here: everything else is blocked.
@@ -207,16 +280,16 @@ Result<bool> Executor::advance(const Tracee& task, const TaskContext& context, c
                  {}};
   }
   STASIS_CHECK(proceed(task, context));
-  return false;
+  return report;
 }
 
-Result<void> Executor::await_report(const Tracee& task, const TaskContext& context) const {
+Result<Registers> Executor::await_report(const Tracee& task, const TaskContext& context) const {
   for (;;) {
     // No time limit: a page being written to a slow disk may take its time, and everything else returns at
     // once.
     STASIS_TRY(auto stop, task.wait());
-    STASIS_TRY(bool reported, advance(task, context, *stop));
-    if (reported) return {};
+    STASIS_TRY(auto report, handle(task, context, *stop));
+    if (report) return *report;
   }
 }
 
@@ -246,19 +319,17 @@ Result<void> Executor::run(const Tracee& task, const TaskContext& context, Batch
 
 Result<void> Executor::start_single(const Tracee& task, const TaskContext& context, const Unwind& unwind,
                                     long number, std::initializer_list<uint64_t> arguments) const {
-  STASIS_CHECK(install(task.tid(), context, unwind));
   std::array<uint64_t, 8> call = {static_cast<uint64_t>(number)};
   size_t position = 1;
   for (uint64_t argument : arguments) call[position++] = argument;
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
-  STASIS_CHECK(write_stub(task.tid(), slot, {reinterpret_cast<const char*>(call.data()), sizeof call}));
+  STASIS_CHECK(write_stub(task.tid(), code_, make_stub(context, scratch_, unwind, call)));
   return enter(task, context, slot.value, 1, Results::kInRegister);
 }
 
 Result<int64_t> Executor::finish_single(const Tracee& task, const TaskContext& context) const {
-  STASIS_CHECK(await_report(task, context));
-  STASIS_TRY(Registers after, task.registers());
+  STASIS_TRY(Registers after, await_report(task, context));
   return static_cast<int64_t>(after.r14);
 }
 

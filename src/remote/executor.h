@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "remote/batch.h"
 #include "remote/tracee.h"
+#include "remote/transfer.h"
 #include "stasis/fd.h"
 #include "stasis/result.h"
 #include "stasis/types.h"
@@ -59,6 +61,8 @@ class Executor {
     uint64_t undo_count = 0;
   };
 
+  // Overwrites the stub: with zeros, where it lies in padding.
+  Result<void> erase(HostTid task, uint64_t size) const;
   // Copies the stub with the context to which the task returns if we die. Must precede start().
   Result<void> install(HostTid task, const TaskContext& context, const Unwind& unwind) const;
   // Whether `task` has the stub of that context in its memory: it is a copy of the process.
@@ -69,11 +73,22 @@ class Executor {
   // After any stop of a task that executes the stub: true when it is the report; otherwise the task goes on.
   // An error when the stub met with a fault.
   Result<bool> advance(const Tracee& task, const TaskContext& context, const Stop& stop) const;
-  // Waits for the report. The task stays where it reported.
-  Result<void> await_report(const Tracee& task, const TaskContext& context) const;
+  // Waits for the report. The task stays where it reported, with these registers.
+  Result<Registers> await_report(const Tracee& task, const TaskContext& context) const;
   // Waits for the report; then fetches results and output into the batch.
   Result<void> finish(const Tracee& task, const TaskContext& context, Batch& batch) const;
   Result<void> fetch(HostTid task, Batch& batch) const;
+
+  // The steps of run(), for many threads of a process at once: what prepare() collects is written before
+  // enter(), and after await_signal() the results are read. Then the thread has reported, if the batch is
+  // finished; if not, somebody else has sent the signal, and it has to go on until it does.
+  Result<void> prepare(HostTid process, const TaskContext& context, Batch& batch, Transfer& code,
+                       Transfer& calls) const;
+  Result<void> write_code(HostTid process, const Transfer& code) const;
+  Result<void> enter(const Tracee& task, const TaskContext& context, const Batch& batch) const;
+  Result<void> await_signal(const Tracee& task, const TaskContext& context) const;
+  void add_results(Batch& batch, Transfer& in) const;
+  Result<void> go_on(const Tracee& task, const TaskContext& context) const;
 
   // start() and finish().
   Result<void> run(const Tracee& task, const TaskContext& context, Batch& batch) const;
@@ -88,9 +103,15 @@ class Executor {
   enum class Results { kStored, kInRegister };
   Result<void> enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
                      Results results) const;
-  Result<bool> is_report(const Tracee& task, const TaskContext& context, const Stop& stop) const;
+  Result<void> check_size(HostTid task, const Batch& batch) const;
+  // The registers, if it is.
+  Result<std::optional<Registers>> read_report(const Tracee& task, const TaskContext& context,
+                                               const Stop& stop) const;
+  Result<std::optional<Registers>> handle(const Tracee& task, const TaskContext& context,
+                                          const Stop& stop) const;
 
   Result<void> write_stub(HostTid task, RemotePtr address, std::string_view bytes) const;
+  Result<int> open_memory(HostTid task) const;
 
   RemotePtr code_;
   Scratch scratch_;

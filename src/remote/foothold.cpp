@@ -289,8 +289,7 @@ void Foothold::release() {
   if (left_) (void)leader_executor_.finish_single(leader_, context_).ok();
   (void)leader_.set_signal_mask(context_.mask).ok();
   (void)leader_.set_registers(context_.registers).ok();
-  std::string zeros(2 * stub_size(), '\0');
-  (void)write_code(leader_.tid(), leader_executor_.code(), zeros).ok();
+  (void)leader_executor_.erase(leader_.tid(), 2 * stub_size()).ok();
 }
 
 }  // namespace stasis::remote

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "remote/executor.h"
@@ -17,7 +18,8 @@ struct ThreadJob {
   std::function<Result<void>(const Batch&)> take;
 };
 
-// Each station has a stub and room for a batch of its own; a thread occupies it until it has reported.
+// Each station has a stub and room for a batch of its own; a thread occupies it until all have reported that
+// work at the same time.
 // Waiting for each of a thousand threads before the next one begins would take a thousand times as long as
 // the way to a processor.
 class Stations {

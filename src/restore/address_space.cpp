@@ -300,13 +300,23 @@ class Builder {
   Result<void> fill() {
     constexpr uint64_t kPiece = 64 << 10;  // of which each page is new to us, too
     constexpr uint64_t kTold = 32 << 20;
-    std::string buffer;
-    uint64_t untold = 0;
+    std::vector<char> buffer(kPiece);
+    remote::Transfer pieces;  // that are in the buffer: there may be many small ones
+    uint64_t buffered = 0, untold = 0;
+    auto hand_over = [&]() -> Result<void> {
+      auto written = std::exchange(pieces, {}).write(skeleton_.pid());
+      if (!written.ok()) return std::move(written).error().within("restart");
+      untold += std::exchange(buffered, 0);
+      if (untold >= kTold && read_) read_(std::exchange(untold, 0));
+      return {};
+    };
     for (const auto* run : to_read_) {
-      for (uint64_t done = 0; done < run->size(); done += buffer.size()) {
-        buffer.resize(std::min(kPiece, run->size() - done));
-        auto got = pread_all(files_.page_file(index_, run->layer()), buffer,
-                             static_cast<off_t>(run->offset() + done));
+      for (uint64_t done = 0, size = 0; done < run->size(); done += size) {
+        if (buffered == kPiece) STASIS_CHECK(hand_over());
+        size = std::min(kPiece - buffered, run->size() - done);
+        const std::span<char> room(buffer.data() + buffered, size);
+        auto got =
+            pread_all(files_.page_file(index_, run->layer()), room, static_cast<off_t>(run->offset() + done));
         if (!got.ok()) {
           Error error = std::move(got).error().within(
               fmt::format("restart: read the memory of task {}", skeleton_.ns_pid()));
@@ -314,12 +324,11 @@ class Builder {
           error.code = ErrorCode::kDamaged;
           return error;
         }
-        auto written = remote::write_memory(skeleton_.pid(), RemotePtr{run->address() + done}, buffer);
-        if (!written.ok()) return std::move(written).error().within("restart");
-        untold += buffer.size();
-        if (untold >= kTold && read_) read_(std::exchange(untold, 0));
+        pieces.put(RemotePtr{run->address() + done}, std::string_view(room.data(), size));
+        buffered += size;
       }
     }
+    STASIS_CHECK(hand_over());
     if (untold > 0 && read_) read_(untold);
     return {};
   }

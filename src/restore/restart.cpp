@@ -297,6 +297,8 @@ Result<void> RestartFromImage::join_groups() {
       // A session leader is the leader of its group already.
       if (birth.becomes_session_leader) continue;
       Skeleton& task = skeletons_.at(birth.pid.value);
+      auto leader = skeletons_.find(birth.group.value);
+      if (leader != skeletons_.end() && ::getpgid(task.pid().value) == leader->second.pid().value) continue;
       Batch batch = task.batch();
       batch.call(SYS_setpgid, {0, static_cast<uint64_t>(birth.group.value)});
       STASIS_CHECK(task.prepare());

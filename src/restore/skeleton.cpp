@@ -29,9 +29,13 @@ Skeleton Skeleton::thread(HostTid tid, NsTid ns_tid) const {
 }
 
 Result<void> Skeleton::prepare() {
+  const Installed wanted{context_.tid, context_.report_signal};
+  if (*installed_ == wanted) return {};
   STASIS_TRY(context_.registers, task_.registers());
   context_.mask = ~uint64_t{0};
-  return executor_.install(pid(), context_, {.unmap_scratch = false});
+  STASIS_CHECK(executor_.install(pid(), context_, {.unmap_scratch = false}));
+  *installed_ = wanted;
+  return {};
 }
 
 Result<void> Skeleton::run(Batch& batch) { return executor_.run(task_, context_, batch); }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "kernel/pid_namespace.h"
@@ -27,7 +28,8 @@ class Skeleton {
   const remote::TaskContext& context() const { return context_; }
   const remote::Executor& executor() const { return executor_; }
 
-  // Reads the registers of the stopped task and puts the stub into place. Once, before the first run().
+  // Reads the registers of the stopped task and puts the stub into place, if it is not there. Before run(),
+  // whenever another thread of the process may have used the place.
   Result<void> prepare();
   // `report_signal` must not be among the signals that are pending for the task later.
   void set_report_signal(int signal) { context_.report_signal = signal; }
@@ -48,6 +50,13 @@ class Skeleton {
   remote::Tracee task_;
   remote::TaskContext context_;
   remote::Executor executor_;
+  // For whom the stub is in place, in the memory that all threads of the process share.
+  struct Installed {
+    NsTid task;
+    int report_signal = 0;
+    bool operator==(const Installed&) const = default;
+  };
+  std::shared_ptr<Installed> installed_ = std::make_shared<Installed>();
 };
 
 // The first failed call of a batch that ran, as an Error.

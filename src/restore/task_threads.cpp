@@ -28,17 +28,34 @@ using remote::Stop;
 
 namespace {
 
+// The kernel's struct sched_attr; its header clashes with the C library's.
+struct SchedulingAttributes {
+  uint32_t size;
+  uint32_t policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t runtime, deadline, period;
+  uint32_t utilization_min, utilization_max;
+};
+
+// With what new tasks are born, which is what most keep.
+bool is_as_born(const schema::Thread& record) {
+  static const SchedulingAttributes ours = [] {
+    SchedulingAttributes attributes = {};
+    if (::syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0) != 0) attributes.policy = ~0U;
+    return attributes;
+  }();
+  return ours.policy == SCHED_OTHER && record.policy() == SCHED_OTHER && ours.flags == 0 &&
+         record.sched_flags() == 0 && record.nice() == ours.nice && record.utilization_max() == 0 &&
+         record.runtime_ns() == ours.runtime;
+}
+
 void set_scheduling(HostTid task, const schema::Thread& record) {
   pid_t host = task.value;
-  struct {
-    uint32_t size;
-    uint32_t policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime, deadline, period;
-    uint32_t utilization_min, utilization_max;
-  } scheduling = {};
+  if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
+  if (is_as_born(record)) return;
+  SchedulingAttributes scheduling = {};
   scheduling.size = sizeof scheduling;
   scheduling.policy = static_cast<uint32_t>(record.policy());
   scheduling.flags = record.sched_flags();
@@ -57,7 +74,6 @@ void set_scheduling(HostTid task, const schema::Thread& record) {
   ::syscall(SYS_sched_setattr, host, &scheduling, 0);
   // Policies without a nice value keep one all the same, for when they are left.
   ::setpriority(PRIO_PROCESS, static_cast<id_t>(host), record.nice());
-  if (record.io_priority() != 0) ::syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, host, record.io_priority());
 }
 
 struct Capabilities {
@@ -65,13 +81,18 @@ struct Capabilities {
 };
 
 // Those with which the new processes were born.
-Capabilities own_capabilities() {
+Capabilities read_own_capabilities() {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
   if (::syscall(SYS_capget, &header, data) != 0) return {};
   auto whole = [](uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; };
   return {whole(data[0].effective, data[1].effective), whole(data[0].permitted, data[1].permitted),
           whole(data[0].inheritable, data[1].inheritable)};
+}
+
+const Capabilities& own_capabilities() {
+  static const Capabilities ours = read_own_capabilities();
+  return ours;
 }
 
 size_t add_capset(remote::Batch& batch, const Capabilities& wanted) {
@@ -298,7 +319,7 @@ void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optio
   // 1. What is not in the bounding set cannot become inheritable. 2. Ambient capabilities must be permitted
   // and inheritable, and securebits may forbid to raise them. 3. Securebits need a capability.
   // capabilities(7)
-  const Capabilities ours = own_capabilities();
+  const Capabilities& ours = own_capabilities();
   if (wanted.inheritable() != 0 || wanted.ambient() != 0)
     optional.push_back(add_capset(batch, {ours.permitted, ours.permitted, wanted.inheritable()}));
   for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {
@@ -334,18 +355,44 @@ Result<void> TaskBuilder::prime_sleeps() {
   }
   if (sleepers.empty()) return {};
   const remote::Stations stations = area_.stations(skeleton_.executor());
-  for (size_t first = 0; first < sleepers.size(); first += stations.size()) {
-    const size_t last = std::min(first + stations.size(), sleepers.size());
-    for (size_t i = first; i < last; ++i) STASIS_CHECK(begin_sleep(*sleepers[i], stations.at(i - first)));
-    for (size_t i = first; i < last; ++i) STASIS_CHECK(interrupt_sleep(*sleepers[i], stations.at(i - first)));
+  for (std::span<ThreadState*> rest = sleepers; !rest.empty();) {
+    const auto group = rest.first(std::min(rest.size(), stations.size()));
+    STASIS_CHECK(begin_sleeps(group, stations));
+    for (size_t i = 0; i < group.size(); ++i) STASIS_CHECK(interrupt_sleep(*group[i], stations.at(i)));
+    rest = rest.subspan(group.size());
   }
   return {};
 }
 
-Result<void> TaskBuilder::begin_sleep(ThreadState& thread, const remote::Executor& executor) {
-  Registers registers = recorded_registers(*thread.record);
-  Batch batch(executor.scratch());
-  int64_t left = std::max<int64_t>(thread.record->sleep_left_ns(), 1000);
+Result<void> TaskBuilder::begin_sleeps(std::span<ThreadState* const> threads,
+                                       const remote::Stations& stations) {
+  remote::Transfer code, calls;
+  std::vector<Batch> batches;
+  for (size_t i = 0; i < threads.size(); ++i) {
+    auto& batch = batches.emplace_back(stations.at(i).scratch());
+    add_sleep(batch, *threads[i]->record);
+    const auto& context = threads[i]->skeleton.context();
+    STASIS_CHECK(stations.at(i).prepare(skeleton_.pid(), context, batch, code, calls));
+  }
+  STASIS_CHECK(stations.at(0).write_code(skeleton_.pid(), code));
+  STASIS_CHECK(calls.write(skeleton_.pid()));
+  for (size_t i = 0; i < threads.size(); ++i) {
+    if (batches[i].empty()) continue;
+    ThreadState& thread = *threads[i];
+    thread.deadline_ns = monotonic_ns() + time_to_sleep(*thread.record);
+    STASIS_CHECK(stations.at(i).enter(thread.skeleton.task(), thread.skeleton.context(), batches[i]));
+  }
+  return {};
+}
+
+int64_t TaskBuilder::time_to_sleep(const schema::Thread& thread) {
+  return std::max<int64_t>(thread.sleep_left_ns(), 1000);
+}
+
+// Nothing for calls that cannot be begun anew.
+void TaskBuilder::add_sleep(Batch& batch, const schema::Thread& thread) {
+  Registers registers = recorded_registers(thread);
+  int64_t left = time_to_sleep(thread);
   uint64_t time = batch.put_object(to_timespec(left));
   switch (static_cast<long>(registers.orig_rax)) {
     case SYS_nanosleep:
@@ -362,11 +409,8 @@ Result<void> TaskBuilder::begin_sleep(ThreadState& thread, const remote::Executo
       batch.call(SYS_futex, {registers.rdi, registers.rsi, registers.rdx, time, registers.r8, registers.r9});
       break;
     default:
-      return {};
+      break;
   }
-  STASIS_CHECK(executor.install(skeleton_.pid(), thread.skeleton.context(), {.unmap_scratch = false}));
-  thread.deadline_ns = monotonic_ns() + left;
-  return executor.start(thread.skeleton.task(), thread.skeleton.context(), batch);
 }
 
 Result<void> TaskBuilder::interrupt_sleep(ThreadState& thread, const remote::Executor& executor) {

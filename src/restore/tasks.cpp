@@ -13,6 +13,8 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <map>
+#include <optional>
 
 #include "base/clock.h"
 #include "kernel/affinity.h"
@@ -53,10 +55,24 @@ uint64_t pending_mask(const schema::Process& process) {
   return mask;
 }
 
-void write_proc(HostTid pid, const char* file, const std::string& text) {
+// A file of /proc/PID with one number, which is shown in this radix. All are born with the same one, which
+// most keep.
+void set_number(HostTid pid, const char* file, int radix, int64_t wanted) {
+  static std::map<std::string, int64_t> born_with;
+  const auto read = [&]() -> std::optional<int64_t> {
+    auto text = kernel::read_proc_record(pid, file);
+    if (!text.ok()) return {};
+    return std::strtoll(text->c_str(), nullptr, radix);
+  };
+  if (auto known = born_with.find(file); known != born_with.end()) {
+    if (known->second == wanted) return;
+  } else if (auto now = read()) {
+    born_with[file] = *now;
+    if (*now == wanted) return;
+  }
   auto fd = kernel::open_proc(pid, file, O_WRONLY);
   // What the host does not allow (a lower OOM score) is not worth failing for.
-  if (fd.ok()) (void)write_all(fd->get(), text).ok();
+  if (fd.ok()) (void)write_all(fd->get(), std::to_string(wanted)).ok();
 }
 
 }  // namespace
@@ -120,9 +136,9 @@ Result<void> TaskBuilder::set_process() {
   STASIS_CHECK(check_batch(batch, skeleton_.ns_pid(), "set up the process", [&](size_t index, int) {
     return std::find(optional.begin(), optional.end(), index) != optional.end();
   }));
-  write_proc(skeleton_.pid(), "oom_score_adj", std::to_string(process_.oom_score_adj()));
+  set_number(skeleton_.pid(), "oom_score_adj", 10, process_.oom_score_adj());
   STASIS_CHECK(join_control_groups(skeleton_.pid(), process_));
-  write_proc(skeleton_.pid(), "coredump_filter", fmt::format("{:#x}", process_.coredump_filter()));
+  set_number(skeleton_.pid(), "coredump_filter", 16, process_.coredump_filter());
   return {};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <span>
 #include <vector>
 
 #include "remote/interrupted.h"
@@ -68,7 +69,9 @@ class TaskBuilder {
   static void add_forgetting(Batch& batch);
   Result<void> queue_signals(ThreadState& thread, bool shared);
   Result<void> prime_sleeps();
-  Result<void> begin_sleep(ThreadState& thread, const remote::Executor& executor);
+  Result<void> begin_sleeps(std::span<ThreadState* const> threads, const remote::Stations& stations);
+  static int64_t time_to_sleep(const schema::Thread& thread);
+  static void add_sleep(Batch& batch, const schema::Thread& thread);
   Result<void> interrupt_sleep(ThreadState& thread, const remote::Executor& executor);
   Result<void> end_leader();
   Result<void> drop_work_area();

@@ -134,7 +134,19 @@ TEST(Writer, AbandonedLeavesNothing) {
     ASSERT_TRUE(writer->create_file("pages").ok());
     EXPECT_EQ(names_in(store.path() + "/sample").size(), 1u);
   }
-  EXPECT_TRUE(names_in(store.path() + "/sample").empty());
+  EXPECT_TRUE(names_in(store.path()).empty());
+}
+
+TEST(Writer, AbandonedLeavesTheStoreOfOthers) {
+  TemporaryDirectory store;
+  const std::string path = store.path() + "/sample";
+  ASSERT_EQ(::mkdir(path.c_str(), 0700), 0);
+  {
+    auto writer = Writer::create(path);
+    ASSERT_TRUE(writer.ok());
+  }
+  EXPECT_EQ(names_in(store.path()).size(), 1u);
+  ASSERT_EQ(::rmdir(path.c_str()), 0);
 }
 
 TEST(Writer, RefusesNamesThatLeaveTheDirectory) {
@@ -325,7 +337,7 @@ TEST(Writer, FullDiskIsNamedWithItsRemedy) {
     EXPECT_NE(message.find("No space left"), std::string::npos) << message;
     EXPECT_NE(message.find("stasis rm"), std::string::npos) << message;
   }
-  EXPECT_TRUE(names_in(mount_point.path() + "/sample").empty());
+  EXPECT_TRUE(names_in(mount_point.path()).empty());
   umount2(mount_point.path().c_str(), MNT_DETACH);
 }
 
