@@ -1,6 +1,7 @@
 #include "checkpoint/process_saver.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -33,6 +34,19 @@ Result<void> ProcessSaver::enter() {
   STASIS_TRY(maps_, kernel::read_maps(process_.pid));
   STASIS_TRY(foothold_, remote::Foothold::begin(process_.pid, contexts_.front(), maps_));
   return {};
+}
+
+Result<Batch> ProcessSaver::complete_entry() {
+  STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
+  return Batch(foothold_->scratch());
+}
+
+void ProcessSaver::end_child() {
+  if (keeps_child_) {
+    spent_.push_back(std::move(child_));
+  } else {
+    child_.reset();
+  }
 }
 
 Result<void> ProcessSaver::begin_observation(const std::string& init_groups, schema::Process& out,
@@ -243,6 +257,45 @@ Result<void> ProcessSaver::resume_reaping() {
   return foothold_->disarm_undo();
 }
 
+Result<void> ProcessSaver::leave_ended_namespace() {
+  static constexpr char kPath[] = "/proc/thread-self/ns/pid_for_children";
+  Batch look(foothold_->scratch());
+  look.call(SYS_openat,
+            {static_cast<uint64_t>(AT_FDCWD), look.put({kPath, sizeof kPath}), O_RDONLY | O_CLOEXEC});
+  look.call(SYS_pidfd_open, {static_cast<uint64_t>(contexts_.front().tgid.value), 0});
+  STASIS_CHECK(foothold_->run(look));
+  const int64_t kept = look.result(0), own = look.result(1);
+  Batch go(foothold_->scratch());
+  if (kept >= 0 && own >= 0) {
+    STASIS_CHECK(foothold_->arm_undo({{SYS_setns, static_cast<uint64_t>(kept), CLONE_NEWPID},
+                                      {SYS_close, static_cast<uint64_t>(kept)},
+                                      {SYS_close, static_cast<uint64_t>(own)}}));
+    ended_namespace_ = static_cast<uint64_t>(kept);
+    go.call(SYS_setns, {static_cast<uint64_t>(own), CLONE_NEWPID});
+  }
+  if (own >= 0) go.call(SYS_close, {static_cast<uint64_t>(own)});
+  if (kept >= 0 && own < 0) go.call(SYS_close, {static_cast<uint64_t>(kept)});
+  STASIS_CHECK(foothold_->run(go));
+  if (ended_namespace_ != 0 && go.result(0) == 0) return {};
+  return Error{
+      "save",
+      describe(),
+      "the pid namespace that it has made for its children (unshare) has ended, so that it cannot fork, "
+      "and it has not the right to leave it",
+      {},
+      ErrorCode::kRefused};
+}
+
+Result<void> ProcessSaver::return_to_ended_namespace() {
+  if (ended_namespace_ == 0) return {};
+  const uint64_t kept = std::exchange(ended_namespace_, 0);
+  Batch batch(foothold_->scratch());
+  batch.call(SYS_setns, {kept, CLONE_NEWPID});
+  batch.call(SYS_close, {kept});
+  STASIS_CHECK(foothold_->run(batch));
+  return foothold_->disarm_undo();
+}
+
 Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers) {
   std::vector<remote::Foothold*> footholds;
   for (const auto& saver : savers) footholds.push_back(saver->foothold_.get());
@@ -270,7 +323,7 @@ Result<void> ProcessSaver::complete_snapshot() {
     missing.push_back(&facts.mapping);
   }
   if (missing.empty()) return {};
-  child_.reset();
+  end_child();
 
   // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
   constexpr size_t kMost =
@@ -528,6 +581,7 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
 }
 
 void ProcessSaver::begin_to_leave() {
+  (void)return_to_ended_namespace().ok();
   (void)resume_reaping().ok();
   if (foothold_) foothold_->begin_release();
 }
@@ -625,7 +679,7 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
     wrote(piece.size);
   });
   if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
-  child_.reset();
+  end_child();
 
   for (const auto& run : wiped_runs_) extents.push_back({run.address, run.size, Extent::kOwn, run.offset});
   std::sort(extents.begin(), extents.end(),

@@ -12,7 +12,7 @@ namespace stasis::freeze {
 
 struct FrozenThread {
   HostTid tid;
-  NsTid ns_tid;
+  NsTid ns_tid;  // of the session, as in `status`; status.own_tid() is what the task knows itself by
   kernel::TaskStatus status;
   remote::Registers registers = {};
   // CLOCK_MONOTONIC of the host when the relative timeout ends in which it was interrupted.

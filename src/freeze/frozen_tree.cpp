@@ -29,7 +29,7 @@ constexpr uint64_t kUserWorker =
 class FrozenTree::Freezer {
  public:
   Freezer(const Scope& scope, ProcessFinder& finder, const Sleepers& sleepers, remote::Deadlines& deadlines)
-      : scope_(scope), finder_(finder), sleepers_(sleepers), deadlines_(deadlines) {}
+      : scope_(scope), finder_(finder), sleepers_(sleepers), deadlines_(deadlines), level_(scope.level()) {}
   ~Freezer() {
     constexpr int64_t kLonger = 2000 * kMillisecond;
     thaw(kLonger);
@@ -61,12 +61,13 @@ class FrozenTree::Freezer {
   Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
     tree->scope_ = scope_;
+    tree->level_ = level_;
     tree->frozen_since_ns_ = since_ns;
     for (HostTid pid : processes_) {
       FrozenProcess process;
       process.pid = pid;
       process.leader = pid;
-      auto status = kernel::read_status(pid);
+      auto status = read_status(pid);
       auto stat = kernel::read_stat(pid);
       if (!status.ok() || !stat.ok()) continue;  // ended, and was reaped, before it could be stopped
       process.status = std::move(status).value();
@@ -94,7 +95,7 @@ class FrozenTree::Freezer {
         } else if (seen) {
           thread.status = std::move(*seen);
         } else {
-          STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
+          STASIS_TRY(thread.status, read_status(HostTid{tid}));
         }
         if (tid != process.pid.value && is_kernels_own(tid, thread.status)) {
           remote::Tracee(HostTid{tid}).detach();
@@ -134,7 +135,7 @@ class FrozenTree::Freezer {
     process.zombie = false;
     process.pid = HostTid{*first};
     process.ended_leader = {.status = std::move(process.status), .exit_code = process.stat.exit_code};
-    STASIS_TRY(process.status, kernel::read_status(process.pid));
+    STASIS_TRY(process.status, read_status(process.pid));
     process.status.name = process.ended_leader->status.name;
     STASIS_TRY(auto stat, kernel::read_stat(process.pid));
     stat.comm = process.stat.comm;
@@ -153,10 +154,10 @@ class FrozenTree::Freezer {
 
   // The leader has ended already, and the others are about to: SIGKILL takes them out of the stop that we
   // hold them in.
-  static bool is_being_killed(HostTid leader, const std::vector<int>& tids) {
+  bool is_being_killed(HostTid leader, const std::vector<int>& tids) const {
     return std::any_of(tids.begin(), tids.end(), [&](int tid) {
       if (tid == leader.value) return false;
-      auto status = kernel::read_status(HostTid{tid});
+      auto status = read_status(HostTid{tid});
       return !status.ok() || status->state != 't';
     });
   }
@@ -197,15 +198,16 @@ class FrozenTree::Freezer {
       (void)task.interrupt().ok();
       return true;
     }
-    auto status = kernel::read_status(tid);
+    auto status = read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
+    if (status->tracer.value == ::getpid()) return false;  // a copy that we have made of a process
     if (status->tracer.value != 0) {
       if (scope_.is_session() && status->tracer == scope_.init) {
         // The memory guard of a mapped restart is at work; it takes less than a millisecond.
         return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
                      "the session's init is giving it memory", "try again", ErrorCode::kBusy};
       }
-      auto tracer = kernel::read_status(status->tracer);
+      auto tracer = read_status(status->tracer);
       return Error{
           "freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
           fmt::format("it is traced by {} (pid {})", tracer.ok() ? tracer->name : "somebody", status->tracer),
@@ -231,7 +233,7 @@ class FrozenTree::Freezer {
 
   // Whether it can be seized in a moment, though not now.
   bool is_being_let_go(HostTid tid) const {
-    auto status = kernel::read_status(tid);
+    auto status = read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
     const bool by_init = scope_.is_session() && status->tracer == scope_.init;
     if (status->tracer.value != 0 && !by_init) return false;
@@ -255,7 +257,7 @@ class FrozenTree::Freezer {
             ended_.insert(tid);
             break;
           }
-          auto status = kernel::read_status(HostTid{tid});
+          auto status = read_status(HostTid{tid});
           unstoppable_ = status.ok() ? fmt::format("task {} ({})", status->ns_tid, status->name)
                                      : fmt::format("task {}", tid);
           return false;
@@ -291,7 +293,7 @@ class FrozenTree::Freezer {
     // Job control interrupts calls, too, and then the program has to see it.
     bool cut_short = group_stop_signal == 0 && remote::was_cut_short(*registers);
     if (!sleeps && !cut_short) return;
-    auto status = kernel::read_status(task.tid());
+    auto status = read_status(task.tid());
     auto mask = task.signal_mask();
     if (!status.ok() || !mask.ok()) return;
     int64_t since = sleepers_.asleep_since(task.tid(), *status);
@@ -355,10 +357,18 @@ class FrozenTree::Freezer {
     std::optional<int64_t> deadline;
   };
 
+  // With the numbers of the session.
+  Result<kernel::TaskStatus> read_status(HostTid task) const {
+    auto status = kernel::read_status(task);
+    if (status.ok()) status->choose_level(level_);
+    return status;
+  }
+
   Scope scope_;
   ProcessFinder& finder_;
   const Sleepers& sleepers_;
   remote::Deadlines& deadlines_;
+  size_t level_;
   std::vector<HostTid> processes_;
   std::set<int> seized_;
   std::map<int, StoppedTask> stopped_;

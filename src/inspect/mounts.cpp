@@ -159,7 +159,7 @@ uint32_t Mounts::number(Known& known) {
   return known.id;
 }
 
-Result<void> Mounts::conclude() {
+Result<void> Mounts::conclude(const FindPids& find_pids) {
   for (const auto& tree : trees_) {
     for (Known& known : tree->known) {
       if (known.mount->shared != 0 && !known.existing) groups_.insert(known.mount->shared);
@@ -185,7 +185,32 @@ Result<void> Mounts::conclude() {
           "others what is mounted "
           "on it; after a restart it does not");
   }
+  for (const auto& system : systems_) {
+    if (system->of_processes()) STASIS_CHECK(find_shown_pids(*system, find_pids));
+  }
   return {};
+}
+
+// Each /proc shows one pid namespace, which is to be seen at its first process.
+Result<void> Mounts::find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const {
+  const Mount* mount = nullptr;
+  for (const auto& tree : trees_) {
+    for (const Known& known : tree->known) {
+      if (known.message.file_system() != system.id()) continue;
+      mount = known.mount;
+      struct stat status = {};
+      const int root = tree->mounts.root_of(mount->id);
+      if (root < 0 || mount->root != "/" || ::fstatat(root, "1/ns/pid", &status, 0) != 0) continue;
+      const auto id = find_pids(status.st_ino);
+      if (!id) return refuse(*mount, "it shows the processes of a pid namespace that is not in the session");
+      if (*id != 0) system.add_namespaces(*id);
+      return {};
+    }
+  }
+  return mount == nullptr ? Result<void>()
+                          : refuse(*mount,
+                                   "the pid namespace whose processes it shows has ended, or nothing shows "
+                                   "which one that is");
 }
 
 Result<void> Mounts::describe(Tree& tree, Known& known) {

@@ -2,6 +2,7 @@
 // in one of the program's the same, or, when it has taken another root directory (pivot_root), all.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,8 +33,10 @@ class Mounts {
   Result<void> observe_session(HostTid task, MountsBefore before, OwnProc proc);
   // Of the namespace with this number in the image. `beside`: those of other types in which `task` is.
   Result<void> observe_own(uint32_t id, HostTid task, const std::vector<uint32_t>& beside);
-  // When all are observed: what every mount shows. An Error refuses what cannot be mounted again.
-  Result<void> conclude();
+  // When all are observed: what every mount shows. An Error refuses what cannot be mounted again. `find_pids`:
+  // the number in the image of a pid namespace, 0: the session's; nothing: it has no process.
+  using FindPids = std::function<std::optional<uint32_t>(uint64_t identity)>;
+  Result<void> conclude(const FindPids& find_pids);
 
   // Whether anything is there that a program may have mounted.
   bool empty() const { return trees_.empty(); }
@@ -93,6 +96,7 @@ class Mounts {
   Result<schema::FileSystem*> file_system(Tree& tree, const Known& known);
   Result<void> find_layers(Tree& tree, const Known& known, schema::FileSystem& out);
   Known* existing_source(const kernel::Mount& mount);
+  Result<void> find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const;
   Result<void> note_removed(Tree& tree, Known& known, image::Writer& writer);
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
   static Known* find_beneath(const resource::OpenFile& file, Tree& tree);

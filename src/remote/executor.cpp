@@ -24,9 +24,10 @@ struct StubContext {
   uint64_t undo_calls, undo_count;
   uint32_t tgid, tid, signal;
   uint8_t overflow, low_flags, direction, padding;
+  uint64_t host_task;
   uint64_t first_call[8];
 };
-static_assert(sizeof(StubContext) == 8 * 21 + 16 + 64);
+static_assert(sizeof(StubContext) == 8 * 21 + 16 + 8 + 64);
 
 constexpr uint64_t signal_bit(int signal) { return uint64_t{1} << (signal - 1); }
 
@@ -118,6 +119,7 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
   data.scratch_size = unwind.unmap_scratch ? scratch_.size : 0;
   data.undo_calls = unwind.undo_calls.value;
   data.undo_count = unwind.undo_count;
+  data.host_task = static_cast<uint64_t>(task.value);
   data.tgid = static_cast<uint32_t>(context.tgid.value);
   data.tid = static_cast<uint32_t>(context.tid.value);
   data.signal = static_cast<uint32_t>(context.report_signal);
@@ -130,14 +132,14 @@ Result<void> Executor::install(HostTid task, const TaskContext& context, const U
   return write_stub(task, code_, stub);
 }
 
-bool Executor::is_installed_for(HostTid task, const TaskContext& context) const {
+bool Executor::is_installed_for(HostTid task, HostTid owner) const {
   std::string stub(stub_size(), '\0');
   size_t code = static_cast<size_t>(stasis_stub_context - stasis_stub_begin);
   if (!read_memory(task, code_, stub).ok() || !stub.starts_with(std::string_view(stasis_stub_begin, code)))
     return false;
   StubContext data;
   std::memcpy(&data, stub.data() + code, sizeof data);
-  return data.tgid == static_cast<uint32_t>(context.tgid.value);
+  return data.host_task == static_cast<uint64_t>(owner.value);
 }
 
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,

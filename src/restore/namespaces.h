@@ -20,8 +20,12 @@ class Namespaces {
   Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
   // In init, when the session has its /proc.
   Result<void> complete();
+  // See there.
+  Result<void> complete_inner(const Mounts::MountProcesses& mount);
 
   int descriptor(uint32_t id) const;
+  // Of users.
+  const schema::Namespace* users(uint32_t id) const;
   uint64_t type(uint32_t id) const;
 
   // Where something is made: in these namespaces, and in those of the session for all other types; and, if
@@ -50,9 +54,13 @@ class Namespaces {
  private:
   struct Made {
     uint64_t type = 0;
+    const schema::Namespace* record = nullptr;
     Fd fd;
   };
+  Result<Fd> unshare(const schema::Namespace& wanted);
   Result<void> make_one(const schema::Namespace& wanted, int base);
+  Result<void> make_time(const schema::Namespace& wanted, int base);
+  Result<void> keep(const schema::Namespace& wanted, Fd fd, int base);
   Result<void> go_home();
   Result<void> go(const Where& where);
 
