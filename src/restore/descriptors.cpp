@@ -64,15 +64,13 @@ void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void
     deeds_.push_back({actor, std::move(act)});
     return;
   }
-  deeds_.push_back({actor, [this, there = settling_in_, act = std::move(act)]() -> Result<void> {
-                      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, there));
-                      return act();
+  deeds_.push_back({actor, [this, there = settling_in_, act = std::move(act)] {
+                      return namespaces_.within(there, act);
                     }});
 }
 
 Result<void> DescriptorTable::within(uint32_t id, const std::function<Result<void>()>& act) {
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(id)));
-  return act();
+  return namespaces_.within(where(id), act);
 }
 
 Result<int> DescriptorTable::add(Fd fd) {
@@ -112,10 +110,14 @@ Result<int> DescriptorTable::description(uint32_t id) {
   auto host_path = host_paths_.find(id);
   auto copy = host_path == host_paths_.end() ? copies_.end() : copies_.find(host_path->second);
   const bool copied = copy != copies_.end();
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, copied ? Namespaces::Where() : where(id)));
-  copy_ = copied ? copy->second : "";
-  STASIS_TRY(Fd fd, kind->make(*wanted, *this));
-  copy_.clear();
+  Fd fd;
+  auto made = namespaces_.within(copied ? Namespaces::Where() : where(id), [&]() -> Result<void> {
+    copy_ = copied ? copy->second : "";
+    STASIS_TRY(fd, kind->make(*wanted, *this));
+    copy_.clear();
+    return {};
+  });
+  STASIS_CHECK(made);
   STASIS_TRY(int number, add(std::move(fd)));
   made_[id] = number;
   return number;
@@ -129,8 +131,9 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
   STASIS_CHECK(std::move(pending_error_));
   pending_error_ = {};
   for (const auto& record : records_) {
-    STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(record.id)));
-    STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
+    STASIS_CHECK(namespaces_.within(where(record.id), [&] {
+      return resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this);
+    }));
   }
   shared_objects_.clear();
   for (const auto& description : image_.manifest().descriptions()) {
@@ -151,8 +154,8 @@ Result<void> DescriptorTable::settle() {
     for (const auto& record : records_) {
       const auto* kind = resource::find_descriptor_kind(record.kind);
       settling_in_ = where(record.id);
-      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, settling_in_));
-      STASIS_CHECK(kind->settle(record, made_.at(record.id), *this, round));
+      STASIS_CHECK(namespaces_.within(
+          settling_in_, [&] { return kind->settle(record, made_.at(record.id), *this, round); }));
     }
     // Who waits in a queue has a place in it, and so has a message; the rest is in no order.
     if (round == Round::kListen || round == Round::kConnect) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernel/beside.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
 #include "restore/network.h"
@@ -89,14 +90,11 @@ Result<void> Namespaces::make(const image::Image& image, int base, std::map<std:
   for (const auto& wanted : manifest.namespaces()) {
     if (wanted.has_network()) networks.push_back({wanted.id(), descriptor(wanted.id()), &wanted.network()});
   }
-  STASIS_CHECK(make_networks(networks, held));
-  STASIS_CHECK(go_home());
+  if (!networks.empty()) {
+    auto done = kernel::run_beside([&] { return make_networks(networks, held); });
+    STASIS_CHECK(done);
+  }
   return mounts_of_image_.make_rest();
-}
-
-Result<void> Namespaces::go_home() {
-  if (::setns(network_.get(), CLONE_NEWNET) != 0) return errno_error(kStep, "the network of the session");
-  return {};
 }
 
 // One that belongs to a user namespace is made by somebody in that. We are in it afterwards.
@@ -132,12 +130,21 @@ Result<void> Namespaces::make_one(const schema::Namespace& wanted, int base) {
   if (wanted.type() == CLONE_NEWTIME) return make_time(wanted, base);
   const int type = static_cast<int>(wanted.type());
   if (name_of(wanted.type()) == nullptr) return errno_error(kStep, fmt::format("type {:#x}", type), EINVAL);
-  STASIS_TRY(Fd before, open_own(wanted.type()));
-  STASIS_TRY(Fd made, unshare(wanted));
-  auto furnished = furnish(wanted, mounts_of_image_);
-  if (::setns(before.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
-  if (type == CLONE_NEWNS && ::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
-  STASIS_CHECK(furnished);
+  Fd made;
+  const auto make_it = [&]() -> Result<void> {
+    STASIS_TRY(made, unshare(wanted));
+    return furnish(wanted, mounts_of_image_);
+  };
+  // An ordinary user cannot return to those of the host that the session has.
+  if (type != CLONE_NEWNS) {
+    auto done = kernel::run_beside(make_it);
+    STASIS_CHECK(done);
+    return keep(wanted, std::move(made), base);
+  }
+  auto done = make_it();
+  if (::setns(mounts_.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
+  if (::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
+  STASIS_CHECK(done);
   return keep(wanted, std::move(made), base);
 }
 
@@ -220,6 +227,41 @@ Result<void> Namespaces::go(const Where& where) {
   if (of_program && ::fchdir(kernel::host_proc()) != 0) return errno_error(kEnter, "/proc");
   now_ = where;
   return {};
+}
+
+// Whether it is in a network from which there is no way back to where we are: to that of the host, for an ordinary
+// user.
+bool Namespaces::leaves_for_good(const Where& where) {
+  const auto network = [this](const Where& one) -> uint32_t {
+    auto found = std::find_if(one.ids.begin(), one.ids.end(),
+                              [this](uint32_t id) { return type(id) == CLONE_NEWNET; });
+    return found == one.ids.end() ? 0 : *found;
+  };
+  if (network(where) == network(now_) || network(now_) != 0) return false;
+  if (!may_return_) may_return_ = ::setns(network_.get(), CLONE_NEWNET) == 0;
+  return !*may_return_;
+}
+
+Result<void> Namespaces::within(const Where& where, const std::function<Result<void>()>& act) {
+  if (!leaves_for_good(where)) {
+    STASIS_TRY(auto inside, Inside::enter(*this, where));
+    return act();
+  }
+  const Where before = now_;
+  auto done = kernel::run_beside([&]() -> Result<void> {
+    STASIS_CHECK(go(where));
+    return act();
+  });
+  // It shares our memory, so that this is about us again.
+  note_place(before);
+  return done;
+}
+
+void Namespaces::note_place(const Where& where) {
+  now_ = where;
+  kernel::set_root_of_program(where.mount != 0 ||
+                              std::any_of(where.ids.begin(), where.ids.end(),
+                                          [this](uint32_t id) { return type(id) == CLONE_NEWNS; }));
 }
 
 Result<Namespaces::Inside> Namespaces::Inside::enter(Namespaces& all, const Where& where) {

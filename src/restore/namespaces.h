@@ -1,7 +1,9 @@
 // The namespaces that the program had made for itself inside the session.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,7 +39,10 @@ class Namespaces {
   };
   void close() { mounts_of_image_.close(); }
 
-  // Our own process there, as long as it lives.
+  // Lets our own process do something there, or, when it could not come back, one that shares our memory and our
+  // descriptors.
+  Result<void> within(const Where& where, const std::function<Result<void>()>& act);
+  // Our own process in mount namespaces, as long as it lives.
   class Inside {
    public:
     static Result<Inside> enter(Namespaces& all, const Where& where);
@@ -61,12 +66,14 @@ class Namespaces {
   Result<void> make_one(const schema::Namespace& wanted, int base);
   Result<void> make_time(const schema::Namespace& wanted, int base);
   Result<void> keep(const schema::Namespace& wanted, Fd fd, int base);
-  Result<void> go_home();
   Result<void> go(const Where& where);
+  bool leaves_for_good(const Where& where);
+  void note_place(const Where& where);
 
   std::map<uint32_t, Made> made_;
   Fd network_, mounts_, directory_;  // of the session, and where we are in it
   Where now_;
+  std::optional<bool> may_return_;
   Mounts mounts_of_image_;
 };
 
