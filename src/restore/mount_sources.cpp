@@ -124,36 +124,12 @@ const Mounts::Beside* Mounts::users_of(const schema::FileSystem& system) const {
 
 Result<void> Mounts::make_system(System& made) {
   const schema::FileSystem& system = *made.system;
-  std::vector<Fd> before;
-  std::vector<uint64_t> types;
-  // Network and IPC namespaces: what is mounted in one shows it.
-  uint32_t view = 0;
-  for (uint32_t id : system.namespaces()) {
-    auto other = beside_.find(id);
-    if (other == beside_.end()) {
-      view = id;
-      continue;
-    }
-    const uint64_t type = other->second.record->type();
-    if (type == CLONE_NEWUSER) continue;
-    const char* name = type == CLONE_NEWNET ? "net" : type == CLONE_NEWIPC ? "ipc" : "cgroup";
-    STASIS_TRY(Fd own, open_file(fmt::format("/proc/thread-self/ns/{}", name), O_RDONLY));
-    if (::setns(other->second.fd, static_cast<int>(type)) != 0)
-      return errno_error(kMountStep, system.type());
-    before.push_back(std::move(own));
-    types.push_back(type);
-  }
-  const auto mount_it = [&]() -> Result<Fd> {
-    // Only names in its options count in one namespace rather than in another one.
-    if (system.type() == "overlay" || users_of(system) != nullptr) return mount_apart(system, view);
-    STASIS_CHECK(enter(workshop_.get()));
-    return mount_system(system);
-  };
-  auto root = mount_it();
-  for (size_t i = 0; i < before.size(); ++i) {
-    if (::setns(before[i].get(), static_cast<int>(types[i])) != 0)
-      return errno_error(kMountStep, system.type());
-  }
+  // Only names in its options count in one namespace rather than in another one.
+  const bool is_apart = system.type() == "overlay" ||
+                        std::any_of(system.namespaces().begin(), system.namespaces().end(),
+                                    [this](uint32_t id) { return beside_.contains(id); });
+  if (!is_apart) STASIS_CHECK(enter(workshop_.get()));
+  auto root = is_apart ? mount_apart(system) : mount_system(system);
   if (!root.ok()) return std::move(root).error();
   STASIS_CHECK(keep(made.root, std::move(*root)));
   if (!system.content().empty()) {
@@ -176,9 +152,21 @@ Result<void> Mounts::make_system(System& made) {
 }
 
 // In a namespace that is there for this only, by somebody with the rights that the file system is to have.
-Result<Fd> Mounts::mount_apart(const schema::FileSystem& system, uint32_t view) {
+Result<Fd> Mounts::mount_apart(const schema::FileSystem& system) {
   Fd clone;
   auto done = kernel::run_beside([&]() -> Result<void> {
+    uint32_t view = 0;
+    // Networks and the like: what is mounted in one shows it.
+    for (uint32_t id : system.namespaces()) {
+      auto other = beside_.find(id);
+      if (other == beside_.end()) {
+        view = id;
+        continue;
+      }
+      const uint64_t type = other->second.record->type();
+      if (type != CLONE_NEWUSER && ::setns(other->second.fd, static_cast<int>(type)) != 0)
+        return errno_error(kMountStep, system.type(), errno, mount_remedy(errno));
+    }
     STASIS_CHECK(enter(system.type() == "overlay" ? names_of(view) : workshop_.get()));
     const Beside* users = users_of(system);
     if (users != nullptr) STASIS_CHECK(enter_users(users->fd, *users->record));

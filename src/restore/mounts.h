@@ -93,7 +93,7 @@ class Mounts {
   Result<void> attach_root(Entry& entry);
   Result<void> make_system(System& system);
   static Result<Fd> mount_system(const schema::FileSystem& system);
-  Result<Fd> mount_apart(const schema::FileSystem& system, uint32_t view);
+  Result<Fd> mount_apart(const schema::FileSystem& system);
   // The user namespace that a file system takes its rights from; nullptr: the session's.
   const Beside* users_of(const schema::FileSystem& system) const;
   Result<Fd> hand_down(Fd clone, const Beside& users);
