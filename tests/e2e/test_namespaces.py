@@ -1,81 +1,165 @@
 """Programs in namespaces of their own: unshare(1) and bubblewrap, as root and as the ordinary user."""
+import json
 import os
 import unittest
 
 from harness import ProgramTest, Sandbox, find_program, wait_for
 
-COUNT = """
-import os, sys, time
-path = sys.argv[1]
+# What a program sees of its namespaces, over and over; with a file of each /proc and of a directory in memory open.
+LOOK = """
+import errno, json, os, re, sys, time
+directory = sys.argv[1]
+status = open('/proc/self/status')
+try:
+    memory = open('/tmp/memory', 'w+')
+    memory.write('kept')
+    memory.flush()
+except OSError:
+    memory = None
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+def mounts():
+    # Numbers are the kernel's, new ones after a restart; so is the order.
+    lines = [' '.join(line.split()[3:]) for line in read('/proc/self/mountinfo').splitlines()]
+    return sorted(re.sub('(shared|master|propagate_from):[0-9]+', r'\\1', line) for line in lines)
+
+def writes(path):
+    try:
+        with open(path, 'w'):
+            pass
+        os.unlink(path)
+        return 'yes'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
 n = 0
 while True:
     n += 1
-    with open(path + '.new', 'w') as file:
-        file.write(f"{n} {os.getpid()} {os.getuid()} {len([p for p in os.listdir('/proc') if p.isdigit()])}")
-    os.rename(path + '.new', path)
-    time.sleep(0.02)
+    status.seek(0)
+    seen = {
+        'pid': os.getpid(), 'uid': os.getuid(), 'gid': os.getgid(), 'cwd': os.getcwd(),
+        'numbers': [p for p in os.listdir('/proc') if p.isdigit()],
+        'init': read('/proc/1/comm'),
+        'status': [line for line in status.read().splitlines() if line.startswith(('Pid:', 'NSpid:', 'Cap'))],
+        'ids': read('/proc/self/uid_map') + read('/proc/self/gid_map') + read('/proc/self/setgroups'),
+        'mounts': mounts(), 'usr': writes('/usr/stasis-test'), 'tmp': writes('/tmp/another'),
+        'interfaces': sorted(os.listdir('/sys/class/net')) if os.path.isdir('/sys/class/net') else None,
+        'null': os.path.exists('/dev/null') and os.stat('/dev/null').st_rdev,
+    }
+    if memory:
+        memory.seek(0)
+        seen['memory'] = [memory.read(), read('/tmp/memory')]
+    seen['n'] = n
+    seen['boottime'] = time.clock_gettime(time.CLOCK_BOOTTIME)
+    with open(directory + '/.seen', 'w') as file:
+        json.dump(seen, file)
+    os.rename(directory + '/.seen', directory + '/seen')
+    time.sleep(0.05)
+"""
+
+SHELL = r"""
+(while :; do sleep 0.1; done) &
+worker=$!
+echo "$$ $worker" > "$1/numbers"
+n=0
+while kill -0 $worker; do
+    n=$((n + 1))
+    set -- "$1" /proc/[0-9]*
+    [ -e /proc/$worker/stat ] && [ "$(readlink /proc/self)" != "" ] && echo "$n" > "$1/.n" && mv "$1/.n" "$1/n"
+    sleep 0.05
+done
 """
 
 
 class Namespaces:
-    """Each is a program in its sandbox, that writes a line as it sees itself; the line goes on after a restart."""
+    """Each is a program in its sandbox; what it sees there is the same after restarts."""
     user = None
+    maxDiff = None
 
     def setUp(self):
         if os.geteuid() == 0 and self.user is False:
             self.skipTest("no ordinary user")
         self.box = Sandbox(user=self.user or None)
         self.addCleanup(self.box.close)
+        self.out = self.box.dir / "out"
+        self.out.mkdir()
+        self.out.chmod(0o777)
 
-    def line(self):
+    def seen(self):
         try:
-            words = (self.box.dir / "out" / "line").read_text().split()
+            return json.loads((self.out / "seen").read_text())
         except OSError:
-            return None
-        return [int(word) for word in words] if len(words) == 4 else None
+            return {"n": 0}
 
-    def goes_on(self, *program):
-        out = self.box.dir / "out"
-        out.mkdir(exist_ok=True)
-        out.chmod(0o777)
-        script = self.box.write("count.py", COUNT, 0o755)
-        self.box.launch("n", *program, "/usr/bin/python3", "-u", str(script), str(out / "line"))
-        wait_for("the program's line", lambda: (self.line() or [0])[0] > 5)
-        for _ in range(3):
-            before = self.line()
-            self.box.save_and_kill("n")
-            self.box.restart("n")
-            wait_for("more lines", lambda: (self.line() or [0])[0] > before[0] + 10)
-            after = self.line()
-            self.assertEqual(before[1:], after[1:])
-        self.box.stasis("checkpoint", "n")
-        before = self.line()
-        wait_for("more lines", lambda: (self.line() or [0])[0] > before[0] + 10)
-        return self.line()
+    def goes_on(self, *program, directory=None):
+        script = self.box.write("look.py", LOOK, 0o755)
+        if directory:
+            program = [word.replace("SCRIPT", str(script)).replace("OUT", str(self.out)) for word in program]
+        self.box.launch("n", *program, "/usr/bin/python3", "-u", script if not directory else "/look.py",
+                        directory or self.out)
+        wait_for("the program's view", lambda: self.seen()["n"] > 3)
+        first = self.seen()
+        for round in range(4):
+            before = self.seen()
+            if round < 3:
+                self.box.save_and_kill("n")
+                self.box.restart("n")
+            else:
+                self.box.stasis("checkpoint", "n")
+            wait_for("another view", lambda: self.seen()["n"] > before["n"] + 5)
+            after = self.seen()
+            self.assertGreater(after["boottime"], before["boottime"])
+            for key in first:
+                if key not in ("n", "boottime"):
+                    self.assertEqual(first[key], after[key], key)
+        return after
 
     def test_user(self):
-        line = self.goes_on(find_program("unshare"), "-Ur")
-        self.assertEqual(line[2], 0)
+        self.assertEqual(self.goes_on(find_program("unshare"), "-Ur")["uid"], 0)
 
     def test_user_and_pid(self):
-        line = self.goes_on(find_program("unshare"), "-Ur", "--pid", "--fork")
-        self.assertEqual(line[1:3], [1, 0])
+        self.assertEqual(self.goes_on(find_program("unshare"), "-Ur", "--pid", "--fork")["pid"], 1)
 
     def test_user_pid_and_proc(self):
-        line = self.goes_on(find_program("unshare"), "-Ur", "--pid", "--fork", "--mount-proc")
-        self.assertEqual(line[1:], [1, 0, 1])
+        seen = self.goes_on(find_program("unshare"), "-Ur", "--pid", "--fork", "--mount-proc")
+        self.assertEqual((seen["pid"], seen["uid"], seen["numbers"]), (1, 0, ["1"]))
+
+    def test_user_and_time(self):
+        seen = self.goes_on(find_program("unshare"), "-Ur", "--time", "--boottime", "100000")
+        self.assertGreater(seen["boottime"], 100000)
+
+    def test_shell(self):
+        self.box.launch("n", find_program("unshare"), "--user", "--map-root-user", "--pid", "--fork", "--mount-proc",
+                        "/bin/bash", "-c", SHELL, "bash", self.out)
+        count = lambda: int((self.out / "n").read_text()) if (self.out / "n").exists() else 0
+        wait_for("the shell", lambda: count() > 3)
+        numbers = (self.out / "numbers").read_text()
+        self.assertTrue(numbers.startswith("1 "))
+        for _ in range(3):
+            self.box.save_and_kill("n")
+            before = count()
+            self.box.restart("n")
+            wait_for("the shell to go on", lambda: count() > before + 5)
+        self.assertEqual(numbers, (self.out / "numbers").read_text())
 
     def test_bubblewrap(self):
-        program = [find_program("bwrap"), "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--unshare-all",
-                   "--die-with-parent"]
-        try:
-            line = self.goes_on(*program)
-        except AssertionError as error:
-            # As root it also covers parts of /proc by themselves.
-            if "pivot_root" not in str(error) and "the mount of proc at /proc/" not in str(error):
-                raise
-            self.skipTest("what it mounts is not supported")
-        self.assertEqual(line[1], 2)
+        seen = self.goes_on(find_program("bwrap"), "--bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
+                            "--unshare-all", "--die-with-parent")
+        self.assertEqual((seen["pid"], seen["numbers"]), (2, ["1", "2"]))
+
+    def test_bubblewrap_as_flatpak_uses_it(self):
+        links = [word for name in ("bin", "lib", "lib64", "sbin") if os.path.islink("/" + name)
+                 for word in ("--symlink", "usr/" + name, "/" + name)]
+        seen = self.goes_on(find_program("bwrap"), "--unshare-all", "--die-with-parent", "--ro-bind", "/usr", "/usr",
+                            *links, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/run",
+                            "--dir", "/run/user", "--ro-bind", "/sys/class", "/sys/class", "--ro-bind", "SCRIPT",
+                            "/look.py", "--bind", "OUT", "/out", "--chdir", "/run/user", "--hostname", "sandbox",
+                            "--remount-ro", "/", directory="/out")
+        self.assertEqual((seen["pid"], seen["numbers"], seen["memory"], seen["usr"], seen["tmp"], seen["cwd"]),
+                         (2, ["1", "2"], ["kept", "kept"], "EROFS", "yes", "/run/user"))
 
 
 class AsUser(Namespaces, unittest.TestCase):
@@ -87,8 +171,12 @@ class AsRoot(Namespaces, unittest.TestCase):
     user = None
 
     def test_pid(self):
-        line = self.goes_on(find_program("unshare"), "--pid", "--fork", "--mount-proc")
-        self.assertEqual(line[1:], [1, 0, 1])
+        seen = self.goes_on(find_program("unshare"), "--pid", "--fork", "--mount-proc")
+        self.assertEqual((seen["pid"], seen["numbers"]), (1, ["1"]))
+
+    def test_time(self):
+        seen = self.goes_on(find_program("unshare"), "--time", "--boottime", "100000")
+        self.assertGreater(seen["boottime"], 100000)
 
 
 if __name__ == "__main__":
