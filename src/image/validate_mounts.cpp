@@ -140,6 +140,8 @@ class Checker {
     if (!is_below(mount.root())) return bad(place, "what it shows is none below a file system");
     if ((mount.attributes() & ~kAttributes) != 0)
       return bad(place, fmt::format("unknown attributes {:#x}", mount.attributes()));
+    if ((mount.locked_attributes() & ~mount.attributes()) != 0)
+      return bad(place, "it has not the attributes that are locked");
     const auto is_existing = [this](uint32_t id) {
       return of_session_.contains(id) && mounts_.at(id)->existing();
     };

@@ -2,15 +2,17 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
-#include <set>
 #include <cstdlib>
+#include <set>
 
 #include "inspect/namespaces.h"
 #include "inspect/other_names.h"
@@ -409,6 +411,16 @@ Result<void> DescriptorGraph::classify() {
 // owner's pid namespace. A restart lets the owner make it.
 Result<void> DescriptorGraph::check_can_name(const OpenFile& file) const {
   if (!inner_.contains(file.task.value)) return {};
+  struct statfs system = {};
+  struct stat found = {};
+  const std::string name = fmt::format("{}/root{}", file.pid, file.link);
+  if (::fstatfs(file.duplicate.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC &&
+      file.link.starts_with('/') &&
+      (::fstatat(kernel::host_proc(), name.c_str(), &found, 0) != 0 || found.st_ino != file.status.st_ino)) {
+    return Error{"save", file.describe(),
+                 "its name does not lead to it: a process in its pid namespace that it belonged to is gone",
+                 "close it", ErrorCode::kRefused};
+  }
   f_owner_ex signalled = {};
   if (::fcntl(file.duplicate.get(), F_GETOWN_EX, &signalled) != 0) signalled.pid = 0;
   const int shown = file.link.find("pidfd") != std::string::npos ? std::atoi(file.info("Pid").c_str()) : 0;

@@ -86,10 +86,12 @@ Result<void> Mounts::observe_session(HostTid task, MountsBefore before, OwnProc 
   return {};
 }
 
-Result<void> Mounts::observe_own(uint32_t id, HostTid task, const std::vector<uint32_t>& beside) {
+Result<void> Mounts::observe_own(uint32_t id, HostTid task, std::vector<uint32_t> beside, uint32_t owner) {
   auto tree = std::make_unique<Tree>();
   tree->of = id;
-  tree->beside = beside;
+  tree->owner = owner;
+  tree->beside = std::move(beside);
+  if (owner != 0) tree->beside.push_back(owner);
   STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
   // The session's own /proc shows its processes, and is there when it has some.
   for (const Known& known : session().known) {
@@ -225,6 +227,7 @@ Result<void> Mounts::describe(Tree& tree, Known& known) {
     number(known);
     known.message.set_attributes(kernel::mount_attributes(mount.options));
     known.message.set_set_attributes(true);
+    if (tree.owner != 0) known.message.set_locked_attributes(locked_attributes(mount));
     STASIS_CHECK(describe_source(tree, known));
     describe_propagation(tree, known);
     return {};
@@ -286,6 +289,20 @@ Mounts::Known* Mounts::existing_source(const Mount& mount) {
     if (best == nullptr || other.mount->root.size() >= best->mount->root.size()) best = &other;
   }
   return best;
+}
+
+// The kernel does not tell which attributes are locked: those that it has from the mount of the session which is
+// nearest to what it shows. That may be one too many, when whoever mounted it chose the same.
+uint64_t Mounts::locked_attributes(const Mount& mount) {
+  const Mount* nearest = nullptr;
+  for (const Known& other : session().known) {
+    if (other.mount->device != mount.device || !path_below(clean_root(mount), clean_root(*other.mount)))
+      continue;
+    if (nearest == nullptr || other.mount->root.size() >= nearest->root.size()) nearest = other.mount;
+  }
+  return nearest == nullptr
+             ? 0
+             : kernel::mount_attributes(nearest->options) & kernel::mount_attributes(mount.options);
 }
 
 Result<void> Mounts::describe_source(Tree& tree, Known& known) {

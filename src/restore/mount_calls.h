@@ -25,6 +25,7 @@ inline constexpr unsigned kClone = 1;                   // OPEN_TREE_CLONE
 inline constexpr unsigned kFromFd = 0x4, kToFd = 0x40;  // MOVE_MOUNT_[FT]_EMPTY_PATH
 inline constexpr unsigned kSetGroup = 0x100;            // MOVE_MOUNT_SET_GROUP, Linux 5.15
 inline constexpr uint64_t kAllAttributes = 0x2000ff;    // MOUNT_ATTR_* that can be changed
+inline constexpr uint64_t kAccessTimes = 0xf0;          // MOUNT_ATTR__ATIME, MOUNT_ATTR_NODIRATIME
 inline constexpr uint64_t kNoSymlinks = 0x200000;       // MOUNT_ATTR_NOSYMFOLLOW, Linux 5.14
 inline constexpr uint64_t kIsMountRoot = 0x2000;        // STATX_ATTR_MOUNT_ROOT
 struct MountAttributes {                                // struct mount_attr

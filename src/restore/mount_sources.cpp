@@ -45,12 +45,16 @@ Result<Fd> Mounts::clone_source(const Entry& entry) {
   const auto system = systems_.find(entry.mount->file_system());
   const Beside* users = system == systems_.end() ? nullptr : users_of(*system->second.system);
   const Beside& wanted = beside_.at(owner->second);
-  return users == &wanted ? std::move(clone) : hand_down(std::move(clone), wanted);
+  return users == &wanted ? std::move(clone) : hand_down(std::move(clone), *entry.mount, wanted);
 }
 
 // The clone as a mount namespace that belongs to these users gets it: with what is locked. Only that of a whole
 // namespace locks anything.
-Result<Fd> Mounts::hand_down(Fd clone, const Beside& users) {
+Result<Fd> Mounts::hand_down(Fd clone, const Mount& mount, const Beside& users) {
+  // Times of access are always locked, so they have to be the right ones.
+  const MountAttributes locked_there{mount.locked_attributes() | (mount.attributes() & kAccessTimes),
+                                     kAccessTimes};
+  if (set_mount(clone.get(), locked_there) != 0) return cannot_mount(mount);
   Fd locked;
   auto done = kernel::run_beside([&]() -> Result<void> {
     struct stat status = {};

@@ -96,7 +96,7 @@ class Mounts {
   Result<Fd> mount_apart(const schema::FileSystem& system);
   // The user namespace that a file system takes its rights from; nullptr: the session's.
   const Beside* users_of(const schema::FileSystem& system) const;
-  Result<Fd> hand_down(Fd clone, const Beside& users);
+  Result<Fd> hand_down(Fd clone, const schema::Mount& mount, const Beside& users);
   Result<void> propagate(Stage stage);
   Result<Fd*> anchor(uint32_t group, Stage stage);
   Result<void> join(const Entry& entry, Stage stage);
