@@ -1,4 +1,5 @@
-// What a process lays down around the fork of its copy: else the program would see that, or it could not be made.
+// What a process lays down around the fork of its copy: else the program would see that, or it could not be
+// made.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/prctl.h>

@@ -413,7 +413,7 @@ Result<void> DescriptorGraph::check_can_name(const OpenFile& file) const {
   if (!inner_.contains(file.task.value)) return {};
   struct statfs system = {};
   struct stat found = {};
-  const std::string name = fmt::format("{}/root{}", file.pid, file.link);
+  const std::string name = fmt::format("{}/root{}", file.task, file.link);
   if (::fstatfs(file.duplicate.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC &&
       file.link.starts_with('/') &&
       (::fstatat(kernel::host_proc(), name.c_str(), &found, 0) != 0 || found.st_ino != file.status.st_ino)) {

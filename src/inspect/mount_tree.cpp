@@ -19,8 +19,9 @@ namespace {
 
 constexpr const char* kStep = "look into a mount namespace";
 
-// To the user namespace that a mount namespace belongs to. 1. An ordinary user has rights in that of the session
-// only. 2. In a copy that belongs to another one all mounts are locked to each other (mount_namespaces(7)).
+// To the user namespace that a mount namespace belongs to. 1. An ordinary user has rights in that of the
+// session only. 2. In a copy that belongs to another one all mounts are locked to each other
+// (mount_namespaces(7)).
 bool enter_owner(const Fd& mounts) {
   Fd owner(::ioctl(mounts.get(), NS_GET_USERNS));
   struct stat wanted = {}, own = {};

@@ -291,8 +291,8 @@ Mounts::Known* Mounts::existing_source(const Mount& mount) {
   return best;
 }
 
-// The kernel does not tell which attributes are locked: those that it has from the mount of the session which is
-// nearest to what it shows. That may be one too many, when whoever mounted it chose the same.
+// The kernel does not tell which attributes are locked: those that it has from the mount of the session which
+// is nearest to what it shows. That may be one too many, when whoever mounted it chose the same.
 uint64_t Mounts::locked_attributes(const Mount& mount) {
   const Mount* nearest = nullptr;
   for (const Known& other : session().known) {

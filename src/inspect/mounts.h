@@ -34,8 +34,8 @@ class Mounts {
   // Of the namespace with this number in the image. `beside`: those of other types in which `task` is, and
   // `owner`, the users to which it belongs; 0: to those of the session.
   Result<void> observe_own(uint32_t id, HostTid task, std::vector<uint32_t> beside, uint32_t owner);
-  // When all are observed: what every mount shows. An Error refuses what cannot be mounted again. `find_pids`:
-  // the number in the image of a pid namespace, 0: the session's; nothing: it has no process.
+  // When all are observed: what every mount shows. An Error refuses what cannot be mounted again.
+  // `find_pids`: the number in the image of a pid namespace, 0: the session's; nothing: it has no process.
   using FindPids = std::function<std::optional<uint32_t>(uint64_t identity)>;
   Result<void> conclude(const FindPids& find_pids);
 

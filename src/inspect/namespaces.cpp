@@ -193,7 +193,8 @@ Result<void> Namespaces::look_at_mounts(const freeze::FrozenTree& tree) {
       if (shown && identity_of(found->task, name_of(type)) == other->identity)
         beside.push_back(other->message.id());
     }
-    STASIS_CHECK(mounts_.observe_own(found->message.id(), found->task, std::move(beside), found->message.owner()));
+    STASIS_CHECK(
+        mounts_.observe_own(found->message.id(), found->task, std::move(beside), found->message.owner()));
   }
   return mounts_.conclude([this](uint64_t identity) -> std::optional<uint32_t> {
     if (identity == session_identity("pid")) return 0;

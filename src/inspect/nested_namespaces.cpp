@@ -153,8 +153,8 @@ Result<uint32_t> Namespaces::find_users(const Fd& place) {
   return found_.back()->message.id();
 }
 
-// What a process has unshared for its children. It costs a look at every process, and at every thread that may
-// do that.
+// What a process has unshared for its children. It costs a look at every process, and at every thread that
+// may do that.
 Result<void> Namespaces::collect_pids(size_t index, const freeze::FrozenProcess& process, size_t level) {
   const bool is_inner = process.status.levels.size() > level + 1;
   uint64_t mine = session_identity("pid");

@@ -64,9 +64,8 @@ void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void
     deeds_.push_back({actor, std::move(act)});
     return;
   }
-  deeds_.push_back({actor, [this, there = settling_in_, act = std::move(act)] {
-                      return namespaces_.within(there, act);
-                    }});
+  deeds_.push_back(
+      {actor, [this, there = settling_in_, act = std::move(act)] { return namespaces_.within(there, act); }});
 }
 
 Result<void> DescriptorTable::within(uint32_t id, const std::function<Result<void>()>& act) {

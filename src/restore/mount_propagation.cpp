@@ -79,7 +79,8 @@ Result<void> Mounts::join(const Entry& entry, Stage stage) {
   const auto become_like = [&](int other) -> Result<void> {
     if (mount.existing()) STASIS_CHECK(change(MS_PRIVATE));
     if (::syscall(SYS_move_mount, other, "", root, "", kFromFd | kToFd | kSetGroup) == 0) return {};
-    return errno_error(kMountStep, shown(mount), errno, errno == EINVAL ? "Linux 5.15 or later is needed" : "");
+    return errno_error(kMountStep, shown(mount), errno,
+                       errno == EINVAL ? "Linux 5.15 or later is needed" : "");
   };
   if (mount.unbindable()) return change(MS_UNBINDABLE);
   if (mount.group() != 0) {
@@ -108,12 +109,29 @@ Result<void> Mounts::join(const Entry& entry, Stage stage) {
   return mount.master() == 0 ? change(MS_PRIVATE) : Result<void>();
 }
 
+// What is mounted on a peer of others would come to these by itself. A clone keeps the place in the group.
+Result<void> Mounts::part_from_groups() {
+  for (const Entry* entry : in_order_) {
+    if (entry->stage != Stage::kInner || entry->mount->parent() == 0) continue;
+    const Entry& parent = entries_.at(entry->mount->parent());
+    const uint32_t group = parent.mount->set_propagation() ? parent.mount->group() : 0;
+    if (parent.stage == Stage::kInner || group == 0 || !parent.root || !parted_.insert(&parent).second)
+      continue;
+    STASIS_CHECK(enter(names_of(parent.of)));
+    Fd peer = clone_tree(parent.root.get());
+    if (!peer || set_propagation(parent.root.get(), MS_PRIVATE) != 0) return cannot_mount(*parent.mount);
+    if (!anchors_.contains(group)) STASIS_CHECK(keep(anchors_[group], std::move(peer)));
+  }
+  return {};
+}
+
 Result<void> Mounts::propagate(Stage stage) {
   for (const Entry* entry : in_order_) {
-    const bool now = (entry->stage == Stage::kInner) == (stage == Stage::kInner);
+    const bool now = (entry->stage == Stage::kInner) == (stage == Stage::kInner) || parted_.contains(entry);
     if (now && entry->mount->set_propagation() && entry->root) STASIS_CHECK(join(*entry, stage));
   }
   anchors_.clear();
+  parted_.clear();
   return {};
 }
 

@@ -1,4 +1,5 @@
-// What mounts are clones of: file systems that stand ready in the workshop, and existing mounts of the session.
+// What mounts are clones of: file systems that stand ready in the workshop, and existing mounts of the
+// session.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -48,8 +49,8 @@ Result<Fd> Mounts::clone_source(const Entry& entry) {
   return users == &wanted ? std::move(clone) : hand_down(std::move(clone), *entry.mount, wanted);
 }
 
-// The clone as a mount namespace that belongs to these users gets it: with what is locked. Only that of a whole
-// namespace locks anything.
+// The clone as a mount namespace that belongs to these users gets it: with what is locked. Only that of a
+// whole namespace locks anything.
 Result<Fd> Mounts::hand_down(Fd clone, const Mount& mount, const Beside& users) {
   // Times of access are always locked, so they have to be the right ones.
   const MountAttributes locked_there{mount.locked_attributes() | (mount.attributes() & kAccessTimes),
@@ -129,9 +130,9 @@ const Mounts::Beside* Mounts::users_of(const schema::FileSystem& system) const {
 Result<void> Mounts::make_system(System& made) {
   const schema::FileSystem& system = *made.system;
   // Only names in its options count in one namespace rather than in another one.
-  const bool is_apart = system.type() == "overlay" ||
-                        std::any_of(system.namespaces().begin(), system.namespaces().end(),
-                                    [this](uint32_t id) { return beside_.contains(id); });
+  const bool is_apart =
+      system.type() == "overlay" || std::any_of(system.namespaces().begin(), system.namespaces().end(),
+                                                [this](uint32_t id) { return beside_.contains(id); });
   if (!is_apart) STASIS_CHECK(enter(workshop_.get()));
   auto root = is_apart ? mount_apart(system) : mount_system(system);
   if (!root.ok()) return std::move(root).error();
@@ -145,8 +146,8 @@ Result<void> Mounts::make_system(System& made) {
     if (users == nullptr) {
       STASIS_CHECK(put(system));
     } else {
-      STASIS_CHECK(in_users(users->fd, *users->record,
-                            [&] { return put(as_seen_inside(system, *users->record)); }));
+      STASIS_CHECK(
+          in_users(users->fd, *users->record, [&] { return put(as_seen_inside(system, *users->record)); }));
     }
   }
   if (system.read_only() && (::fchdir(made.root.get()) != 0 ||
@@ -175,8 +176,7 @@ Result<Fd> Mounts::mount_apart(const schema::FileSystem& system) {
     const Beside* users = users_of(system);
     if (users != nullptr) STASIS_CHECK(enter_users(users->fd, *users->record));
     STASIS_CHECK(enter_copy_of_mounts());
-    STASIS_TRY(Fd mounted,
-               mount_system(users != nullptr ? as_seen_inside(system, *users->record) : system));
+    STASIS_TRY(Fd mounted, mount_system(users != nullptr ? as_seen_inside(system, *users->record) : system));
     clone = clone_tree(mounted.get());
     return clone ? Result<void>() : errno_error(kMountStep, system.source());
   });
@@ -193,7 +193,8 @@ Result<Fd> Mounts::mount_system(const schema::FileSystem& system) {
   const unsigned long flags = system.read_only() && of_disk ? MS_RDONLY : 0;
   if (::mount(system.source().c_str(), kOnRoot, system.type().c_str(), flags,
               system.options().empty() ? nullptr : system.options().c_str()) != 0) {
-    return errno_error(kMountStep, fmt::format("{} ({})", system.source(), system.type()), errno, mount_remedy(errno));
+    return errno_error(kMountStep, fmt::format("{} ({})", system.source(), system.type()), errno,
+                       mount_remedy(errno));
   }
   return open_file(kOnRoot, O_PATH | O_DIRECTORY);
 }

@@ -257,6 +257,7 @@ Result<void> Mounts::complete_inner(const MountProcesses& mount) {
     entry->done = true;
     STASIS_CHECK(open_points(*entry));
   }
+  STASIS_CHECK(part_from_groups());
   STASIS_CHECK(make_all(Stage::kInner, all_names()));
   STASIS_CHECK(check_done(Stage::kInner));
   STASIS_CHECK(propagate(Stage::kInner));

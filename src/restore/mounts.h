@@ -7,9 +7,10 @@
 // elsewhere (propagation) comes last, since until then nothing may come to a mount by itself.
 //
 // In a mount namespace that belongs to a user namespace of the program's, rights over mounts are fewer:
-// 1. File systems that are made for it are mounted by a process that is in the user namespace, since they take
-//    their rights from that one. 2. What it shows of the session's mounts is cloned from a copy that belongs to
-//    the user namespace, so that read-only and the like are locked there (mount_namespaces(7)).
+// 1. File systems that are made for it are mounted by a process that is in the user namespace, since they
+// take
+//    their rights from that one. 2. What it shows of the session's mounts is cloned from a copy that belongs
+//    to the user namespace, so that read-only and the like are locked there (mount_namespaces(7)).
 #pragma once
 
 #include <functional>
@@ -39,8 +40,8 @@ class Mounts {
   Result<void> make_rest();
   // In init, when the session has its /proc: what shows processes and what is on that, and the propagation.
   Result<void> complete();
-  // In the builder, when pid namespaces below the session's have their first processes: what shows them. `mount`
-  // has it mounted by one of those that are in such a namespace, at no place.
+  // In the builder, when pid namespaces below the session's have their first processes: what shows them.
+  // `mount` has it mounted by one of those that are in such a namespace, at no place.
   using MountProcesses = std::function<Result<Fd>(const schema::FileSystem& system, uint32_t pids)>;
   Result<void> complete_inner(const MountProcesses& mount);
   void close();
@@ -97,6 +98,7 @@ class Mounts {
   // The user namespace that a file system takes its rights from; nullptr: the session's.
   const Beside* users_of(const schema::FileSystem& system) const;
   Result<Fd> hand_down(Fd clone, const schema::Mount& mount, const Beside& users);
+  Result<void> part_from_groups();
   Result<void> propagate(Stage stage);
   Result<Fd*> anchor(uint32_t group, Stage stage);
   Result<void> join(const Entry& entry, Stage stage);
@@ -106,11 +108,12 @@ class Mounts {
   std::map<uint32_t, Entry> entries_;
   std::vector<Entry*> in_order_;
   std::map<uint32_t, System> systems_;
-  std::map<uint32_t, Fd> names_;  // mount namespaces; 0: the session's
+  std::map<uint32_t, Fd> names_;         // mount namespaces; 0: the session's
   std::map<uint32_t, uint32_t> owners_;  // of mount namespaces: the users to which they belong
   std::map<uint32_t, Beside> beside_;
   std::map<uint32_t, Fd> sources_;  // of existing mounts of the session, in the workshop
   std::map<uint32_t, Fd> anchors_;
+  std::set<const Entry*> parted_;
   std::set<uint32_t> from_nothing_;
   // What is there only until it is mounted.
   struct ToRemove {

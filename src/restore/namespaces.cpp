@@ -101,9 +101,9 @@ Result<void> Namespaces::make(const image::Image& image, int base, std::map<std:
 Result<Fd> Namespaces::unshare(const schema::Namespace& wanted) {
   const int type = static_cast<int>(wanted.type());
   const auto leave = [type] {
-    return ::unshare(type) == 0 ? Result<void>()
-                                : errno_error(kStep, name_of(static_cast<uint64_t>(type)), errno,
-                                              "restart as root");
+    return ::unshare(type) == 0
+               ? Result<void>()
+               : errno_error(kStep, name_of(static_cast<uint64_t>(type)), errno, "restart as root");
   };
   if (wanted.owner() == 0) {
     STASIS_CHECK(leave());
@@ -229,8 +229,8 @@ Result<void> Namespaces::go(const Where& where) {
   return {};
 }
 
-// Whether it is in a network from which there is no way back to where we are: to that of the host, for an ordinary
-// user.
+// Whether it is in a network from which there is no way back to where we are: to that of the host, for an
+// ordinary user.
 bool Namespaces::leaves_for_good(const Where& where) {
   const auto network = [this](const Where& one) -> uint32_t {
     auto found = std::find_if(one.ids.begin(), one.ids.end(),

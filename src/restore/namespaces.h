@@ -39,8 +39,8 @@ class Namespaces {
   };
   void close() { mounts_of_image_.close(); }
 
-  // Lets our own process do something there, or, when it could not come back, one that shares our memory and our
-  // descriptors.
+  // Lets our own process do something there, or, when it could not come back, one that shares our memory and
+  // our descriptors.
   Result<void> within(const Where& where, const std::function<Result<void>()>& act);
   // Our own process in mount namespaces, as long as it lives.
   class Inside {

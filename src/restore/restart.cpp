@@ -1,5 +1,3 @@
-#include "restore/restart_from_image.h"
-
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -20,6 +18,7 @@
 #include "restore/address_space.h"
 #include "restore/clone.h"
 #include "restore/mapped_pages.h"
+#include "restore/restart_from_image.h"
 
 namespace stasis::restore {
 
@@ -255,11 +254,11 @@ Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const 
 // In which its children are born: setns() takes only namespaces that are below its own.
 // Nobody can be born in them any more, but for as long as their init is there they can be opened.
 // What shows the processes of a pid namespace can be mounted by these only.
-// By a helper, which need not come back: in a copy of the session's mounts that belongs to the user namespace in
-// which it is, it has the rights, and the kernel's condition for them is met, another /proc (mount_too_revealing()).
-// When all threads are there: the kernel makes none in a process that has another namespace for children.
-// A child of init, or of a process above, in the session of `maker`: made by a helper that ends, whereupon
-// that process adopts it.
+// By a helper, which need not come back: in a copy of the session's mounts that belongs to the user namespace
+// in which it is, it has the rights, and the kernel's condition for them is met, another /proc
+// (mount_too_revealing()). When all threads are there: the kernel makes none in a process that has another
+// namespace for children. A child of init, or of a process above, in the session of `maker`: made by a helper
+// that ends, whereupon that process adopts it.
 Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
   NsTid parent = topology_.births()[index].parent;
   auto set_reaping = [&](uint64_t on) -> Result<void> {
