@@ -174,6 +174,41 @@ class AsRoot(Namespaces, unittest.TestCase):
         seen = self.goes_on(find_program("unshare"), "--pid", "--fork", "--mount-proc")
         self.assertEqual((seen["pid"], seen["numbers"]), (1, ["1"]))
 
+    def refused(self, script, *words):
+        """The program runs on, and when it is told to do without, it can be saved."""
+        self.box.launch("n", "/bin/bash", "-c", script, "bash", self.out)
+        wait_for("the program", lambda: (self.out / "ready").exists())
+        said = self.box.stasis("checkpoint", "n", check=False)
+        self.assertEqual(said.returncode, 4, said.stderr)
+        for word in words:
+            self.assertIn(word, said.stderr)
+        (self.out / "without").touch()
+        wait_for("the program to go on", lambda: (self.out / "done").exists())
+        self.box.save_and_kill("n")
+        self.box.restart("n")
+
+    def test_proc_of_a_namespace_that_has_ended_is_refused(self):
+        self.refused("""mkdir "$1/proc"; unshare --pid --fork mount -t proc inner "$1/proc"; touch "$1/ready"
+                     while [ ! -e "$1/without" ]; do sleep 0.02; done
+                     umount "$1/proc"; touch "$1/done"; sleep 1000""",
+                     "the mount of inner (proc) at", "has ended", "unmount it")
+
+    def test_a_file_of_a_process_that_is_gone_is_refused(self):
+        self.refused("""unshare --pid --fork --mount-proc /bin/bash -c '
+                     sleep 1000 & exec 5</proc/$!/status; kill $!; wait; touch "$1/ready"
+                     while [ ! -e "$1/without" ]; do sleep 0.02; done
+                     exec 5<&-; touch "$1/done"; while :; do sleep 1000; done' bash "$1" """,
+                     "descriptor 5", "/status", "is gone", "close it")
+
+    def test_children_in_a_time_namespace_are_refused(self):
+        self.refused("""/usr/bin/python3 -c '
+import ctypes, os, sys, time
+ctypes.CDLL(None).unshare(0x80)
+open(sys.argv[1] + "/ready", "w")
+while not os.path.exists(sys.argv[1] + "/without"): time.sleep(0.02)
+open(sys.argv[1] + "/done", "w")
+os.execv("/bin/sleep", ["sleep", "1000"])' "$1" """, "time namespace", "exec()")
+
     def test_time(self):
         seen = self.goes_on(find_program("unshare"), "--time", "--boottime", "100000")
         self.assertGreater(seen["boottime"], 100000)
