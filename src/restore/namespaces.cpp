@@ -169,8 +169,8 @@ Result<void> Namespaces::make_time(const schema::Namespace& wanted, int base) {
   offsets.monotonic_ns += wanted.monotonic_offset_ns();
   offsets.boottime_ns += wanted.boottime_offset_ns();
   Fd made;
-  const bool owned = wanted.owner() != 0;
-  auto done = in_users(owned ? descriptor(wanted.owner()) : -1, owned ? *users(wanted.owner()) : wanted,
+  const schema::Namespace* owner = users(wanted.owner());
+  auto done = in_users(owner != nullptr ? descriptor(wanted.owner()) : -1, owner != nullptr ? *owner : wanted,
                        [&]() -> Result<void> {
                          if (::unshare(CLONE_NEWTIME) != 0) return errno_error(kStep, "time");
                          STASIS_TRY(Fd file, open_file("/proc/self/timens_offsets", O_WRONLY));
