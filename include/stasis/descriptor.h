@@ -179,6 +179,8 @@ class Finishing : public Process {
  public:
   // The descriptor's number in the owner.
   virtual int number() const = 0;
+  // What the owner calls a task of the session, which may be in another pid namespace; 0: it cannot name it.
+  virtual NsTid as_seen(NsTid task) const { return task; }
 };
 
 class DescriptorKind {

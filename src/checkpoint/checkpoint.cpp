@@ -112,6 +112,7 @@ class Attempt {
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
+    end_kept_children();
     for (auto& participant : participants_) {
       STASIS_TRY(auto warnings, participant->finish());
       for (std::string& warning : warnings) files_.warn(std::move(warning));
@@ -178,8 +179,8 @@ class Attempt {
     for (size_t i = 0; i < processes.size(); ++i) {
       auto* out = manifest_.add_processes();
       inspect::observe_identity(processes[i], *tree_, *out);
-      if (processes[i].zombie) continue;
       STASIS_CHECK(namespaces_.describe(i, *out));
+      if (processes[i].zombie) continue;
       for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
       for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
@@ -187,6 +188,7 @@ class Attempt {
       out->set_root_description(files_.hidden(i).root);
       manifest_.add_memories()->set_executable_description(files_.hidden(i).executable);
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
+      if (namespaces_.has_pids()) savers_.back()->keep_child();
       living.push_back(i);
     }
     STASIS_CHECK(try_each_index(savers_.size(), [&](size_t i) { return savers_[i]->read_mappings(); }));
@@ -289,7 +291,10 @@ class Attempt {
     std::vector<PageRanges> covered;
     size_t next = 0;
     for (const auto& process : manifest_.processes()) {
-      if (process.state() != schema::Process::ZOMBIE) STASIS_CHECK(savers_[next++]->suspend_reaping(process));
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      ProcessSaver& saver = *savers_[next++];
+      STASIS_CHECK(saver.suspend_reaping(process));
+      if (namespaces_.has_ended(process.namespace_of_children())) STASIS_CHECK(saver.leave_ended_namespace());
     }
     STASIS_CHECK(ProcessSaver::fork_snapshots(savers_));
     for (auto& saver : savers_) {
@@ -320,6 +325,58 @@ class Attempt {
     }
     if (base_ != nullptr) STASIS_CHECK(share_with(*base_));
     return {};
+  }
+
+  // Snapshot children that processes of the program have adopted: these learn nothing of it when it is done
+  // while they stand still. If they cannot be stopped now, they reap children that they do not know, as every
+  // init does now and then.
+  void end_kept_children() {
+    std::vector<std::unique_ptr<SnapshotChild>> children;
+    for (auto& saver : savers_) {
+      for (auto& child : saver->take_spent()) children.push_back(std::move(child));
+    }
+    if (children.empty() || request_.stop) return;
+    auto standing = freeze::FrozenTree::freeze(request_.scope, request_.deadlines);
+    if (!standing.ok()) return;
+    for (const auto& process : (*standing)->processes()) {
+      if (process.zombie) continue;
+      std::vector<std::unique_ptr<SnapshotChild>> adopted;
+      std::vector<NsTid> numbers;  // as the adopter knows them
+      for (auto& child : children) {
+        if (!child) continue;
+        auto status = kernel::read_status(child->pid());
+        auto stat = kernel::read_stat(child->pid());
+        const size_t level = process.status.levels.size();
+        if (!status.ok() || !stat.ok() || stat->parent != process.leader || status->levels.size() < level)
+          continue;
+        numbers.push_back(status->levels[level - 1].tid);
+        adopted.push_back(std::move(child));
+      }
+      if (!adopted.empty() && !end_adopted(process, adopted, numbers).ok()) return;
+    }
+  }
+
+  static Result<void> end_adopted(const freeze::FrozenProcess& adopter,
+                                  std::vector<std::unique_ptr<SnapshotChild>>& children,
+                                  const std::vector<NsTid>& numbers) {
+    ProcessSaver saver(adopter);
+    STASIS_CHECK(saver.read_mappings());
+    STASIS_CHECK(saver.enter());
+    STASIS_TRY(auto batch, saver.complete_entry());
+    children.clear();
+    for (NsTid number : numbers) {
+      if (!batch.fits(2, 64)) {
+        STASIS_CHECK(saver.run(batch));
+        batch.clear();
+      }
+      batch.call(SYS_wait4, {static_cast<uint64_t>(number.value), 0, __WALL, 0});
+    }
+    const uint64_t child_signal = uint64_t{1} << (SIGCHLD - 1);
+    if ((adopter.status.shared_pending & child_signal) == 0) {
+      const uint64_t set = batch.put_object(child_signal);
+      batch.call(SYS_rt_sigtimedwait, {set, 0, batch.put_object(timespec{}), sizeof child_signal});
+    }
+    return saver.run(batch);
   }
 
   // A checkpoint without a picture is as good.
@@ -512,12 +569,15 @@ void end_strays(const std::set<int>& program) {
 }
 
 // Before anything stands still, since there may be a hundred thousand pieces to look at.
-HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Tracking* tracking) {
+HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Request& request) {
   HeldByProcess held;
+  const Tracking* tracking = request.tracking;
   if (!base || tracking == nullptr || tracking->base != base->sum()) return held;
+  const size_t level = request.scope.level();
   for (const auto& process : tracking->processes) {
     auto status = kernel::read_status(process.pid);
     if (!status.ok()) continue;
+    status->choose_level(level);
     if (auto pages = base->hold(status->ns_tgid))
       held[process.pid.value] = std::make_shared<HeldPages>(std::move(*pages));
   }
@@ -538,7 +598,7 @@ Result<Report> run(const Request& request) {
   prefault(request.tracking != nullptr && request.tracking->base != 0 ? kForPieces : kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.scope, request.store);
   auto base = BaseImage::open(request.base);
-  auto held = hold_tracked(base, request.tracking);
+  auto held = hold_tracked(base, request);
   STASIS_TRY(Fd queues, inspect::open_message_queues(request.scope));
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);

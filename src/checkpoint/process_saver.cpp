@@ -46,6 +46,19 @@ Result<void> ProcessSaver::read_from_proc(const std::string& init_groups, schema
   return {};
 }
 
+Result<Batch> ProcessSaver::complete_entry() {
+  STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
+  return Batch(foothold_->scratch());
+}
+
+void ProcessSaver::end_child() {
+  if (keeps_child_) {
+    spent_.push_back(std::move(child_));
+  } else {
+    child_.reset();
+  }
+}
+
 Result<void> ProcessSaver::begin_observation(schema::Process& out) {
   STASIS_CHECK(foothold_->complete(maps_, contexts_.size() > 1));
   STASIS_TRY(inspection_,
@@ -101,24 +114,6 @@ Result<void> ProcessSaver::track(const Tracking& before, uint64_t base,
                       afterwards);
 }
 
-Result<void> ProcessSaver::suspend_reaping(const schema::Process& process) {
-  if (!process.child_subreaper()) return {};
-  STASIS_CHECK(foothold_->arm_undo({{{SYS_prctl, PR_SET_CHILD_SUBREAPER, 1}}}));
-  reaping_suspended_ = true;
-  Batch batch(foothold_->scratch());
-  batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 0});
-  return foothold_->run(batch);
-}
-
-Result<void> ProcessSaver::resume_reaping() {
-  if (!reaping_suspended_) return {};
-  reaping_suspended_ = false;
-  Batch batch(foothold_->scratch());
-  batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1});
-  STASIS_CHECK(foothold_->run(batch));
-  return foothold_->disarm_undo();
-}
-
 Result<void> ProcessSaver::fork_snapshots(std::span<const std::unique_ptr<ProcessSaver>> savers) {
   std::vector<remote::Foothold*> footholds;
   for (const auto& saver : savers) footholds.push_back(saver->foothold_.get());
@@ -153,7 +148,7 @@ Result<void> ProcessSaver::complete_snapshot() {
     missing.push_back(&facts.mapping);
   }
   if (missing.empty()) return {};
-  child_.reset();
+  end_child();
 
   // One call for neighbours. JavaScript engines mark their whole heap, in dozens of ranges.
   constexpr size_t kMost =
@@ -413,6 +408,7 @@ Result<void> ProcessSaver::save_shared_memory(image::Writer& writer, schema::Man
 }
 
 void ProcessSaver::begin_to_leave() {
+  (void)return_to_ended_namespace().ok();
   (void)resume_reaping().ok();
   if (foothold_) foothold_->begin_release();
 }
@@ -510,7 +506,7 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
     wrote(piece.size);
   });
   if (!written.ok()) return std::move(written).error().within("save the memory of " + describe());
-  child_.reset();
+  end_child();
 
   for (const auto& run : wiped_runs_) extents.push_back({run.address, run.size, Extent::kOwn, run.offset});
   std::sort(extents.begin(), extents.end(),

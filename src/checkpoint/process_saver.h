@@ -61,6 +61,10 @@ class ProcessSaver {
   // A sub-reaper adopts orphans, and a snapshot child is one: around the forks of the tree the role is laid
   // down, so that the session's init gets them and the program sees none.
   Result<void> suspend_reaping(const schema::Process& process);
+  // Nobody can be born in a pid namespace that has ended, and which is that of the process's children: around
+  // the forks it has its own.
+  Result<void> leave_ended_namespace();
+  Result<void> return_to_ended_namespace();
   Result<void> resume_reaping();
   // `before`: what is known of the process; see ProcessTracker. `base`: of which checkpoint that is.
   Result<void> track(const Tracking& before, uint64_t base, ProcessTracker::Afterwards afterwards);
@@ -83,6 +87,13 @@ class ProcessSaver {
   Result<void> write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
                            const std::function<void(uint64_t)>& wrote);
   ProcessTracker& tracker() { return tracker_; }
+  // In a pid namespace below the session's the init of that adopts a snapshot child, and is told of its end:
+  // it is kept until somebody takes it, to end it while that process stands still.
+  void keep_child() { keeps_child_ = true; }
+  std::vector<std::unique_ptr<SnapshotChild>> take_spent() { return std::move(spent_); }
+  // Of a process that stands still, of whom nothing else is wanted: between enter() and leave().
+  Result<void> run(remote::Batch& batch) { return foothold_->run(batch); }
+  Result<remote::Batch> complete_entry();
   // Bytes that were read to see whether they had changed.
   uint64_t compared() const { return compared_; }
 
@@ -109,6 +120,7 @@ class ProcessSaver {
   std::vector<Extent> find_extents(const BasePages& base, uint64_t base_sum,
                                    const std::function<void(uint64_t)>& wrote);
   Result<Fd> page_file(image::Writer& writer);
+  void end_child();
 
   const freeze::FrozenProcess& process_;
   std::vector<remote::TaskContext> contexts_;
@@ -119,11 +131,14 @@ class ProcessSaver {
   std::vector<inspect::MappingFacts> mappings_;
   inspect::SystemVCounts system_v_;
   std::unique_ptr<SnapshotChild> child_;
+  std::vector<std::unique_ptr<SnapshotChild>> spent_;
+  bool keeps_child_ = false;
   std::vector<Pages> pages_;
   std::vector<Run> wiped_runs_;  // already in the page file
   std::vector<size_t> wiped_;
   bool copy_is_smaller_ = false;
   bool reaping_suspended_ = false;
+  uint64_t ended_namespace_ = 0;  // a descriptor of the process; 0: none
   ProcessTracker tracker_;
   PageCopies copies_;
   std::shared_ptr<const HeldPages> held_;  // has what was neither copied nor forked

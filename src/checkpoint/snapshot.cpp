@@ -132,17 +132,21 @@ class SnapshotChild::Forks {
       (void)Tracee(task).set_options(PTRACE_O_EXITKILL).ok();
     auto stat = kernel::read_stat(task);
     const HostTid father = stat.ok() ? stat->parent : HostTid();
-    auto expects_helper = [](const Fork& one) { return one.helper.value == 0; };
-    auto is_child = [&](const Fork& one) {
-      return one.expects_child && !one.child &&
-             one.foothold.executor().is_installed_for(task, one.foothold.context());
+    // In the memory of a copy is the stub of the process, with its number.
+    auto is_copy = [&](const Fork& one) {
+      return one.foothold.executor().is_installed_for(task, one.leader());
     };
+    auto expects_helper = [](const Fork& one) { return one.helper.value == 0; };
+    auto is_child = [&](const Fork& one) { return one.expects_child && !one.child && is_copy(one); };
     // Nearly always the numbers tell: to ask the kernel about each process takes long when there are
-    // hundreds.
-    Fork* fork = find([&](const Fork& one) { return one.leader() == father && expects_helper(one); });
+    // hundreds. Only the first process of a pid namespace may have adopted the child of another one.
+    Fork* fork = find([&](const Fork& one) {
+      return one.leader() == father && expects_helper(one) &&
+             (one.foothold.context().tgid.value != 1 || is_copy(one));
+    });
     if (fork == nullptr) {
       Fork* child_of = find([&](const Fork& one) { return one.helper == father && is_child(one); });
-      // Its father may be gone already, but in its memory it has his stub, with the number of the process.
+      // Its father may be gone already.
       if (child_of == nullptr) child_of = find(is_child);
       if (child_of != nullptr) {
         child_of->child.reset(new SnapshotChild(task, child_of->foothold));

@@ -12,7 +12,7 @@ namespace stasis::freeze {
 
 struct FrozenThread {
   HostTid tid;
-  NsTid ns_tid;
+  NsTid ns_tid;  // of the session, as in `status`; status.own_tid() is what the task knows itself by
   kernel::TaskStatus status;
   remote::Registers registers = {};
   std::optional<uint64_t> mask;  // of signals; nothing: not read yet

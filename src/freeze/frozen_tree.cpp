@@ -31,7 +31,7 @@ constexpr uint64_t kUserWorker =
 class FrozenTree::Freezer {
  public:
   Freezer(const Scope& scope, ProcessFinder& finder, const Sleepers& sleepers, remote::Deadlines& deadlines)
-      : scope_(scope), finder_(finder), sleepers_(sleepers), deadlines_(deadlines) {}
+      : scope_(scope), finder_(finder), sleepers_(sleepers), deadlines_(deadlines), level_(scope.level()) {}
   ~Freezer() {
     constexpr int64_t kLonger = 2000 * kMillisecond;
     thaw(kLonger);
@@ -75,6 +75,7 @@ class FrozenTree::Freezer {
   Result<std::unique_ptr<FrozenTree>> hand_over(int64_t since_ns) {
     std::unique_ptr<FrozenTree> tree(new FrozenTree());
     tree->scope_ = scope_;
+    tree->level_ = level_;
     tree->frozen_since_ns_ = since_ns;
     std::vector<Reading> readings = read_processes();
     for (size_t i = 0; i < processes_.size(); ++i) {
@@ -109,7 +110,7 @@ class FrozenTree::Freezer {
         } else if (task.status) {
           thread.status = std::move(*task.status);
         } else {
-          STASIS_TRY(thread.status, kernel::read_status(HostTid{tid}));
+          STASIS_TRY(thread.status, read_status(HostTid{tid}));
         }
         if (tid != process.pid.value && is_kernels_own(tid, thread.status)) {
           remote::Tracee(HostTid{tid}).detach();
@@ -165,7 +166,7 @@ class FrozenTree::Freezer {
       // What a leader was read for its call is not different now.
       auto stopped = stopped_.find(pid.value);
       const bool known = stopped != stopped_.end() && stopped->second.status;
-      out.status = known ? *stopped->second.status : kernel::read_status(pid);
+      out.status = known ? *stopped->second.status : read_status(pid);
       out.stat = kernel::read_stat(pid);
       out.tids = kernel::list_numbers(fmt::format("{}/task", pid));
     });
@@ -175,7 +176,7 @@ class FrozenTree::Freezer {
       if (!stopped.status && !processes_contain(tid)) unread.push_back(tid);
     }
     for_each_index(unread.size(), [&](size_t i) {
-      auto status = kernel::read_status(HostTid{unread[i]});
+      auto status = read_status(HostTid{unread[i]});
       if (status.ok()) stopped_.find(unread[i])->second.status = std::move(status).value();
     });
     return readings;
@@ -198,7 +199,7 @@ class FrozenTree::Freezer {
     process.zombie = false;
     process.pid = HostTid{*first};
     process.ended_leader = {.status = std::move(process.status), .exit_code = process.stat.exit_code};
-    STASIS_TRY(process.status, kernel::read_status(process.pid));
+    STASIS_TRY(process.status, read_status(process.pid));
     process.status.name = process.ended_leader->status.name;
     STASIS_TRY(auto stat, kernel::read_stat(process.pid));
     stat.comm = process.stat.comm;
@@ -217,10 +218,10 @@ class FrozenTree::Freezer {
 
   // The leader has ended already, and the others are about to: SIGKILL takes them out of the stop that we
   // hold them in.
-  static bool is_being_killed(HostTid leader, const std::vector<int>& tids) {
+  bool is_being_killed(HostTid leader, const std::vector<int>& tids) const {
     return std::any_of(tids.begin(), tids.end(), [&](int tid) {
       if (tid == leader.value) return false;
-      auto status = kernel::read_status(HostTid{tid});
+      auto status = read_status(HostTid{tid});
       return !status.ok() || status->state != 't';
     });
   }
@@ -269,15 +270,16 @@ class FrozenTree::Freezer {
       (void)task.interrupt().ok();
       return true;
     }
-    auto status = kernel::read_status(tid);
+    auto status = read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
+    if (status->tracer.value == ::getpid()) return false;  // a copy that we have made of a process
     if (status->tracer.value != 0) {
       if (scope_.is_session() && status->tracer == scope_.init) {
         // The memory guard of a mapped restart is at work; it takes less than a millisecond.
         return Error{"freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
                      "the session's init is giving it memory", "try again", ErrorCode::kBusy};
       }
-      auto tracer = kernel::read_status(status->tracer);
+      auto tracer = read_status(status->tracer);
       return Error{
           "freeze", fmt::format("task {} ({})", status->ns_tid, status->name),
           fmt::format("it is traced by {} (pid {})", tracer.ok() ? tracer->name : "somebody", status->tracer),
@@ -302,7 +304,7 @@ class FrozenTree::Freezer {
 
   // Whether it can be seized in a moment, though not now.
   bool is_being_let_go(HostTid tid) const {
-    auto status = kernel::read_status(tid);
+    auto status = read_status(tid);
     if (!status.ok() || status->state == 'Z' || status->state == 'X') return false;
     const bool by_init = scope_.is_session() && status->tracer == scope_.init;
     if (status->tracer.value != 0 && !by_init) return false;
@@ -332,7 +334,7 @@ class FrozenTree::Freezer {
             ended_.insert(tid);
             break;
           }
-          auto status = kernel::read_status(HostTid{tid});
+          auto status = read_status(HostTid{tid});
           unstoppable_ = status.ok() ? fmt::format("task {} ({})", status->ns_tid, status->name)
                                      : fmt::format("task {}", tid);
           return false;
@@ -373,7 +375,7 @@ class FrozenTree::Freezer {
   void settle_calls() {
     const std::vector<HostTid> tasks = std::exchange(unsettled_, {});
     for_each_index(tasks.size(), [&](size_t i) {
-      auto status = kernel::read_status(tasks[i]);
+      auto status = read_status(tasks[i]);
       if (status.ok()) stopped_.find(tasks[i].value)->second.status = std::move(status).value();
     });
     for (HostTid tid : tasks) settle_call(remote::Tracee(tid), stopped_[tid.value]);
@@ -437,10 +439,18 @@ class FrozenTree::Freezer {
     }
   }
 
+  // With the numbers of the session.
+  Result<kernel::TaskStatus> read_status(HostTid task) const {
+    auto status = kernel::read_status(task);
+    if (status.ok()) status->choose_level(level_);
+    return status;
+  }
+
   Scope scope_;
   ProcessFinder& finder_;
   const Sleepers& sleepers_;
   remote::Deadlines& deadlines_;
+  size_t level_;
   std::vector<HostTid> processes_;
   std::set<int> seized_;
   std::map<int, StoppedTask> stopped_;

@@ -30,6 +30,8 @@ class FrozenTree {
   const std::vector<FrozenProcess>& processes() const { return processes_; }
   int64_t frozen_since_ns() const { return frozen_since_ns_; }
   const Scope& scope() const { return scope_; }
+  // Of the numbers by which its tasks are known: kernel::TaskStatus::levels.
+  size_t level() const { return level_; }
   // The process in whose place in the system a restart makes the tree, so that only differences from it are
   // the tree's own: the session's init; of a program this very process, since `restart` is such another.
   HostTid surroundings() const;
@@ -46,6 +48,7 @@ class FrozenTree {
   class Freezer;
 
   Scope scope_;
+  size_t level_ = 0;
   remote::Deadlines deadlines_;
   std::vector<FrozenProcess> processes_;
   std::vector<std::string> warnings_;

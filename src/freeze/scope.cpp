@@ -8,19 +8,22 @@
 #include <set>
 #include <sstream>
 
+#include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 
 namespace stasis::freeze {
 
 namespace {
 
-// Those of one pid namespace among all of the host's.
+// Those of one pid namespace, and of those below it, among all of the host's.
 class NamespaceFinder final : public ProcessFinder {
  public:
-  explicit NamespaceFinder(HostTid init) : init_(init), identity_(kernel::pid_namespace(init)) {}
+  explicit NamespaceFinder(HostTid init) : init_(init) {
+    if (auto identity = kernel::pid_namespace(init)) namespaces_.emplace(*identity);
+  }
 
   Result<std::vector<HostTid>> find() override {
-    if (!identity_) {
+    if (!namespaces_) {
       return Error{"find the session's processes",
                    fmt::format("init {}", init_),
                    "it is gone",
@@ -45,7 +48,7 @@ class NamespaceFinder final : public ProcessFinder {
  private:
   bool is_member(HostTid task) {
     if (task == init_) return true;
-    if (auto identity = kernel::pid_namespace(task)) return *identity == *identity_;
+    if (auto contained = namespaces_->contains(task)) return *contained;
     // A zombie has no namespaces any more, or we may not look: descent and depth decide.
     auto status = kernel::read_status(task);
     if (!status.ok() || status->state != 'Z' || status->namespace_depth < 2) return false;
@@ -53,7 +56,7 @@ class NamespaceFinder final : public ProcessFinder {
   }
 
   HostTid init_;
-  std::optional<uint64_t> identity_;
+  std::optional<kernel::PidNamespaceTree> namespaces_;
   std::set<int> strangers_;
   std::set<int> members_;
 };
@@ -176,6 +179,12 @@ void number_sessions_from_outside(std::vector<FrozenProcess>& processes) {
 }
 
 }  // namespace
+
+size_t Scope::level() const {
+  if (!is_session()) return 0;
+  auto status = kernel::read_status(init);
+  return status.ok() && status->namespace_depth > 0 ? status->namespace_depth - 1 : 0;
+}
 
 std::unique_ptr<ProcessFinder> ProcessFinder::make(const Scope& scope) {
   if (scope.is_session()) return std::make_unique<NamespaceFinder>(scope.init);

@@ -12,12 +12,15 @@
 namespace stasis::freeze {
 
 struct Scope {
-  // A session: all of the pid namespace of this init, but not init itself.
+  // A session: all of the pid namespace of this init and of those below it, but not init itself.
   static Scope session(HostTid init) { return {init, HostTid{0}}; }
   // A program that was not launched in a session: this process and all that descend from it, in our own pid
   // namespace. Whoever lost its father and was adopted by a process above is not of it.
   static Scope program(HostTid root) { return {HostTid{0}, root}; }
   bool is_session() const { return init.value != 0; }
+  // By which of a task's numbers the image knows it: kernel::TaskStatus::choose_level(). The session's own
+  // pid namespace may have others below it.
+  size_t level() const;
 
   HostTid init;  // of a session
   HostTid root;  // of a program

@@ -99,6 +99,7 @@ Result<void> validate(const schema::Manifest& manifest) {
   STASIS_CHECK(check_descriptions(manifest, known));
   STASIS_CHECK(check_captured_files(known));
   STASIS_CHECK(check_networks(known));
+  STASIS_CHECK(check_namespaces(known));
   STASIS_CHECK(check_mounts(known));
   STASIS_CHECK(check_system_v(known));
   STASIS_CHECK(check_memories(known));

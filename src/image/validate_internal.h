@@ -67,6 +67,7 @@ Result<void> check_huge_page_shift(uint32_t shift, const std::string& where);
 
 Result<void> check_system_v(Known& known);
 Result<void> check_processes(const Known& known);
+Result<void> check_namespaces(const Known& known);
 Result<void> check_memories(const Known& known);
 Result<void> check_captured_files(const Known& known);
 Result<void> check_networks(const Known& known);

@@ -57,10 +57,7 @@ class Checker {
   explicit Checker(const Known& known) : known_(known), manifest_(*known.manifest) {}
 
   Result<void> check() {
-    for (const auto& names : manifest_.namespaces()) {
-      if (names.id() == 0 || !namespaces_.insert(names.id()).second)
-        return bad(fmt::format("namespace {}", names.id()), "its number is 0, or is there twice");
-    }
+    for (const auto& names : manifest_.namespaces()) namespaces_.insert(names.id());
     STASIS_CHECK(check_names(manifest_.session_mounts(), 0));
     for (const auto& names : manifest_.namespaces()) STASIS_CHECK(check_names(names, names.id()));
     for (const auto& system : manifest_.file_systems()) STASIS_CHECK(check_system(system));
@@ -143,6 +140,8 @@ class Checker {
     if (!is_below(mount.root())) return bad(place, "what it shows is none below a file system");
     if ((mount.attributes() & ~kAttributes) != 0)
       return bad(place, fmt::format("unknown attributes {:#x}", mount.attributes()));
+    if ((mount.locked_attributes() & ~mount.attributes()) != 0)
+      return bad(place, "it has not the attributes that are locked");
     const auto is_existing = [this](uint32_t id) {
       return of_session_.contains(id) && mounts_.at(id)->existing();
     };

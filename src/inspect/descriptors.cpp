@@ -2,19 +2,23 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/magic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <set>
 
 #include "base/parallel.h"
 #include "inspect/namespaces.h"
 #include "inspect/other_names.h"
 #include "inspect/signal_owner.h"
+#include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 #include "remote/borrowed_process.h"
 #include "resource/file/locks.h"
@@ -56,6 +60,7 @@ Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
   for (const auto& process : tree.processes()) {
     tasks_[process.leader.value] = process.status.ns_tgid;
     for (const auto& thread : process.threads) tasks_[thread.tid.value] = thread.ns_tid;
+    if (!process.zombie && process.status.levels.size() > tree.level() + 1) inner_.insert(process.pid.value);
   }
   STASIS_CHECK(collect_descriptors(tree.processes()));
   STASIS_CHECK(collect_hidden(tree));
@@ -236,6 +241,10 @@ const OpenFile* DescriptorGraph::description_of(int own) const {
 NsTid DescriptorGraph::peer_process(const OpenFile& socket) const {
   if (auto found = peers_.find(socket.id); found != peers_.end()) return found->second;
   // In flight it has no owner who could be asked.
+  return peer_by_our_number(socket);
+}
+
+NsTid DescriptorGraph::peer_by_our_number(const OpenFile& socket) const {
   ucred who = {};
   socklen_t length = sizeof who;
   if (::getsockopt(socket.duplicate.get(), SOL_SOCKET, SO_PEERCRED, &who, &length) != 0) return NsTid{0};
@@ -258,6 +267,8 @@ Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& f
   auto owned = sockets_.find(process.value);
   if (owned == sockets_.end()) return {};
   const auto& sockets = owned->second;
+  const bool is_inner = inner_.contains(process.value);
+  bool tells_inner = false;
   constexpr size_t kAtOnce = 256;
   for (size_t first = 0; first < sockets.size(); first += kAtOnce) {
     const size_t last = std::min(first + kAtOnce, sockets.size());
@@ -270,8 +281,20 @@ Result<void> DescriptorGraph::ask_for_peers(HostTid process, remote::Foothold& f
                                   answers.back(), length});
     }
     STASIS_CHECK(foothold.run(batch));
-    for (size_t i = first; i < last; ++i)
-      peers_[sockets[i]->id] = NsTid{batch.output<ucred>(answers[i - first]).pid};
+    for (size_t i = first; i < last; ++i) {
+      // In a pid namespace of its own it has another name for whoever lives. Only a name of the dead is
+      // nobody's.
+      const NsTid told{batch.output<ucred>(answers[i - first]).pid};
+      const NsTid known = is_inner ? peer_by_our_number(*sockets[i]) : told;
+      peers_[sockets[i]->id] = known;
+      tells_inner = tells_inner || (is_inner && told.value > 0);
+    }
+  }
+  if (tells_inner) {
+    warn(fmt::format(
+        "task {}: it is in a pid namespace of the program, where a restart cannot tell who is at the other "
+        "end of its unix sockets (SO_PEERCRED shows 0)",
+        session_task(process)));
   }
   return {};
 }
@@ -417,6 +440,36 @@ Result<void> DescriptorGraph::classify() {
       if (auto refused = found->observe(*file, *this); !refused.ok()) return std::move(refused).error();
     }
     kinds_.push_back(found);
+    if (!inner_.empty()) STASIS_CHECK(check_can_name(*file));
+  }
+  return {};
+}
+
+// What refers to a process was given to the owner by somebody who is further out, when that one is not in the
+// owner's pid namespace. A restart lets the owner make it.
+Result<void> DescriptorGraph::check_can_name(const OpenFile& file) const {
+  if (!inner_.contains(file.task.value)) return {};
+  struct statfs system = {};
+  struct stat found = {};
+  const std::string name = fmt::format("{}/root{}", file.task, file.link);
+  if (::fstatfs(file.duplicate.get(), &system) == 0 && system.f_type == PROC_SUPER_MAGIC &&
+      file.link.starts_with('/') &&
+      (::fstatat(kernel::host_proc(), name.c_str(), &found, 0) != 0 || found.st_ino != file.status.st_ino)) {
+    return Error{"save", file.describe(),
+                 "its name does not lead to it: a process in its pid namespace that it belonged to is gone",
+                 "close it", ErrorCode::kRefused};
+  }
+  f_owner_ex signalled = {};
+  if (::fcntl(file.duplicate.get(), F_GETOWN_EX, &signalled) != 0) signalled.pid = 0;
+  const int shown = file.link.find("pidfd") != std::string::npos ? std::atoi(file.info("Pid").c_str()) : 0;
+  auto own = kernel::pid_namespace(file.task);
+  for (int number : {shown, static_cast<int>(signalled.pid)}) {
+    if (number <= 0 || !own || !tasks_.contains(number)) continue;
+    if (kernel::PidNamespaceTree(*own).contains(HostTid{number}).value_or(true)) continue;
+    return Error{"save", file.describe(),
+                 fmt::format("it refers to task {}, which is outside of its owner's pid namespace",
+                             session_task(HostTid{number})),
+                 "this is not supported; close it", ErrorCode::kRefused};
   }
   return {};
 }

@@ -4,6 +4,7 @@
 #include <array>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -104,6 +105,8 @@ class DescriptorGraph final : public resource::Observation {
   Result<Place> find_place(const resource::OpenFile& candidate) const;
   Result<resource::OpenFile*> same_description(resource::OpenFile& candidate);
   Result<void> collect_hidden(const freeze::FrozenTree& tree);
+  Result<void> check_can_name(const resource::OpenFile& file) const;
+  NsTid peer_by_our_number(const resource::OpenFile& socket) const;
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
   Result<uint32_t> collect_root(const freeze::FrozenProcess& process);
   Result<void> collect_mapped(const freeze::FrozenProcess& process);
@@ -117,6 +120,7 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<std::vector<schema::RecordLock>> locks_;
   std::vector<Hidden> hidden_;
   std::map<int, NsTid> tasks_;
+  std::set<int> inner_;  // processes (host) in pid namespaces below the session's
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders
   // them.
   mutable std::unordered_map<std::string, std::vector<resource::OpenFile*>> buckets_;

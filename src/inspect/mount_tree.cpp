@@ -1,16 +1,17 @@
 #include "inspect/mount_tree.h"
 
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
 
+#include "kernel/beside.h"
 #include "kernel/proc.h"
 
 namespace stasis::inspect {
@@ -18,23 +19,22 @@ namespace {
 
 constexpr const char* kStep = "look into a mount namespace";
 
-struct Beside {
-  const std::function<Result<void>()>* act;
-  Result<void> result;
-};
-
-int run(void* argument) {
-  auto* beside = static_cast<Beside*>(argument);
-  beside->result = (*beside->act)();
-  return 0;
+// To the user namespace that a mount namespace belongs to. 1. An ordinary user has rights in that of the
+// session only. 2. In a copy that belongs to another one all mounts are locked to each other
+// (mount_namespaces(7)).
+bool enter_owner(const Fd& mounts) {
+  Fd owner(::ioctl(mounts.get(), NS_GET_USERNS));
+  struct stat wanted = {}, own = {};
+  if (!owner || ::fstat(owner.get(), &wanted) != 0 ||
+      ::fstatat(kernel::host_proc(), "thread-self/ns/user", &own, 0) != 0)
+    return false;
+  return wanted.st_ino == own.st_ino || ::setns(owner.get(), CLONE_NEWUSER) == 0;
 }
 
 Result<void> enter(HostTid task) {
   STASIS_TRY(Fd mounts, kernel::open_proc(task, "ns/mnt", O_RDONLY));
-  if (::setns(mounts.get(), CLONE_NEWNS) == 0) return {};
-  // An ordinary user has the right in the user namespace of the session only.
-  STASIS_TRY(Fd user, kernel::open_proc(task, "ns/user", O_RDONLY));
-  if (::setns(user.get(), CLONE_NEWUSER) != 0 || ::setns(mounts.get(), CLONE_NEWNS) != 0)
+  (void)enter_owner(mounts);
+  if (::setns(mounts.get(), CLONE_NEWNS) != 0)
     return Error{kStep, fmt::format("task {}", task), "it cannot be entered", "take the checkpoint as root",
                  ErrorCode::kRefused};
   return {};
@@ -94,18 +94,6 @@ std::map<int, int> copies_of(std::span<const kernel::Mount> mounts,
 
 }  // namespace
 
-Result<void> run_beside(const std::function<Result<void>()>& act) {
-  constexpr size_t kStack = 256 << 10;
-  std::string stack(kStack, '\0');
-  Beside beside = {&act, Error{kStep, "", "the helper ended", {}}};
-  auto* end = stack.data() + (stack.size() & ~size_t{15});
-  const int pid = ::clone(run, end, CLONE_VM | CLONE_VFORK | CLONE_FILES | SIGCHLD, &beside);
-  if (pid < 0) return errno_error(kStep, "make a helper");
-  while (::waitpid(pid, nullptr, __WALL) < 0 && errno == EINTR) {
-  }
-  return std::move(beside.result);
-}
-
 int mount_of(int fd, const char* path) {
   struct statx status = {};
   const bool known = ::statx(fd, path, AT_EMPTY_PATH, STATX_MNT_ID, &status) == 0;
@@ -116,7 +104,7 @@ Result<MountTree> MountTree::open(HostTid task, Depth depth) {
   MountTree tree;
   tree.task_ = task;
   std::vector<std::vector<kernel::Mount>> layers;
-  auto looked = run_beside([&]() -> Result<void> {
+  auto looked = kernel::run_beside([&]() -> Result<void> {
     STASIS_CHECK(enter(task));
     tree.top_.reset(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!tree.top_) return errno_error(kStep, "/");
@@ -157,7 +145,7 @@ int MountTree::root_of(int id) const {
 
 // In a copy of the namespace they can be unmounted.
 Result<void> MountTree::uncover(const std::set<int>& ids) {
-  return run_beside([&]() -> Result<void> {
+  return kernel::run_beside([&]() -> Result<void> {
     STASIS_CHECK(enter(task_));
     STASIS_TRY(Fd copy, enter_copy());
     // Looking must not show: reading a link is an access, too.

@@ -1,7 +1,6 @@
 // All mounts of a namespace, also those that no process sees any more.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <set>
 #include <span>
@@ -14,10 +13,6 @@
 #include "stasis/types.h"
 
 namespace stasis::inspect {
-
-// A process that shares our memory and our descriptors, but not our root directory and our namespaces, does
-// this and ends; we wait for it.
-Result<void> run_beside(const std::function<Result<void>()>& act);
 
 class MountTree {
  public:

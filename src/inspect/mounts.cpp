@@ -86,10 +86,12 @@ Result<void> Mounts::observe_session(HostTid task, MountsBefore before, OwnProc 
   return {};
 }
 
-Result<void> Mounts::observe_own(uint32_t id, HostTid task, const std::vector<uint32_t>& beside) {
+Result<void> Mounts::observe_own(uint32_t id, HostTid task, std::vector<uint32_t> beside, uint32_t owner) {
   auto tree = std::make_unique<Tree>();
   tree->of = id;
-  tree->beside = beside;
+  tree->owner = owner;
+  tree->beside = std::move(beside);
+  if (owner != 0) tree->beside.push_back(owner);
   STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kAll));
   // The session's own /proc shows its processes, and is there when it has some.
   for (const Known& known : session().known) {
@@ -159,7 +161,7 @@ uint32_t Mounts::number(Known& known) {
   return known.id;
 }
 
-Result<void> Mounts::conclude() {
+Result<void> Mounts::conclude(const FindPids& find_pids) {
   for (const auto& tree : trees_) {
     for (Known& known : tree->known) {
       if (known.mount->shared != 0 && !known.existing) groups_.insert(known.mount->shared);
@@ -185,7 +187,32 @@ Result<void> Mounts::conclude() {
           "others what is mounted "
           "on it; after a restart it does not");
   }
+  for (const auto& system : systems_) {
+    if (system->of_processes()) STASIS_CHECK(find_shown_pids(*system, find_pids));
+  }
   return {};
+}
+
+// Each /proc shows one pid namespace, which is to be seen at its first process.
+Result<void> Mounts::find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const {
+  const Mount* mount = nullptr;
+  for (const auto& tree : trees_) {
+    for (const Known& known : tree->known) {
+      if (known.message.file_system() != system.id()) continue;
+      mount = known.mount;
+      struct stat status = {};
+      const int root = tree->mounts.root_of(mount->id);
+      if (root < 0 || mount->root != "/" || ::fstatat(root, "1/ns/pid", &status, 0) != 0) continue;
+      const auto id = find_pids(status.st_ino);
+      if (!id) return refuse(*mount, "it shows the processes of a pid namespace that is not in the session");
+      if (*id != 0) system.add_namespaces(*id);
+      return {};
+    }
+  }
+  return mount == nullptr ? Result<void>()
+                          : refuse(*mount,
+                                   "the pid namespace whose processes it shows has ended, or nothing shows "
+                                   "which one that is");
 }
 
 Result<void> Mounts::describe(Tree& tree, Known& known) {
@@ -200,6 +227,7 @@ Result<void> Mounts::describe(Tree& tree, Known& known) {
     number(known);
     known.message.set_attributes(kernel::mount_attributes(mount.options));
     known.message.set_set_attributes(true);
+    if (tree.owner != 0) known.message.set_locked_attributes(locked_attributes(mount));
     STASIS_CHECK(describe_source(tree, known));
     describe_propagation(tree, known);
     return {};
@@ -261,6 +289,20 @@ Mounts::Known* Mounts::existing_source(const Mount& mount) {
     if (best == nullptr || other.mount->root.size() >= best->mount->root.size()) best = &other;
   }
   return best;
+}
+
+// The kernel does not tell which attributes are locked: those that it has from the mount of the session which
+// is nearest to what it shows. That may be one too many, when whoever mounted it chose the same.
+uint64_t Mounts::locked_attributes(const Mount& mount) {
+  const Mount* nearest = nullptr;
+  for (const Known& other : session().known) {
+    if (other.mount->device != mount.device || !path_below(clean_root(mount), clean_root(*other.mount)))
+      continue;
+    if (nearest == nullptr || other.mount->root.size() >= nearest->root.size()) nearest = other.mount;
+  }
+  return nearest == nullptr
+             ? 0
+             : kernel::mount_attributes(nearest->options) & kernel::mount_attributes(mount.options);
 }
 
 Result<void> Mounts::describe_source(Tree& tree, Known& known) {

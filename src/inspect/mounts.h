@@ -2,6 +2,7 @@
 // in one of the program's the same, or, when it has taken another root directory (pivot_root), all.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -30,10 +31,13 @@ class Mounts {
   // new is the session's own, which it has in any case.
   enum class OwnProc { kYes, kNo };
   Result<void> observe_session(HostTid task, MountsBefore before, OwnProc proc);
-  // Of the namespace with this number in the image. `beside`: those of other types in which `task` is.
-  Result<void> observe_own(uint32_t id, HostTid task, const std::vector<uint32_t>& beside);
+  // Of the namespace with this number in the image. `beside`: those of other types in which `task` is, and
+  // `owner`, the users to which it belongs; 0: to those of the session.
+  Result<void> observe_own(uint32_t id, HostTid task, std::vector<uint32_t> beside, uint32_t owner);
   // When all are observed: what every mount shows. An Error refuses what cannot be mounted again.
-  Result<void> conclude();
+  // `find_pids`: the number in the image of a pid namespace, 0: the session's; nothing: it has no process.
+  using FindPids = std::function<std::optional<uint32_t>(uint64_t identity)>;
+  Result<void> conclude(const FindPids& find_pids);
 
   // Whether anything is there that a program may have mounted.
   bool empty() const { return trees_.empty(); }
@@ -71,7 +75,7 @@ class Mounts {
     int root = -1;  // of a detached one
   };
   struct Tree {
-    uint32_t of = 0;
+    uint32_t of = 0, owner = 0;
     MountTree mounts;
     MountsBefore before;
     bool from_nothing = false;
@@ -93,6 +97,8 @@ class Mounts {
   Result<schema::FileSystem*> file_system(Tree& tree, const Known& known);
   Result<void> find_layers(Tree& tree, const Known& known, schema::FileSystem& out);
   Known* existing_source(const kernel::Mount& mount);
+  uint64_t locked_attributes(const kernel::Mount& mount);
+  Result<void> find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const;
   Result<void> note_removed(Tree& tree, Known& known, image::Writer& writer);
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
   static Known* find_beneath(const resource::OpenFile& file, Tree& tree);

@@ -1,6 +1,7 @@
 #include "inspect/namespaces.h"
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/ioctl.h>
@@ -14,6 +15,7 @@
 #include <functional>
 
 #include "base/parallel.h"
+#include "inspect/namespace_identity.h"
 #include "kernel/mounts.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
@@ -30,14 +32,16 @@ namespace {
 struct Type {
   uint64_t flag;
   const char* name;  // in /proc/PID/ns
-  bool supported;
+  bool of_threads;   // a thread can leave that of its process
 };
 constexpr Type kTypes[] = {
-    {CLONE_NEWUTS, "uts", true},       {CLONE_NEWIPC, "ipc", true},
-    {CLONE_NEWNET, "net", true},       {CLONE_NEWNS, "mnt", true},
-    {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", false},
-    {CLONE_NEWTIME, "time", false},    {CLONE_NEWTIME, "time_for_children", false},
+    {CLONE_NEWUTS, "uts", true}, {CLONE_NEWIPC, "ipc", true},       {CLONE_NEWNET, "net", true},
+    {CLONE_NEWNS, "mnt", false}, {CLONE_NEWCGROUP, "cgroup", true}, {CLONE_NEWUSER, "user", false},
 };
+
+constexpr const char* kTimeOfChildren = "time_for_children";
+constexpr const char* kShown[] = {"uts",  "ipc",  "net",           "mnt",          "cgroup",
+                                  "user", "time", kTimeOfChildren, kPidsOfChildren};
 
 std::string shown(const freeze::FrozenProcess& process) {
   return fmt::format("task {} ({})", process.status.ns_tgid, process.status.name);
@@ -47,13 +51,6 @@ const char* name_of(uint64_t type) {
   auto found = std::find_if(std::begin(kTypes), std::end(kTypes),
                             [type](const Type& one) { return one.flag == type; });
   return found == std::end(kTypes) ? "" : found->name;
-}
-
-// 0: the kernel does not have this type.
-uint64_t identity_of(HostTid task, const char* name) {
-  auto link = kernel::read_proc_link(task, fmt::format("ns/{}", name));
-  const size_t bracket = link.ok() ? link->find('[') : std::string::npos;
-  return bracket == std::string::npos ? 0 : std::strtoull(link->c_str() + bracket + 1, nullptr, 10);
 }
 
 // In a process that has entered the namespace and ends.
@@ -77,6 +74,19 @@ Result<std::string> ask_inside(HostTid task, const Type& type, const std::functi
     return Error{"look into a namespace", fmt::format("task {}", task), "it cannot be entered",
                  "take the checkpoint as root", ErrorCode::kRefused};
   return answer;
+}
+
+// In a user namespace ids are set for all threads at once.
+Result<void> check_ids(const freeze::FrozenProcess& process) {
+  for (const auto& thread : process.threads) {
+    if (thread.status.uids == process.status.uids && thread.status.gids == process.status.gids &&
+        thread.status.groups == process.status.groups)
+      continue;
+    return Error{"save", shown(process),
+                 "it has a user namespace of its own, and threads with different ids in it",
+                 "this is not supported", ErrorCode::kRefused};
+  }
+  return {};
 }
 
 std::string host_and_domain() {
@@ -132,11 +142,14 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   of_processes_.resize(tree.processes().size());
   read_identities(tree);
   begin_with_threads(tree);
+  of_children_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     by_number_[process.status.ns_tgid.value] = i;
     if (!process.zombie) STASIS_CHECK(collect_process(i, process));
+    STASIS_CHECK(collect_pids(i, process, tree.level()));
   }
+  note_ended(tree);
   for (auto& found : found_) STASIS_CHECK(observe(*found));
   STASIS_CHECK(collect_mounts(tree, first_mounts));
   return begin_with_networks(has_network);
@@ -188,9 +201,14 @@ Result<void> Namespaces::look_at_mounts(const freeze::FrozenTree& tree) {
       if (shown && identity_of(found->task, name_of(type)) == other->identity)
         beside.push_back(other->message.id());
     }
-    STASIS_CHECK(mounts_.observe_own(found->message.id(), found->task, beside));
+    STASIS_CHECK(
+        mounts_.observe_own(found->message.id(), found->task, std::move(beside), found->message.owner()));
   }
-  return mounts_.conclude();
+  return mounts_.conclude([this](uint64_t identity) -> std::optional<uint32_t> {
+    if (identity == session_identity("pid")) return 0;
+    const Found* found = find(CLONE_NEWPID, identity);
+    return found == nullptr ? std::nullopt : std::optional(found->message.id());
+  });
 }
 
 // A name is a link of /proc each, which takes long when there are many.
@@ -199,7 +217,7 @@ void Namespaces::read_identities(const freeze::FrozenTree& tree) {
   identities_.resize(processes.size());
   for_each_index(processes.size(), [&](size_t i) {
     if (processes[i].zombie) return;
-    for (const Type& type : kTypes) identities_[i].push_back(identity_of(processes[i].pid, type.name));
+    for (const char* name : kShown) identities_[i][name] = identity_of(processes[i].pid, name);
   });
 }
 
@@ -210,23 +228,29 @@ void Namespaces::begin_with_threads(const freeze::FrozenTree& tree) {
     const freeze::FrozenProcess& process;
     HostTid tid;
     size_t index;  // of the process
+    bool may_unshare;
   };
   std::vector<Thread> threads;
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
     for (const auto& thread : process.threads) {
-      if (thread.tid != process.pid) threads.push_back({process, thread.tid, i});
+      constexpr uint64_t kMayUnshare = uint64_t{1} << CAP_SYS_ADMIN;
+      const bool may_unshare = (thread.status.cap_permitted & kMayUnshare) != 0;
+      if (thread.tid != process.pid) threads.push_back({process, thread.tid, i, may_unshare});
     }
   }
   const size_t count = threads.size();
   strays_.assign(count, {});
   threads_ = std::make_unique<Beside>(count, [this, threads = std::move(threads)](size_t i) {
     const Thread& thread = threads[i];
-    for (size_t type = 0; type < std::size(kTypes); ++type) {
-      if (!kTypes[type].supported || kTypes[type].flag == CLONE_NEWNS) continue;
-      if (identity_of(thread.tid, kTypes[type].name) != identities_[thread.index][type])
-        strays_[i] = Stray{&thread.process, kTypes[type].name};
+    const auto compare = [&](const char* name) {
+      if (identity_of(thread.tid, name) != identities_[thread.index].at(name))
+        strays_[i] = Stray{&thread.process, name};
+    };
+    for (const Type& type : kTypes) {
+      if (type.of_threads) compare(type.name);
     }
+    if (thread.may_unshare) compare(kPidsOfChildren);
   });
 }
 
@@ -242,28 +266,53 @@ Result<void> Namespaces::check_threads() {
 }
 
 Result<void> Namespaces::collect_process(size_t index, const freeze::FrozenProcess& process) {
+  STASIS_CHECK(collect_time(index, process));
   for (const Type& type : kTypes) {
-    auto [of_session, is_new] = of_session_.try_emplace(type.name);
-    if (is_new) of_session->second = identity_of(reference_, type.name);
-    const uint64_t session = of_session->second;
-    const uint64_t own = identities_[index][static_cast<size_t>(&type - std::begin(kTypes))];
+    const uint64_t session = session_identity(type.name);
+    const uint64_t own = identities_[index].at(type.name);
     if (own == session || own == 0) continue;
-    if (!type.supported)
-      return Error{"save", shown(process), fmt::format("it has a {} namespace of its own", type.name),
-                   "nested namespaces of this type are not supported yet", ErrorCode::kRefused};
-    const Found* known = find(type.flag, own);
-    if (known == nullptr) {
-      auto found = std::make_unique<Found>();
-      found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
-      found->message.set_type(type.flag);
-      found->identity = own;
-      found->task = process.pid;
-      found_.push_back(std::move(found));
-      known = found_.back().get();
+    if (type.flag == CLONE_NEWUSER) {
+      STASIS_TRY(Fd place, kernel::open_proc(process.pid, "ns/user", O_RDONLY));
+      STASIS_TRY(const uint32_t users, find_users(place));
+      of_processes_[index].push_back(users);
+      STASIS_CHECK(check_ids(process));
+    } else {
+      STASIS_CHECK(add(index, process.pid, type.flag, type.name, own));
     }
-    of_processes_[index].push_back(known->message.id());
   }
   return {};
+}
+
+Result<void> Namespaces::add(size_t index, HostTid task, uint64_t type, const char* name, uint64_t identity) {
+  const Found* known = find(type, identity);
+  if (known == nullptr) {
+    STASIS_TRY(Fd place, kernel::open_proc(task, fmt::format("ns/{}", name), O_RDONLY));
+    STASIS_TRY(const uint32_t owner, find_owner(place));
+    auto found = std::make_unique<Found>();
+    found->message.set_id(static_cast<uint32_t>(found_.size() + 1));
+    found->message.set_type(type);
+    found->message.set_owner(owner);
+    found->identity = identity;
+    found->task = task;
+    found_.push_back(std::move(found));
+    known = found_.back().get();
+  }
+  of_processes_[index].push_back(known->message.id());
+  return {};
+}
+
+// That of a process can differ from the session's only together with that of its children.
+Result<void> Namespaces::collect_time(size_t index, const freeze::FrozenProcess& process) {
+  const uint64_t of_children = identities_[index].at(kTimeOfChildren);
+  if (of_children == session_identity("time") || of_children == 0) return {};
+  const uint64_t own = identities_[index].at("time");
+  // Its own copy could not be made: the kernel shares no memory between two times.
+  if (own != of_children) {
+    return Error{
+        "save", shown(process), "its children are born in another time namespace than its own (unshare)",
+        "this is not supported; let it call exec(), by which it enters that itself", ErrorCode::kRefused};
+  }
+  return add(index, process.pid, CLONE_NEWTIME, "time", own);
 }
 
 Result<void> Namespaces::observe(Found& found) {
@@ -276,19 +325,24 @@ Result<void> Namespaces::observe(Found& found) {
       out.set_domain_name(end == std::string::npos ? "" : names.substr(end + 1));
       return {};
     }
+    case CLONE_NEWTIME:
+      return observe_time(found.task, out);
     default:
       return {};
   }
 }
 
 Result<void> Namespaces::describe(size_t process, schema::Process& out) const {
+  out.set_namespace_of_children(of_children_[process]);
   for (uint32_t id : of_processes_[process]) {
     out.add_namespaces(id);
     // setns() is only for those who have their directories for themselves.
-    if (found_[id - 1]->message.type() == CLONE_NEWNS && out.directories_of() != 0) {
-      return Error{"save", fmt::format("task {}", out.pid()),
-                   "it is in a mount namespace of its own, and shares its directories with its parent",
-                   "this is not supported", ErrorCode::kRefused};
+    const uint64_t type = found_[id - 1]->message.type();
+    if ((type == CLONE_NEWNS || type == CLONE_NEWUSER) && out.directories_of() != 0) {
+      return Error{
+          "save", fmt::format("task {}", out.pid()),
+          "it is in a mount or user namespace of its own, and shares its directories with its parent",
+          "this is not supported", ErrorCode::kRefused};
     }
   }
   return {};

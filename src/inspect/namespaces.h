@@ -59,6 +59,9 @@ class Namespaces {
   // What we ask the kernel about a socket, or a descriptor of /dev/net/tun, is asked in its network as long
   // as this lives.
   Result<kernel::LookingInto> look_into_network_of(const resource::OpenFile& file) const;
+  // Whether there are pid namespaces below the session's.
+  bool has_pids() const;
+  bool has_ended(uint32_t id) const { return id != 0 && found_[id - 1]->message.ended(); }
 
  private:
   struct Found {
@@ -72,17 +75,31 @@ class Namespaces {
   Result<void> collect_process(size_t index, const freeze::FrozenProcess& process);
   Result<void> collect_mounts(const freeze::FrozenTree& tree, const std::string& first_mounts);
   Result<void> look_at_mounts(const freeze::FrozenTree& tree);
+  // Notes that a process is in this one.
+  Result<void> add(size_t index, HostTid task, uint64_t type, const char* name, uint64_t identity);
+  Result<void> collect_time(size_t index, const freeze::FrozenProcess& process);
+  // That of the process and that of its children. `level`: FrozenTree::level().
+  Result<void> collect_pids(size_t index, const freeze::FrozenProcess& process, size_t level);
+  // Finds or adds it, and those above; 0: the session's.
+  Result<uint32_t> find_pids(const Fd& place, HostTid task);
+  // The same for users.
+  Result<uint32_t> find_users(const Fd& place);
+  // That of users to which another one belongs.
+  Result<uint32_t> find_owner(const Fd& place);
+  void note_ended(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
+  Result<void> observe_time(HostTid task, schema::Namespace& out) const;
   Result<void> begin_with_networks(bool has_network);
   // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look
   // into.
   uint64_t network_of(const resource::OpenFile& file) const;
   uint32_t mounts_of(int pid) const;
+  uint64_t session_identity(const char* name);
   const Found* find(uint64_t type, uint64_t identity) const;
 
-  HostTid reference_;                              // FrozenTree::surroundings()
-  std::map<std::string, uint64_t> of_session_;     // identities, by type
-  std::vector<std::vector<uint64_t>> identities_;  // of processes, in the order of the types
+  HostTid reference_;                                        // FrozenTree::surroundings()
+  std::map<std::string, uint64_t> of_session_;               // identities, by type
+  std::vector<std::map<std::string, uint64_t>> identities_;  // of processes, by names as in /proc/PID/ns
   struct Stray {
     const freeze::FrozenProcess* process;
     const char* type;
@@ -90,6 +107,7 @@ class Namespaces {
   std::vector<std::optional<Stray>> strays_;  // threads that are elsewhere than their processes
   std::vector<std::unique_ptr<Found>> found_;
   std::vector<std::vector<uint32_t>> of_processes_;  // ids
+  std::vector<uint32_t> of_children_;                // the pid namespace, when it is not the process's own
   std::map<int, size_t> by_number_;                  // the index of a process of the session
   Mounts mounts_;
   MountsBefore before_;

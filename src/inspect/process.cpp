@@ -203,7 +203,7 @@ Result<std::vector<schema::PosixTimer>> read_posix_timers(const freeze::FrozenPr
         HostTid tid{std::stoi(line.substr(target + 4))};
         for (const auto& thread : process.threads) {
           // The number is that of the pid namespace of the /proc that we read: the host's.
-          if (thread.tid == tid) timers.back().set_notify_tid(thread.ns_tid.value);
+          if (thread.tid == tid) timers.back().set_notify_tid(thread.status.own_tid().value);
         }
       }
       timers.back().set_notify(notify);
@@ -276,8 +276,8 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
     return Error{"save", fmt::format("task {} ({})", thread.ns_tid, process.status.name),
                  "it is a 32-bit program", "only 64-bit programs are supported", ErrorCode::kRefused};
   }
-  context.tgid = process.status.ns_tgid;
-  context.tid = thread.ns_tid;
+  context.tgid = process.status.own_tgid();
+  context.tid = thread.status.own_tid();
   const auto& status = process.status;
   context.report_signal = remote::choose_report_signal(status.ignored, status.caught,
                                                        status.shared_pending | thread.status.pending);
@@ -307,8 +307,13 @@ class ProcessInspection final : public Inspection {
     STASIS_CHECK(foothold_.finish(batch_));
     STASIS_CHECK(questions_.take(batch_, out, memory));
     system_v = questions_.system_v(batch_);
-    for (size_t i = 0; i < process_.threads.size(); ++i)
-      STASIS_CHECK(observe_thread(process_.threads[i], contexts_[i], *out.add_threads()));
+    for (size_t i = 0; i < process_.threads.size(); ++i) {
+      auto* thread = out.add_threads();
+      STASIS_CHECK(observe_thread(process_.threads[i], contexts_[i], *thread));
+      const auto& levels = process_.threads[i].status.levels;
+      for (auto inner = static_cast<size_t>(out.inner_numbers_size()); inner > 0; --inner)
+        thread->add_inner_numbers(levels[levels.size() - inner].tid.value);
+    }
     auto* leader = out.mutable_threads(0);
     leader_questions_.take(batch_, *leader);
     STASIS_CHECK(check_scheduling(process_.threads.front(), true, *leader));
@@ -335,6 +340,7 @@ class ProcessInspection final : public Inspection {
   void put_first(const freeze::FrozenProcess::EndedLeader& leader, schema::Process& out) const {
     auto* thread = out.add_threads();
     thread->set_tid(process_.status.ns_tgid.value);
+    for (int number : out.inner_numbers()) thread->add_inner_numbers(number);
     thread->set_name(leader.status.name);
     thread->set_ended(true);
     thread->set_exit_status(leader.exit_code);
@@ -372,6 +378,11 @@ void observe_identity(const freeze::FrozenProcess& process, const freeze::Frozen
   out.set_pid(status.ns_tgid.value);
   out.set_group(status.ns_group.value);
   out.set_session(status.ns_session.value);
+  for (size_t level = tree.level() + 1; level < status.levels.size(); ++level) {
+    out.add_inner_numbers(status.levels[level].tgid.value);
+    out.add_inner_groups(status.levels[level].group.value);
+    out.add_inner_sessions(status.levels[level].session.value);
+  }
   out.set_comm(process.stat.comm);
   out.set_exit_signal(process.stat.exit_signal);
   out.set_parent(1);
@@ -410,9 +421,6 @@ Result<void> refuse_unsupported(const freeze::FrozenTree& tree) {
                         thread.ns_tid),
             "this is not supported; let a process of its own do that");
       }
-    }
-    if (process.status.namespace_depth != tree.processes().front().status.namespace_depth) {
-      return refuse("it has a pid namespace of its own", "nested namespaces are not supported yet");
     }
     for (const auto& parent : tree.processes()) {
       if (parent.leader != process.stat.parent || parent.zombie) continue;

@@ -107,14 +107,13 @@ void for_each_line(std::string_view text, Function&& function) {
   }
 }
 
-// The last number of a line such as "NSpid: 4711 12": the innermost namespace's.
-int last_number(std::string_view values) {
-  Words words(values);
-  int last = 0;
-  for (std::string_view word = words.next(); !word.empty(); word = words.next()) {
-    std::from_chars(word.data(), word.data() + word.size(), last);
+// A line such as "NSpid: 4711 12": one number for each pid namespace, ours first.
+void take_levels(Words values, std::vector<TaskNumbers>& levels, NsTid TaskNumbers::*field) {
+  size_t level = 0;
+  for (std::string_view word = values.next(); !word.empty(); word = values.next(), ++level) {
+    if (levels.size() <= level) levels.emplace_back();
+    std::from_chars(word.data(), word.data() + word.size(), (levels[level].*field).value);
   }
-  return last;
 }
 
 std::string unescape(std::string_view text) {
@@ -196,14 +195,13 @@ Result<TaskStatus> read_status(HostTid task) {
         status.groups.push_back(group);
       }
     } else if (key == "NStgid") {
-      status.ns_tgid.value = last_number(rest);
+      take_levels(words, status.levels, &TaskNumbers::tgid);
     } else if (key == "NSpid") {
-      status.ns_tid.value = last_number(rest);
-      for (std::string_view word = words.next(); !word.empty(); word = words.next()) ++status.namespace_depth;
+      take_levels(words, status.levels, &TaskNumbers::tid);
     } else if (key == "NSpgid") {
-      status.ns_group.value = last_number(rest);
+      take_levels(words, status.levels, &TaskNumbers::group);
     } else if (key == "NSsid") {
-      status.ns_session.value = last_number(rest);
+      take_levels(words, status.levels, &TaskNumbers::session);
     } else if (key == "SigPnd") {
       status.pending = hex();
     } else if (key == "ShdPnd") {
@@ -242,7 +240,18 @@ Result<TaskStatus> read_status(HostTid task) {
       status.threads = words.number<int>();
     }
   });
+  status.namespace_depth = status.levels.size();
+  status.choose_level(status.namespace_depth);
   return status;
+}
+
+void TaskStatus::choose_level(size_t level) {
+  if (levels.empty()) return;
+  const TaskNumbers& numbers = levels[std::min(level, levels.size() - 1)];
+  ns_tid = numbers.tid;
+  ns_tgid = numbers.tgid;
+  ns_group = numbers.group;
+  ns_session = numbers.session;
 }
 
 Result<TaskStat> read_stat(HostTid task) {
@@ -455,6 +464,24 @@ std::optional<uint64_t> pid_namespace(HostTid task) {
   std::string path = fmt::format("{}/ns/pid", task.value);
   if (::fstatat(host_proc(), path.c_str(), &status, 0) != 0) return std::nullopt;
   return status.st_ino;
+}
+
+namespace {
+
+std::string offset_line(const char* clock, int64_t offset_ns) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  int64_t seconds = offset_ns / kSecond, nanoseconds = offset_ns % kSecond;
+  if (nanoseconds < 0) {  // the kernel wants 0 <= nanoseconds, also for negative offsets
+    nanoseconds += kSecond;
+    --seconds;
+  }
+  return fmt::format("{} {} {}\n", clock, seconds, nanoseconds);
+}
+
+}  // namespace
+
+std::string clock_offsets_text(const ClockOffsets& offsets) {
+  return offset_line("monotonic", offsets.monotonic_ns) + offset_line("boottime", offsets.boottime_ns);
 }
 
 Result<ClockOffsets> read_clock_offsets(HostTid task) {

@@ -32,13 +32,21 @@ Result<std::string> read_proc_record(HostTid task, const std::string& name);
 Result<Fd> open_proc(HostTid task, const std::string& name, int flags);
 Result<std::string> read_proc_link(HostTid task, const std::string& name);
 
-// /proc/PID/status. Ids "in the namespace" are those of the innermost pid namespace of the task.
+// The numbers of a task in one of the pid namespaces that it is in. A group or session that began outside of
+// the namespace has none there: 0.
+struct TaskNumbers {
+  NsTid tid, tgid, group, session;
+};
+
+// /proc/PID/status. Ids "in the namespace" are those of the innermost pid namespace of the task, unless
+// choose_level() says otherwise.
 struct TaskStatus {
   std::string name;
   char state = '?';
   HostTid tgid, parent, tracer;
   NsTid ns_tid, ns_tgid, ns_group, ns_session;
-  size_t namespace_depth = 0;  // number of pid namespaces from ours inward; 1: ours
+  size_t namespace_depth = 0;       // number of pid namespaces from ours inward; 1: ours
+  std::vector<TaskNumbers> levels;  // in each of them
   std::array<uint32_t, 4> uids = {}, gids = {};
   std::vector<uint32_t> groups;
   uint32_t umask = 022;
@@ -52,6 +60,13 @@ struct TaskStatus {
   uint64_t anonymous_kib = 0;  // in memory
   uint64_t voluntary_switches = 0;
   int threads = 0;
+
+  // Makes ns_tid, ns_tgid, ns_group and ns_session those of one of the levels; of the innermost when it is
+  // not so deep.
+  void choose_level(size_t level);
+  // As the task itself knows them, whatever level was chosen.
+  NsTid own_tid() const { return levels.empty() ? ns_tid : levels.back().tid; }
+  NsTid own_tgid() const { return levels.empty() ? ns_tgid : levels.back().tgid; }
 };
 Result<TaskStatus> read_status(HostTid task);
 
@@ -125,5 +140,7 @@ struct ClockOffsets {
   int64_t boottime_ns = 0;
 };
 Result<ClockOffsets> read_clock_offsets(HostTid task);
+// As that file takes them.
+std::string clock_offsets_text(const ClockOffsets& offsets);
 
 }  // namespace stasis::kernel

@@ -25,9 +25,10 @@ struct StubContext {
   uint64_t undo_calls, undo_count;
   uint32_t tgid, tid, signal;
   uint8_t overflow, low_flags, direction, padding;
+  uint64_t host_task;
   uint64_t first_call[8];
 };
-static_assert(sizeof(StubContext) == 8 * 21 + 16 + 64);
+static_assert(sizeof(StubContext) == 8 * 21 + 16 + 8 + 64);
 
 constexpr uint64_t signal_bit(int signal) { return uint64_t{1} << (signal - 1); }
 
@@ -108,8 +109,8 @@ Result<void> Executor::write_stub(HostTid task, RemotePtr address, std::string_v
 
 namespace {
 
-std::string make_stub(const TaskContext& context, const Scratch& scratch, const Executor::Unwind& unwind,
-                      const std::array<uint64_t, 8>& first_call) {
+std::string make_stub(HostTid task, const TaskContext& context, const Scratch& scratch,
+                      const Executor::Unwind& unwind, const std::array<uint64_t, 8>& first_call) {
   Registers back = restarted(context.registers);
   StubContext data = {};
   data.rax = back.rax;
@@ -133,6 +134,7 @@ std::string make_stub(const TaskContext& context, const Scratch& scratch, const 
   data.scratch_size = unwind.unmap_scratch ? scratch.size : 0;
   data.undo_calls = unwind.undo_calls.value;
   data.undo_count = unwind.undo_count;
+  data.host_task = static_cast<uint64_t>(task.value);
   data.tgid = static_cast<uint32_t>(context.tgid.value);
   data.tid = static_cast<uint32_t>(context.tid.value);
   data.signal = static_cast<uint32_t>(context.report_signal);
@@ -149,21 +151,21 @@ std::string make_stub(const TaskContext& context, const Scratch& scratch, const 
 }  // namespace
 
 Result<void> Executor::install(HostTid task, const TaskContext& context, const Unwind& unwind) const {
-  return write_stub(task, code_, make_stub(context, scratch_, unwind, {}));
+  return write_stub(task, code_, make_stub(task, context, scratch_, unwind, {}));
 }
 
 Result<void> Executor::erase(HostTid task, uint64_t size) const {
   return write_stub(task, code_, std::string(size, '\0'));
 }
 
-bool Executor::is_installed_for(HostTid task, const TaskContext& context) const {
+bool Executor::is_installed_for(HostTid task, HostTid owner) const {
   std::string stub(stub_size(), '\0');
   size_t code = static_cast<size_t>(stasis_stub_context - stasis_stub_begin);
   if (!read_memory(task, code_, stub).ok() || !stub.starts_with(std::string_view(stasis_stub_begin, code)))
     return false;
   StubContext data;
   std::memcpy(&data, stub.data() + code, sizeof data);
-  return data.tgid == static_cast<uint32_t>(context.tgid.value);
+  return data.host_task == static_cast<uint64_t>(owner.value);
 }
 
 Result<void> Executor::enter(const Tracee& task, const TaskContext& context, uint64_t calls, uint64_t count,
@@ -193,7 +195,7 @@ Result<void> Executor::check_size(HostTid task, const Batch& batch) const {
 Result<void> Executor::prepare(HostTid process, const TaskContext& context, Batch& batch, Transfer& code,
                                Transfer& calls) const {
   STASIS_CHECK(check_size(process, batch));
-  std::string stub = make_stub(context, scratch_, {.unmap_scratch = false}, {});
+  std::string stub = make_stub(process, context, scratch_, {.unmap_scratch = false}, {});
   stub.resize(stub_size());
   code.put(code_, std::move(stub));
   batch.expect_results();
@@ -324,7 +326,7 @@ Result<void> Executor::start_single(const Tracee& task, const TaskContext& conte
   for (uint64_t argument : arguments) call[position++] = argument;
   RemotePtr slot = code_ + static_cast<uint64_t>(stasis_stub_context - stasis_stub_begin) +
                    offsetof(StubContext, first_call);
-  STASIS_CHECK(write_stub(task.tid(), code_, make_stub(context, scratch_, unwind, call)));
+  STASIS_CHECK(write_stub(task.tid(), code_, make_stub(task.tid(), context, scratch_, unwind, call)));
   return enter(task, context, slot.value, 1, Results::kInRegister);
 }
 

@@ -65,8 +65,8 @@ class Executor {
   Result<void> erase(HostTid task, uint64_t size) const;
   // Copies the stub with the context to which the task returns if we die. Must precede start().
   Result<void> install(HostTid task, const TaskContext& context, const Unwind& unwind) const;
-  // Whether `task` has the stub of that context in its memory: it is a copy of the process.
-  bool is_installed_for(HostTid task, const TaskContext& context) const;
+  // Whether `task` has the stub of `owner` in its memory: it is a copy of the process.
+  bool is_installed_for(HostTid task, HostTid owner) const;
   // Lets the task execute the batch. The order of the steps is what makes dying between any two of them
   // harmless.
   Result<void> start(const Tracee& task, const TaskContext& context, const Batch& batch) const;

@@ -165,6 +165,7 @@ overflow:       .byte 0
 low_flags:      .byte 0
 direction:      .byte 0
                 .byte 0
+host_task:      .quad 0                 // whose stub this is, as the tracer knows it
 first_call:     .fill 64, 1, 0          // one call that fits before there is a scratch area
 stasis_stub_end:
         .section .note.GNU-stack,"",@progbits

@@ -134,8 +134,9 @@ Result<void> PidfdKind::settle(const Record& record, int, Making& context, Round
 Result<void> PidfdKind::finish(const Record& record, Finishing& owner) const {
   STASIS_TRY(auto message, unpack<schema::Pidfd>(record));
   if (message.pid() == 0) return {};
-  STASIS_TRY(int64_t opened, owner.call(SYS_pidfd_open, std::array{argument(message.pid()),
-                                                                   uint64_t{record.flags & kFlags}}));
+  const NsTid number = owner.as_seen(NsTid{message.pid()});
+  STASIS_TRY(int64_t opened,
+             owner.call(SYS_pidfd_open, std::array{argument(number.value), uint64_t{record.flags & kFlags}}));
   if (opened < 0) return cannot_make(record, "pidfd_open", static_cast<int>(-opened));
   return put_in_place(record, opened, owner);
 }

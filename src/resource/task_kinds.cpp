@@ -59,9 +59,18 @@ constexpr KindInfo kRows[] = {
      "a process has one tracer only: detach the debugger"},
     {"nested-namespaces", "Processes",
      "containers and sandboxes with namespaces of their own inside the session", kPartial,
-     "host names, networks, IPC without objects, cgroups and mounts, also with a root of their own "
-     "(pivot_root), as "
-     "root; user, pid and time namespaces are refused"},
+     "pids and users at any depth, times, host names, networks, IPC without objects, cgroups and mounts, "
+     "also "
+     "with a root of their own (pivot_root); those of the program's own user namespaces for everybody, "
+     "others as "
+     "root; refused: threads in different ones, who has unshared those of its children (pids: before the "
+     "first "
+     "child; times: always), who has seen its pid namespace end and may not leave it, descriptors that name "
+     "a "
+     "process outside of the pid namespace; where a user namespace owns the mounts, one that came with "
+     "another "
+     "one can be unmounted by itself afterwards, and flags that are like those of the session's mount are "
+     "locked"},
     {"networks", "Processes",
      "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
      "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
@@ -78,8 +87,9 @@ constexpr KindInfo kRows[] = {
      "directories, another root for the session itself; of a file system in memory that is mounted nowhere, "
      "files "
      "to which no open directory leads lose their names; what is hidden beneath another root directory is "
-     "private afterwards; what is written to a disk that the program has "
-     "mounted is not part of a checkpoint"},
+     "private afterwards; a /proc of a pid namespace that has ended; what is written to a disk that the "
+     "program "
+     "has mounted is not part of a checkpoint"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

@@ -4,9 +4,9 @@
 #include <sys/syscall.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "remote/batch.h"
-#include "stasis/types.h"
 
 namespace stasis::restore {
 
@@ -25,11 +25,14 @@ struct CloneRequest {
   uint64_t cgroup = 0;
 };
 
-// tid 0: any number.
-inline size_t add_clone(remote::Batch& batch, CloneRequest request, NsTid tid) {
-  if (tid.value != 0) {
-    request.set_tid = batch.put_object<int32_t>(tid.value);
-    request.set_tid_size = 1;
+// `levels`: those that the kernel is not to choose, of its number in the session first, that in its own pid
+// namespace last. The kernel wants them the other way round.
+inline size_t add_clone(remote::Batch& batch, CloneRequest request, const std::vector<int>& levels) {
+  const std::vector<int32_t> numbers(levels.rbegin(), levels.rend());
+  if (!numbers.empty()) {
+    request.set_tid =
+        batch.put({reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(int32_t)});
+    request.set_tid_size = numbers.size();
   }
   uint64_t address = batch.put_object(request);
   return batch.call(SYS_clone3, {address, sizeof request});

@@ -16,7 +16,7 @@ namespace stasis::restore {
 
 using remote::Batch;
 
-DescriptorTable::DescriptorTable(const image::Image& image) : image_(image) {
+DescriptorTable::DescriptorTable(const image::Image& image) : image_(image), numbers_(image.manifest()) {
   for (const auto& process : image.manifest().processes()) {
     for (uint32_t id : process.namespaces()) {
       for (const auto& one : image.manifest().namespaces()) {
@@ -64,15 +64,12 @@ void DescriptorTable::as(const resource::Actor& actor, std::function<Result<void
     deeds_.push_back({actor, std::move(act)});
     return;
   }
-  deeds_.push_back({actor, [this, there = settling_in_, act = std::move(act)]() -> Result<void> {
-                      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, there));
-                      return act();
-                    }});
+  deeds_.push_back(
+      {actor, [this, there = settling_in_, act = std::move(act)] { return namespaces_.within(there, act); }});
 }
 
 Result<void> DescriptorTable::within(uint32_t id, const std::function<Result<void>()>& act) {
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(id)));
-  return act();
+  return namespaces_.within(where(id), act);
 }
 
 Result<int> DescriptorTable::add(Fd fd) {
@@ -112,10 +109,14 @@ Result<int> DescriptorTable::description(uint32_t id) {
   auto host_path = host_paths_.find(id);
   auto copy = host_path == host_paths_.end() ? copies_.end() : copies_.find(host_path->second);
   const bool copied = copy != copies_.end();
-  STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, copied ? Namespaces::Where() : where(id)));
-  copy_ = copied ? copy->second : "";
-  STASIS_TRY(Fd fd, kind->make(*wanted, *this));
-  copy_.clear();
+  Fd fd;
+  auto made = namespaces_.within(copied ? Namespaces::Where() : where(id), [&]() -> Result<void> {
+    copy_ = copied ? copy->second : "";
+    STASIS_TRY(fd, kind->make(*wanted, *this));
+    copy_.clear();
+    return {};
+  });
+  STASIS_CHECK(made);
   STASIS_TRY(int number, add(std::move(fd)));
   made_[id] = number;
   return number;
@@ -129,8 +130,9 @@ Result<void> DescriptorTable::make(const std::string& terminal_path) {
   STASIS_CHECK(std::move(pending_error_));
   pending_error_ = {};
   for (const auto& record : records_) {
-    STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, where(record.id)));
-    STASIS_CHECK(resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this));
+    STASIS_CHECK(namespaces_.within(where(record.id), [&] {
+      return resource::find_descriptor_kind(record.kind)->fill(record, made_.at(record.id), *this);
+    }));
   }
   shared_objects_.clear();
   for (const auto& description : image_.manifest().descriptions()) {
@@ -151,8 +153,8 @@ Result<void> DescriptorTable::settle() {
     for (const auto& record : records_) {
       const auto* kind = resource::find_descriptor_kind(record.kind);
       settling_in_ = where(record.id);
-      STASIS_TRY(auto inside, Namespaces::Inside::enter(namespaces_, settling_in_));
-      STASIS_CHECK(kind->settle(record, made_.at(record.id), *this, round));
+      STASIS_CHECK(namespaces_.within(
+          settling_in_, [&] { return kind->settle(record, made_.at(record.id), *this, round); }));
     }
     // Who waits in a queue has a place in it, and so has a message; the rest is in no order.
     if (round == Round::kListen || round == Round::kConnect) {
@@ -232,17 +234,24 @@ Result<void> fetch(Skeleton& skeleton, const schema::DescriptorSlot& slot, NsTid
 class RemoteFinishing final : public remote::BorrowedProcess<resource::Finishing> {
  public:
   // `ready`: whether the owner is prepared for calls, which most kinds do not need.
-  RemoteFinishing(Skeleton& owner, int number, bool& ready)
-      : BorrowedProcess(owner.pid(), owner.ns_pid(), owner.batch(),
+  RemoteFinishing(Skeleton& owner, int number, bool& ready, const DescriptorTable& table)
+      : BorrowedProcess(owner.pid(), owner.own_pid(), owner.batch(),
                         [&owner, &ready](Batch& batch) -> Result<void> {
                           if (!std::exchange(ready, true)) STASIS_CHECK(owner.prepare());
                           return owner.run(batch);
                         }),
-        number_(number) {}
+        owner_(owner.ns_pid()),
+        number_(number),
+        table_(table) {}
   int number() const override { return number_; }
+  NsTid as_seen(NsTid task) const override {
+    return NsTid{table_.number_as_seen_by(owner_.value, task.value)};
+  }
 
  private:
+  NsTid owner_;  // in the session
   int number_;
+  const DescriptorTable& table_;
 };
 
 }  // namespace
@@ -263,11 +272,12 @@ Result<void> DescriptorTable::finish(std::map<int, Skeleton>& skeletons,
         const int first = first_owners_.at(slot.description());
         auto [entry, is_new] = done.try_emplace(slot.description(), &slot);
         if (is_new && first == process.pid()) {
-          RemoteFinishing context(owner->second, slot.number(), ready);
+          RemoteFinishing context(owner->second, slot.number(), ready, *this);
           STASIS_CHECK(kind->finish(*wanted, context));
         } else if (by_owner && process.descriptors_of() == 0) {
           if (!std::exchange(ready, true)) STASIS_CHECK(owner->second.prepare());
-          STASIS_CHECK(fetch(owner->second, slot, NsTid{first}, entry->second->number()));
+          STASIS_CHECK(fetch(owner->second, slot, NsTid{number_as_seen_by(process.pid(), first)},
+                             entry->second->number()));
         }
       }
     }
@@ -283,7 +293,7 @@ Result<void> DescriptorTable::finish_last(Skeleton& skeleton, const schema::Proc
     const resource::Record* wanted = record(slot.description());
     const auto* kind = resource::find_descriptor_kind(wanted->kind);
     if (!kind->finishes_last() || !done.insert(slot.description()).second) continue;
-    RemoteFinishing context(skeleton, slot.number(), ready);
+    RemoteFinishing context(skeleton, slot.number(), ready, *this);
     STASIS_CHECK(kind->finish(*wanted, context));
   }
   return {};
@@ -364,7 +374,16 @@ Result<void> DescriptorTable::set_signal_owners(Skeleton& skeleton, const schema
     const auto& owner = description->signal_owner();
     auto number = static_cast<uint64_t>(slot->number());
     Batch batch = skeleton.batch();
-    f_owner_ex value = {static_cast<__pid_type>(owner.type()), owner.id()};
+    const int id = number_as_seen_by(process.pid(), owner.id());
+    if (id == 0 && owner.id() != 0) {
+      return Error{"restart: say whom a descriptor signals",
+                   description->shown(),
+                   fmt::format("task {} cannot name {}, which is outside of its pid namespace", process.pid(),
+                               owner.id()),
+                   {},
+                   ErrorCode::kUnsupported};
+    }
+    f_owner_ex value = {static_cast<__pid_type>(owner.type()), id};
     if (owner.id() != 0) batch.call(SYS_fcntl, {number, F_SETOWN_EX, batch.put_object(value)});
     if (owner.signal() != 0) batch.call(SYS_fcntl, {number, F_SETSIG, owner.signal()});
     // After the owner: a terminal chooses one for itself when it has none.

@@ -10,6 +10,7 @@
 #include "image/reader.h"
 #include "restore/actors.h"
 #include "restore/namespaces.h"
+#include "restore/numbers.h"
 #include "restore/skeleton.h"
 #include "schema/manifest.pb.h"
 #include "stasis/descriptor.h"
@@ -39,6 +40,14 @@ class DescriptorTable final : public resource::Making {
   Result<int> open_for_mapping(int memory, const std::string& path, bool writable);
   int number_of(uint32_t description) const { return made_.at(description); }
   bool has(uint32_t description) const { return made_.contains(description); }
+
+  // What a process calls a task; 0: it cannot name it.
+  int number_as_seen_by(int process, int task) const {
+    return numbers_.seen_from(numbers_.find(process).space, task);
+  }
+
+  // Whether somebody with all rights in the user namespace `users` may enter a namespace.
+  bool may_enter(uint32_t users, uint32_t id) const { return numbers_.rules(users, numbers_.owner(id)); }
 
   int base() const { return base_; }
   // Gives a process the descriptors that it had, and takes all others from it.
@@ -80,6 +89,7 @@ class DescriptorTable final : public resource::Making {
   const Namespaces::Where& where(uint32_t id) const;
 
   const image::Image& image_;
+  Numbers numbers_;
   Namespaces namespaces_;
   std::map<uint32_t, Namespaces::Where> where_;  // those that are not made in the session's namespaces
   std::map<uint32_t, std::string> host_paths_;   // by description

@@ -8,9 +8,15 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernel/beside.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
 #include "restore/network.h"
+#include "restore/user_namespaces.h"
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x00000080
+#endif
 
 namespace stasis::restore {
 namespace {
@@ -29,6 +35,8 @@ const char* name_of(uint64_t type) {
       return "mnt";
     case CLONE_NEWCGROUP:
       return "cgroup";
+    case CLONE_NEWTIME:
+      return "time";
     default:
       return nullptr;
   }
@@ -71,7 +79,9 @@ Result<void> Namespaces::make(const image::Image& image, int base, std::map<std:
   // What is mounted may show something of the others.
   for (const bool of_mounts : {false, true}) {
     for (const auto& wanted : manifest.namespaces()) {
-      if ((wanted.type() == CLONE_NEWNS) == of_mounts) STASIS_CHECK(make_one(wanted, base));
+      // Of pids: their first processes make them.
+      if (wanted.type() != CLONE_NEWPID && (wanted.type() == CLONE_NEWNS) == of_mounts)
+        STASIS_CHECK(make_one(wanted, base));
     }
   }
   // Now that all of them are there: interfaces lead from one to another.
@@ -80,36 +90,102 @@ Result<void> Namespaces::make(const image::Image& image, int base, std::map<std:
   for (const auto& wanted : manifest.namespaces()) {
     if (wanted.has_network()) networks.push_back({wanted.id(), descriptor(wanted.id()), &wanted.network()});
   }
-  STASIS_CHECK(make_networks(networks, held));
-  STASIS_CHECK(go_home());
+  if (!networks.empty()) {
+    auto done = kernel::run_beside([&] { return make_networks(networks, held); });
+    STASIS_CHECK(done);
+  }
   return mounts_of_image_.make_rest();
 }
 
-Result<void> Namespaces::go_home() {
-  if (::setns(network_.get(), CLONE_NEWNET) != 0) return errno_error(kStep, "the network of the session");
-  return {};
+// One that belongs to a user namespace is made by somebody in that. We are in it afterwards.
+Result<Fd> Namespaces::unshare(const schema::Namespace& wanted) {
+  const int type = static_cast<int>(wanted.type());
+  const auto leave = [type] {
+    return ::unshare(type) == 0
+               ? Result<void>()
+               : errno_error(kStep, name_of(static_cast<uint64_t>(type)), errno, "restart as root");
+  };
+  if (wanted.owner() == 0) {
+    STASIS_CHECK(leave());
+    // In what is mounted there may be no /proc.
+    return open_own(wanted.type());
+  }
+  Fd made;
+  auto done = in_users(descriptor(wanted.owner()), *users(wanted.owner()), [&]() -> Result<void> {
+    STASIS_CHECK(leave());
+    STASIS_TRY(made, open_own(wanted.type()));
+    return {};
+  });
+  STASIS_CHECK(done);
+  if (::setns(made.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
+  return made;
 }
 
 Result<void> Namespaces::make_one(const schema::Namespace& wanted, int base) {
+  if (wanted.type() == CLONE_NEWUSER) {
+    STASIS_TRY(Fd users, make_users(wanted, wanted.parent() != 0 ? descriptor(wanted.parent()) : -1,
+                                    this->users(wanted.parent())));
+    return keep(wanted, std::move(users), base);
+  }
+  if (wanted.type() == CLONE_NEWTIME) return make_time(wanted, base);
   const int type = static_cast<int>(wanted.type());
   if (name_of(wanted.type()) == nullptr) return errno_error(kStep, fmt::format("type {:#x}", type), EINVAL);
-  STASIS_TRY(Fd before, open_own(wanted.type()));
-  if (::unshare(type) != 0) return errno_error(kStep, name_of(wanted.type()), errno, "restart as root");
-  // In what is mounted there may be no /proc.
-  auto made = open_own(wanted.type());
-  auto furnished = furnish(wanted, mounts_of_image_);
-  if (::setns(before.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
-  if (type == CLONE_NEWNS && ::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
-  STASIS_CHECK(furnished);
-  STASIS_TRY(Fd fd, std::move(made));
+  Fd made;
+  const auto make_it = [&]() -> Result<void> {
+    STASIS_TRY(made, unshare(wanted));
+    return furnish(wanted, mounts_of_image_);
+  };
+  // An ordinary user cannot return to those of the host that the session has.
+  if (type != CLONE_NEWNS) {
+    auto done = kernel::run_beside(make_it);
+    STASIS_CHECK(done);
+    return keep(wanted, std::move(made), base);
+  }
+  auto done = make_it();
+  if (::setns(mounts_.get(), type) != 0) return errno_error(kStep, name_of(wanted.type()));
+  if (::fchdir(directory_.get()) != 0) return errno_error(kStep, ".");
+  STASIS_CHECK(done);
+  return keep(wanted, std::move(made), base);
+}
+
+Result<void> Namespaces::keep(const schema::Namespace& wanted, Fd fd, int base) {
   Made& entry = made_[wanted.id()];
   entry.type = wanted.type();
+  entry.record = &wanted;
   STASIS_TRY(entry.fd, duplicate(fd.get(), base));
-  if (type != CLONE_NEWNS) mounts_of_image_.add_namespace(wanted.id(), wanted.type(), entry.fd.get());
+  if (wanted.type() != CLONE_NEWNS) mounts_of_image_.add_namespace(wanted, entry.fd.get());
   return {};
 }
 
 Result<void> Namespaces::complete() { return mounts_of_image_.complete(); }
+
+Result<void> Namespaces::complete_inner(const Mounts::MountProcesses& mount) {
+  return mounts_of_image_.complete_inner(mount);
+}
+
+// By somebody who stays outside: nobody may have entered it when its clocks are set.
+Result<void> Namespaces::make_time(const schema::Namespace& wanted, int base) {
+  STASIS_TRY(auto offsets, kernel::read_clock_offsets(HostTid{::getpid()}));
+  offsets.monotonic_ns += wanted.monotonic_offset_ns();
+  offsets.boottime_ns += wanted.boottime_offset_ns();
+  Fd made;
+  const schema::Namespace* owner = users(wanted.owner());
+  auto done = in_users(owner != nullptr ? descriptor(wanted.owner()) : -1, owner != nullptr ? *owner : wanted,
+                       [&]() -> Result<void> {
+                         if (::unshare(CLONE_NEWTIME) != 0) return errno_error(kStep, "time");
+                         STASIS_TRY(Fd file, open_file("/proc/self/timens_offsets", O_WRONLY));
+                         STASIS_CHECK(write_all(file.get(), kernel::clock_offsets_text(offsets)));
+                         STASIS_TRY(made, open_file("/proc/self/ns/time_for_children", O_RDONLY));
+                         return {};
+                       });
+  STASIS_CHECK(done);
+  return keep(wanted, std::move(made), base);
+}
+
+const schema::Namespace* Namespaces::users(uint32_t id) const {
+  auto found = made_.find(id);
+  return found == made_.end() || found->second.type != CLONE_NEWUSER ? nullptr : found->second.record;
+}
 
 int Namespaces::descriptor(uint32_t id) const {
   auto found = made_.find(id);
@@ -151,6 +227,41 @@ Result<void> Namespaces::go(const Where& where) {
   if (of_program && ::fchdir(kernel::host_proc()) != 0) return errno_error(kEnter, "/proc");
   now_ = where;
   return {};
+}
+
+// Whether it is in a network from which there is no way back to where we are: to that of the host, for an
+// ordinary user.
+bool Namespaces::leaves_for_good(const Where& where) {
+  const auto network = [this](const Where& one) -> uint32_t {
+    auto found = std::find_if(one.ids.begin(), one.ids.end(),
+                              [this](uint32_t id) { return type(id) == CLONE_NEWNET; });
+    return found == one.ids.end() ? 0 : *found;
+  };
+  if (network(where) == network(now_) || network(now_) != 0) return false;
+  if (!may_return_) may_return_ = ::setns(network_.get(), CLONE_NEWNET) == 0;
+  return !*may_return_;
+}
+
+Result<void> Namespaces::within(const Where& where, const std::function<Result<void>()>& act) {
+  if (!leaves_for_good(where)) {
+    STASIS_TRY(auto inside, Inside::enter(*this, where));
+    return act();
+  }
+  const Where before = now_;
+  auto done = kernel::run_beside([&]() -> Result<void> {
+    STASIS_CHECK(go(where));
+    return act();
+  });
+  // It shares our memory, so that this is about us again.
+  note_place(before);
+  return done;
+}
+
+void Namespaces::note_place(const Where& where) {
+  now_ = where;
+  kernel::set_root_of_program(where.mount != 0 ||
+                              std::any_of(where.ids.begin(), where.ids.end(),
+                                          [this](uint32_t id) { return type(id) == CLONE_NEWNS; }));
 }
 
 Result<Namespaces::Inside> Namespaces::Inside::enter(Namespaces& all, const Where& where) {

@@ -1,7 +1,9 @@
 // The namespaces that the program had made for itself inside the session.
 #pragma once
 
+#include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,12 @@ class Namespaces {
   Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
   // In init, when the session has its /proc.
   Result<void> complete();
+  // See there.
+  Result<void> complete_inner(const Mounts::MountProcesses& mount);
 
   int descriptor(uint32_t id) const;
+  // Of users.
+  const schema::Namespace* users(uint32_t id) const;
   uint64_t type(uint32_t id) const;
 
   // Where something is made: in these namespaces, and in those of the session for all other types; and, if
@@ -33,7 +39,10 @@ class Namespaces {
   };
   void close() { mounts_of_image_.close(); }
 
-  // Our own process there, as long as it lives.
+  // Lets our own process do something there, or, when it could not come back, one that shares our memory and
+  // our descriptors.
+  Result<void> within(const Where& where, const std::function<Result<void>()>& act);
+  // Our own process in mount namespaces, as long as it lives.
   class Inside {
    public:
     static Result<Inside> enter(Namespaces& all, const Where& where);
@@ -50,15 +59,21 @@ class Namespaces {
  private:
   struct Made {
     uint64_t type = 0;
+    const schema::Namespace* record = nullptr;
     Fd fd;
   };
+  Result<Fd> unshare(const schema::Namespace& wanted);
   Result<void> make_one(const schema::Namespace& wanted, int base);
-  Result<void> go_home();
+  Result<void> make_time(const schema::Namespace& wanted, int base);
+  Result<void> keep(const schema::Namespace& wanted, Fd fd, int base);
   Result<void> go(const Where& where);
+  bool leaves_for_good(const Where& where);
+  void note_place(const Where& where);
 
   std::map<uint32_t, Made> made_;
   Fd network_, mounts_, directory_;  // of the session, and where we are in it
   Where now_;
+  std::optional<bool> may_return_;
   Mounts mounts_of_image_;
 };
 

@@ -1,5 +1,3 @@
-#include "restore/restart.h"
-
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -9,85 +7,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
-#include <deque>
-#include <map>
-#include <optional>
+#include <span>
 
-#include "image/reader.h"
-#include "kernel/affinity.h"
 #include "kernel/cpu.h"
-#include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "resource/mqueue.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
-#include "restore/descriptors.h"
 #include "restore/mapped_pages.h"
-#include "restore/system_v.h"
-#include "restore/tasks.h"
-#include "restore/topology.h"
-#include "restore/work_area.h"
+#include "restore/restart_from_image.h"
 
 namespace stasis::restore {
 
-namespace {
-
 using remote::Batch;
-
-class RestartFromImage final : public Restart {
- public:
-  RestartFromImage(image::Image image, MemoryMode mode)
-      : image_(std::move(image)), mode_(mode), system_v_(image_) {
-    // The guard of mapped memory is a filter, too, which a program with filters would see and strict mode
-    // forbids.
-    for (const auto& process : manifest().processes()) {
-      for (const auto& thread : process.threads()) {
-        if (thread.strict() || thread.filters_size() > 0) mode_ = MemoryMode::kEager;
-      }
-    }
-  }
-
-  // The plan points into the manifest, so it is made where the image stays.
-  Result<void> plan() {
-    STASIS_TRY(topology_, Topology::plan(manifest()));
-    return {};
-  }
-
-  const schema::Manifest& manifest() const override { return image_.manifest(); }
-  const image::Image& image() const override { return image_; }
-  void set_copies(std::map<std::string, std::string> copies) override { copies_ = std::move(copies); }
-  Result<void> make_descriptions(const std::string& terminal_slave_path) override;
-  Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
-  Result<void> build(HostTid init, const std::string& deadlines_file,
-                     const std::function<void(uint64_t bytes)>& read) override;
-  Result<void> release() override;
-
- private:
-  GuardPlan plan_guard() const;
-  Result<void> adopt_roots(HostTid init);
-  Result<void> raise(size_t index);
-  Result<void> raise_children(Skeleton& maker, const std::vector<size_t>& children);
-  Result<void> make_children(Skeleton& maker, const std::vector<size_t>& children);
-  Result<void> make_orphan(Skeleton& maker, size_t index);
-  Result<void> begin_session(Skeleton& leader, const schema::Process* process);
-  Result<void> join_groups();
-  Result<void> end_temporaries();
-
-  image::Image image_;
-  Topology topology_;
-  MemoryMode mode_;
-  std::map<std::string, std::string> copies_;
-  std::unique_ptr<DescriptorTable> table_;
-  MemoryFiles files_;
-  SystemV system_v_;
-  WorkArea area_;
-  std::optional<kernel::PidNamespace> session_;
-  std::map<int, Skeleton> skeletons_;  // by pid in the session
-  std::deque<TaskBuilder> builders_;
-  std::optional<kernel::OneProcessor> together_;
-};
 
 Result<void> RestartFromImage::make_descriptions(const std::string& terminal_slave_path) {
   kernel::host_proc();
@@ -168,8 +103,8 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     size_t used = 0;
     HostTid host{std::stoi(children.substr(position), &used)};
     position += used + 1;
-    STASIS_TRY(auto status, kernel::read_status(host));
-    by_number[status.ns_tid.value] = host;
+    STASIS_TRY(NsTid number, session_->number_of(host));
+    by_number[number.value] = host;
   }
   for (size_t index : topology_.roots()) {
     NsTid pid = topology_.births()[index].pid;
@@ -181,18 +116,21 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
     STASIS_TRY(auto stop, task.wait());
     if (stop->kind == remote::Stop::Kind::kExited)
       return Error{"restart", fmt::format("task {}", pid), "it ended", {}};
-    auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, area_);
+    auto [entry, inserted] = skeletons_.try_emplace(pid.value, host->second, pid, pid, area_);
     STASIS_CHECK(entry->second.prepare());
     STASIS_CHECK(entry->second.strip(area_));
   }
   for (size_t index : topology_.roots()) STASIS_CHECK(raise(index));
-  return {};
+  return raise_postponed();
 }
 
+// Those that somebody makes in a pid namespace that is not below its own child's.
 // Makes the whole subtree of a skeleton that stands stripped.
 Result<void> RestartFromImage::raise(size_t index) {
   const Birth& birth = topology_.births()[index];
   Skeleton& maker = skeletons_.at(birth.pid.value);
+  // Whoever is born in a pid namespace inherits a group that it cannot name.
+  if (numbers().nested() && birth.early_children.empty()) STASIS_CHECK(join_group(birth, true));
   STASIS_CHECK(raise_children(maker, birth.early_children));
   if (birth.becomes_session_leader) STASIS_CHECK(begin_session(maker, birth.process));
   STASIS_CHECK(raise_children(maker, birth.children));
@@ -206,6 +144,7 @@ Result<void> RestartFromImage::begin_session(Skeleton& leader, const schema::Pro
   Batch batch = leader.batch();
   batch.call(SYS_setsid, {});
   STASIS_CHECK(leader.run_checked(batch, "make a session"));
+  groups_[leader.ns_pid().value] = leader.ns_pid().value;
   if (process == nullptr || !table_->has(process->controlling_terminal())) return {};
   batch.clear();
   auto terminal = static_cast<uint64_t>(table_->number_of(process->controlling_terminal()));
@@ -214,22 +153,70 @@ Result<void> RestartFromImage::begin_session(Skeleton& leader, const schema::Pro
 }
 
 Result<void> RestartFromImage::raise_children(Skeleton& maker, const std::vector<size_t>& children) {
-  STASIS_CHECK(make_children(maker, children));
-  for (size_t child : children) STASIS_CHECK(raise(child));
+  std::vector<size_t> now;
+  for (size_t child : children) {
+    if (can_be_born(topology_.births()[child])) {
+      now.push_back(child);
+    } else {
+      postponed_.emplace_back(maker.ns_pid().value, child);
+    }
+  }
+  STASIS_CHECK(make_children(maker, now));
+  for (size_t child : now) STASIS_CHECK(raise(child));
   return {};
 }
 
+// Neighbours that are born in the same pid namespace are made together.
 Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<size_t>& children) {
-  if (children.empty()) return {};
-  STASIS_CHECK(maker.prepare());
-  constexpr size_t kAtOnce = 256;
-  for (size_t first = 0; first < children.size(); first += kAtOnce) {
-    size_t last = std::min(first + kAtOnce, children.size());
+  const auto& births = topology_.births();
+  for (size_t first = 0, next = 0; first < children.size(); first = next) {
+    const Birth& one = births[children[first]];
+    next = first + 1;
+    while (!one.is_init() && next < children.size() && !births[children[next]].is_init() &&
+           births[children[next]].numbers.space == one.numbers.space)
+      ++next;
+    STASIS_CHECK(make_alike(maker, std::span(children).subspan(first, next - first)));
+  }
+  return {};
+}
+
+Result<void> RestartFromImage::make_alike(Skeleton& maker, std::span<const size_t> children) {
+  const Birth& first = topology_.births()[children.front()];
+  // The kernel makes a pid namespace in that of its maker only.
+  const bool makes_namespace = first.is_init();
+  const uint32_t owner = numbers().owner(first.numbers.space);
+  const bool of_others = makes_namespace && owner != users_of(maker);
+  STASIS_CHECK(choose_space_of_children(maker, makes_namespace ? space_of(maker) : first.numbers.space));
+  if (!makes_namespace) return make_in_batches(maker, children, 0);
+  if (numbers().parent(first.numbers.space) != space_of(maker) || inits_.contains(first.numbers.space)) {
+    return Error{"restart",
+                 fmt::format("task {}", first.pid),
+                 "it cannot be the first process of its pid namespace",
+                 {},
+                 ErrorCode::kDamaged};
+  }
+  if (of_others) {
+    STASIS_CHECK(make_init_of_users(maker, children));
+  } else {
+    STASIS_CHECK(make_in_batches(maker, children, CLONE_NEWPID));
+  }
+  inits_[first.numbers.space] = first.pid.value;
+  return {};
+}
+
+Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const size_t> children,
+                                               uint64_t flags) {
+  const size_t at_once = users_of(maker) == 0 ? 256 : 1;
+  for (size_t first = 0; first < children.size(); first += at_once) {
+    size_t last = std::min(first + at_once, children.size());
+    const Birth& one = topology_.births()[children[first]];
+    STASIS_TRY(const auto given, prepare_numbers(users_of(maker), one.numbers.space, one.numbers.levels));
+    STASIS_CHECK(maker.prepare());
     Batch batch = maker.batch();
     for (size_t i = first; i < last; ++i) {
       const Birth& child = topology_.births()[children[i]];
       CloneRequest request;
-      request.flags = CLONE_PTRACE;
+      request.flags = CLONE_PTRACE | flags;
       if (child.process != nullptr && child.process->descriptors_of() != 0) request.flags |= CLONE_FILES;
       if (child.process != nullptr && child.process->directories_of() != 0) request.flags |= CLONE_FS;
       request.exit_signal =
@@ -239,22 +226,39 @@ Result<void> RestartFromImage::make_children(Skeleton& maker, const std::vector<
         request.flags |= CLONE_PARENT;
         request.exit_signal = 0;
       }
-      add_clone(batch, request, child.pid);
+      if ((flags & CLONE_PARENT) != 0) request.exit_signal = 0;
+      add_clone(batch, request, last - first == 1 ? given : child.numbers.levels);
     }
     STASIS_CHECK(maker.run_checked(batch, "make processes"));
     std::vector<NsTid> expected;
     for (size_t i = first; i < last; ++i) expected.push_back(topology_.births()[children[i]].pid);
     STASIS_TRY(auto born, await_births(*session_, expected));
-    for (NsTid pid : expected) {
-      auto [entry, inserted] = skeletons_.try_emplace(pid.value, born.at(pid.value), pid, area_);
+    for (size_t i = first; i < last; ++i) {
+      const Birth& child = topology_.births()[children[i]];
+      const NsTid pid = child.pid;
+      auto [entry, inserted] = skeletons_.try_emplace(pid.value, born.at(pid.value), pid,
+                                                      NsTid{child.numbers.levels.back()}, area_);
       STASIS_CHECK(entry->second.prepare());
+      spaces_[pid.value] = spaces_of_children_[pid.value] = child.numbers.space;
+      if (const uint32_t users = users_of(maker); users != 0) users_[pid.value] = users;
+      groups_[pid.value] = groups_[maker.ns_pid().value];
     }
   }
   return {};
 }
 
-// A child of init, or of a process above, in the session of `maker`: made by a helper that ends, whereupon
-// that process adopts it.
+// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go
+// there and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can
+// be entered only before.
+// Whoever was born there is in it already.
+// In which its children are born: setns() takes only namespaces that are below its own.
+// Nobody can be born in them any more, but for as long as their init is there they can be opened.
+// What shows the processes of a pid namespace can be mounted by these only.
+// By a helper, which need not come back: in a copy of the session's mounts that belongs to the user namespace
+// in which it is, it has the rights, and the kernel's condition for them is met, another /proc
+// (mount_too_revealing()). When all threads are there: the kernel makes none in a process that has another
+// namespace for children. A child of init, or of a process above, in the session of `maker`: made by a helper
+// that ends, whereupon that process adopts it.
 Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
   NsTid parent = topology_.births()[index].parent;
   auto set_reaping = [&](uint64_t on) -> Result<void> {
@@ -265,44 +269,23 @@ Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
     batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, on});
     return adopter.run_checked(batch, "adopt a process");
   };
-  STASIS_CHECK(maker.prepare());
-  NsTid number = topology_.spare_number();
-  Batch batch = maker.batch();
-  CloneRequest request;
-  request.flags = CLONE_PTRACE;
-  request.exit_signal = SIGCHLD;
-  add_clone(batch, request, number);
-  STASIS_CHECK(maker.run_checked(batch, "make a helper"));
-  STASIS_TRY(auto born, await_births(*session_, {number}));
-  Skeleton helper(born.at(number.value), number, area_);
-  STASIS_CHECK(helper.prepare());
+  // Who is adopted by whom is a matter of one namespace.
+  const uint32_t space = parent.value <= 1 ? 0 : space_of(skeletons_.at(parent.value));
+  STASIS_TRY(Skeleton helper, make_helper(maker, space, SIGCHLD));
   STASIS_CHECK(make_children(helper, {index}));
   STASIS_CHECK(set_reaping(1));
-  ::kill(helper.pid().value, SIGKILL);
-  while (::waitpid(helper.pid().value, nullptr, __WALL) > 0) {
-  }
+  STASIS_CHECK(end_helper(maker, helper));
   STASIS_CHECK(set_reaping(0));
-  Batch reap = maker.batch();
-  reap.call(SYS_wait4, {static_cast<uint64_t>(number.value), 0, __WALL, 0});
-  STASIS_CHECK(maker.prepare());
-  STASIS_CHECK(maker.run_checked(reap, "reap a helper"));
   return raise(index);
 }
 
+// A process that cannot name its group is in it from birth, or is put into it by its parent. `may_wait`: the
+// group may not be there yet.
 Result<void> RestartFromImage::join_groups() {
   // Leaders first, then members.
   for (bool leaders : {true, false}) {
     for (const auto& birth : topology_.births()) {
-      if ((birth.group == birth.pid) != leaders) continue;
-      // A session leader is the leader of its group already.
-      if (birth.becomes_session_leader) continue;
-      Skeleton& task = skeletons_.at(birth.pid.value);
-      auto leader = skeletons_.find(birth.group.value);
-      if (leader != skeletons_.end() && ::getpgid(task.pid().value) == leader->second.pid().value) continue;
-      Batch batch = task.batch();
-      batch.call(SYS_setpgid, {0, static_cast<uint64_t>(birth.group.value)});
-      STASIS_CHECK(task.prepare());
-      STASIS_CHECK(task.run_checked(batch, "join a process group"));
+      if ((birth.group == birth.pid) == leaders) STASIS_CHECK(join_group(birth, false));
     }
   }
   return {};
@@ -319,7 +302,8 @@ Result<void> RestartFromImage::end_temporaries() {
     if (birth.parent.value > 1 && skeletons_.contains(birth.parent.value)) {
       Skeleton& parent = skeletons_.at(birth.parent.value);
       Batch reap = parent.batch();
-      reap.call(SYS_wait4, {static_cast<uint64_t>(birth.pid.value), 0, __WALL, 0});
+      const auto level = numbers().depth(space_of(parent));
+      reap.call(SYS_wait4, {static_cast<uint64_t>(birth.numbers.levels.at(level)), 0, __WALL, 0});
       STASIS_CHECK(parent.prepare());
       STASIS_CHECK(parent.run(reap));
     }
@@ -332,7 +316,9 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
                                      const std::function<void(uint64_t bytes)>& read) {
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
+  STASIS_CHECK(keep_ended_namespaces());
   STASIS_CHECK(end_temporaries());
+  STASIS_CHECK(mount_inner_procs());
   // Before any parent ignores SIGCHLD: then the kernel would reap them.
   for (const auto& process : manifest().processes()) {
     if (process.state() != schema::Process::ZOMBIE) continue;
@@ -346,7 +332,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     STASIS_CHECK(
         build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
     builders_.emplace_back(task, process, manifest(), memory, area_, *session_, *table_);
-    STASIS_CHECK(builders_.back().set_process());
+    STASIS_CHECK(builders_.back().set_process(users_of(task)));
   }
   // Only now: who shares the table of another finds everything in it until then.
   for (const auto& process : manifest().processes()) {
@@ -355,7 +341,19 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   }
   system_v_.detach();
   STASIS_CHECK(system_v_.restore_semaphores(skeletons_));
+  if (numbers().nested()) {
+    for (const auto& process : manifest().processes()) {
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      Skeleton& task = skeletons_.at(process.pid());
+      STASIS_CHECK(choose_space_of_children(task, space_of(task)));
+    }
+  }
+  // Those who make no threads can do it while they have all rights.
+  STASIS_CHECK(settle_spaces_of_children(true));
+  STASIS_CHECK(enter_users());
   for (auto& builder : builders_) STASIS_CHECK(builder.make_threads());
+  last_number_.reset();
+  STASIS_CHECK(settle_spaces_of_children(false));
   // When every task is there: some descriptors refer to tasks.
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
@@ -371,6 +369,8 @@ Result<void> RestartFromImage::release() {
   for (auto& builder : builders_) builder.detach();
   return {};
 }
+
+namespace {
 
 Result<void> check_host(const schema::Manifest& manifest) {
   schema::Host here;

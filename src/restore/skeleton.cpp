@@ -15,16 +15,18 @@ namespace stasis::restore {
 
 using remote::Batch;
 
-Skeleton::Skeleton(HostTid pid, NsTid ns_pid, const WorkArea& area) : task_(pid), executor_(area.executor()) {
-  context_.tgid = ns_pid;
-  context_.tid = ns_pid;
+Skeleton::Skeleton(HostTid pid, NsTid number, NsTid own, const WorkArea& area)
+    : task_(pid), number_(number), executor_(area.executor()) {
+  context_.tgid = own;
+  context_.tid = own;
   context_.report_signal = SIGURG;
 }
 
-Skeleton Skeleton::thread(HostTid tid, NsTid ns_tid) const {
+Skeleton Skeleton::thread(HostTid tid, NsTid number, NsTid own) const {
   Skeleton other = *this;
   other.task_ = remote::Tracee(tid);
-  other.context_.tid = ns_tid;
+  other.number_ = number;
+  other.context_.tid = own;
   return other;
 }
 
@@ -100,8 +102,8 @@ Result<std::map<int, HostTid>> await_births(const kernel::PidNamespace& session,
     if (stopped.erase(host.value) != 0) born[number.value] = host;
   }
   for (int pid : stopped) {
-    STASIS_TRY(auto facts, kernel::read_status(HostTid{pid}));
-    born[facts.ns_tid.value] = HostTid{pid};
+    STASIS_TRY(NsTid number, session.number_of(HostTid{pid}));
+    born[number.value] = HostTid{pid};
   }
   for (NsTid number : expected) {
     if (!born.contains(number.value))

@@ -20,10 +20,12 @@ namespace stasis::restore {
 // Owns nothing: the task dies with the builder (PTRACE_O_EXITKILL).
 class Skeleton {
  public:
-  Skeleton(HostTid pid, NsTid ns_pid, const WorkArea& area);
+  // `number`: in the session; `own`: by which the task knows itself.
+  Skeleton(HostTid pid, NsTid number, NsTid own, const WorkArea& area);
 
   HostTid pid() const { return task_.tid(); }
-  NsTid ns_pid() const { return context_.tid; }
+  NsTid ns_pid() const { return number_; }
+  NsTid own_pid() const { return context_.tid; }
   remote::Tracee task() const { return task_; }
   const remote::TaskContext& context() const { return context_; }
   const remote::Executor& executor() const { return executor_; }
@@ -36,7 +38,7 @@ class Skeleton {
   remote::Batch batch() const { return remote::Batch(executor_.scratch()); }
   Result<void> run(remote::Batch& batch);
   // Another thread of the same process; it uses the same stub and scratch area, one at a time.
-  Skeleton thread(HostTid tid, NsTid ns_tid) const;
+  Skeleton thread(HostTid tid, NsTid number, NsTid own) const;
 
   // run(), and an error naming step and call if one of them failed. `tolerate` may accept a failed call by
   // its index.
@@ -48,6 +50,7 @@ class Skeleton {
 
  private:
   remote::Tracee task_;
+  NsTid number_;
   remote::TaskContext context_;
   remote::Executor executor_;
   // For whom the stub is in place, in the memory that all threads of the process share.

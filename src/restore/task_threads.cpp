@@ -14,11 +14,13 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "base/clock.h"
 #include "restore/clone.h"
 #include "restore/tasks.h"
+#include "restore/user_namespaces.h"
 
 namespace stasis::restore {
 
@@ -95,6 +97,14 @@ const Capabilities& own_capabilities() {
   return ours;
 }
 
+// Those of whoever has just entered a user namespace.
+Capabilities all_capabilities() {
+  auto last = read_file("/proc/sys/kernel/cap_last_cap");
+  const unsigned bits = last.ok() ? static_cast<unsigned>(std::atoi(last->c_str())) + 1 : CAP_LAST_CAP + 1;
+  const uint64_t all = (uint64_t{1} << bits) - 1;
+  return {all, all, 0};
+}
+
 size_t add_capset(remote::Batch& batch, const Capabilities& wanted) {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[2] = {};
@@ -128,9 +138,9 @@ void TaskBuilder::add_forgetting(Batch& batch) {
 
 Result<void> TaskBuilder::make_threads() {
   threads_.push_back({skeleton_, &process_.threads(0)});
-  constexpr int kAtOnce = 256;
-  for (int first = 1; first < process_.threads_size(); first += kAtOnce) {
-    int last = std::min(first + kAtOnce, process_.threads_size());
+  const int at_once = numbering_ ? 1 : 256;
+  for (int first = 1; first < process_.threads_size(); first += at_once) {
+    int last = std::min(first + at_once, process_.threads_size());
     Batch batch = skeleton_.batch();
     for (int i = first; i < last; ++i) {
       const auto& thread = process_.threads(i);
@@ -138,7 +148,13 @@ Result<void> TaskBuilder::make_threads() {
       request.flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
                       CLONE_PTRACE | CLONE_CHILD_CLEARTID;
       request.child_tid = thread.clear_tid_address();
-      add_clone(batch, request, NsTid{thread.tid()});
+      std::vector<int> levels = {thread.tid()};
+      levels.insert(levels.end(), thread.inner_numbers().begin(), thread.inner_numbers().end());
+      if (numbering_) {
+        STASIS_TRY(levels, numbering_(levels));
+        STASIS_CHECK(skeleton_.prepare());
+      }
+      add_clone(batch, request, levels);
     }
     STASIS_CHECK(skeleton_.run_checked(batch, "make threads"));
     std::vector<NsTid> expected;
@@ -146,7 +162,8 @@ Result<void> TaskBuilder::make_threads() {
     STASIS_TRY(auto born, await_births(session_, expected));
     for (int i = first; i < last; ++i) {
       NsTid number{process_.threads(i).tid()};
-      threads_.push_back({skeleton_.thread(born.at(number.value), number), &process_.threads(i)});
+      threads_.push_back({skeleton_.thread(born.at(number.value), number, own_number(process_.threads(i))),
+                          &process_.threads(i)});
     }
   }
   STASIS_CHECK(install_filters());
@@ -290,36 +307,94 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
     // A task may send itself any siginfo; from outside the kernel would not let us fake the sender.
     if (shared) {
       batch.call(SYS_rt_sigqueueinfo,
-                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(number), info});
+                 {static_cast<uint64_t>(own_number(process_).value), static_cast<uint64_t>(number), info});
     } else {
-      batch.call(SYS_rt_tgsigqueueinfo,
-                 {static_cast<uint64_t>(process_.pid()), static_cast<uint64_t>(thread.record->tid()),
-                  static_cast<uint64_t>(number), info});
+      batch.call(SYS_rt_tgsigqueueinfo, {static_cast<uint64_t>(own_number(process_).value),
+                                         static_cast<uint64_t>(own_number(*thread.record).value),
+                                         static_cast<uint64_t>(number), info});
     }
   }
   if (batch.empty()) return {};
   return thread.skeleton.run_checked(batch, "queue signals");
 }
 
+void TaskBuilder::add_ids(Batch& batch, const schema::Credentials& wanted) {
+  std::string groups;
+  for (uint32_t group : wanted.groups()) groups.append(reinterpret_cast<const char*>(&group), sizeof group);
+  uint64_t address = batch.put(groups);
+  batch.call(SYS_setgroups, {static_cast<uint64_t>(wanted.groups_size()), address});
+  // Capabilities must outlive the change of user until they are set.
+  batch.call(SYS_prctl, {PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP});
+  batch.call(SYS_setresgid, {wanted.gids(0), wanted.gids(1), wanted.gids(2)});
+  batch.call(SYS_setresuid, {wanted.uids(0), wanted.uids(1), wanted.uids(2)});
+  batch.call(SYS_setfsgid, {wanted.gids(3)});
+  batch.call(SYS_setfsuid, {wanted.uids(3)});
+}
+
+// An id that has no number in the namespace can only be one that it has from birth.
+Result<void> TaskBuilder::add_ids_inside(Batch& batch, uint32_t users) const {
+  const schema::Namespace* space = table_.namespaces().users(users);
+  schema::Credentials inside = process_.threads(0).credentials();
+  if (space == nullptr || inside.uids_size() != 4 || inside.gids_size() != 4) return {};
+  bool ids_are_born = true;
+  for (auto* ids : {inside.mutable_uids(), inside.mutable_gids()}) {
+    const bool of_users = ids == inside.mutable_uids();
+    const uint32_t born = of_users ? ::geteuid() : ::getegid();
+    for (uint32_t& id : *ids) {
+      const uint32_t number = id_inside(of_users ? space->users() : space->groups(), id);
+      ids_are_born = ids_are_born && id == born;
+      if (number == kNoId && id != born) {
+        return Error{"restart: set the ids",
+                     name(),
+                     fmt::format("its user namespace does not map id {}", id),
+                     {},
+                     ErrorCode::kUnsupported};
+      }
+      id = number;
+    }
+  }
+  if (ids_are_born) return {};
+  // Groups that cannot be set are those of birth.
+  if (space->setgroups_denied()) inside.clear_groups();
+  for (uint32_t& group : *inside.mutable_groups()) group = id_inside(space->groups(), group);
+  add_ids(batch, inside);
+  return {};
+}
+
+Result<uint32_t> TaskBuilder::enter_users(uint32_t born_in) {
+  uint32_t wanted = 0;
+  for (uint32_t id : process_.namespaces()) {
+    if (table_.namespaces().users(id) != nullptr) wanted = id;
+  }
+  if (wanted == 0) return 0;
+  inner_users_ = true;
+  STASIS_CHECK(skeleton_.prepare());
+  Batch batch = skeleton_.batch();
+  if (born_in != 0) {
+    STASIS_CHECK(add_ids_inside(batch, born_in));
+  } else if (!user_namespace_ && process_.threads(0).credentials().uids_size() == 4 &&
+             process_.threads(0).credentials().gids_size() == 4) {
+    add_ids(batch, process_.threads(0).credentials());
+  }
+  if (wanted != born_in)
+    batch.call(SYS_setns, {static_cast<uint64_t>(table_.namespaces().descriptor(wanted)), CLONE_NEWUSER});
+  // A change of rights hides it from those of its own user, which we may be.
+  batch.call(SYS_prctl, {PR_SET_DUMPABLE, 1});
+  STASIS_CHECK(skeleton_.run(batch));
+  STASIS_CHECK(check_batch(batch, skeleton_.ns_pid(), "enter a user namespace", [&](size_t index, int) {
+    return batch.number(index) == SYS_setgroups && born_in != 0;
+  }));
+  return wanted;
+}
+
 void TaskBuilder::add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const {
   const auto& wanted = thread.record->credentials();
   if (wanted.uids_size() != 4 || wanted.gids_size() != 4) return;
-  if (!user_namespace_) {
-    std::string groups;
-    for (uint32_t group : wanted.groups()) groups.append(reinterpret_cast<const char*>(&group), sizeof group);
-    uint64_t address = batch.put(groups);
-    batch.call(SYS_setgroups, {static_cast<uint64_t>(wanted.groups_size()), address});
-    // Capabilities must outlive the change of user until they are set below.
-    batch.call(SYS_prctl, {PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP});
-    batch.call(SYS_setresgid, {wanted.gids(0), wanted.gids(1), wanted.gids(2)});
-    batch.call(SYS_setresuid, {wanted.uids(0), wanted.uids(1), wanted.uids(2)});
-    batch.call(SYS_setfsgid, {wanted.gids(3)});
-    batch.call(SYS_setfsuid, {wanted.uids(3)});
-  }
+  if (!user_namespace_ && !inner_users_) add_ids(batch, wanted);
   // 1. What is not in the bounding set cannot become inheritable. 2. Ambient capabilities must be permitted
   // and inheritable, and securebits may forbid to raise them. 3. Securebits need a capability.
   // capabilities(7)
-  const Capabilities& ours = own_capabilities();
+  const Capabilities ours = inner_users_ ? all_capabilities() : own_capabilities();
   if (wanted.inheritable() != 0 || wanted.ambient() != 0)
     optional.push_back(add_capset(batch, {ours.permitted, ours.permitted, wanted.inheritable()}));
   for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability) {

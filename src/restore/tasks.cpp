@@ -1,6 +1,7 @@
 #include "restore/tasks.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -79,7 +80,7 @@ void set_number(HostTid pid, const char* file, int radix, int64_t wanted) {
 
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
 
-Result<void> TaskBuilder::set_process() {
+Result<void> TaskBuilder::set_process(uint32_t born_in) {
   // The stub reports by a signal that must not be one of those that will be pending.
   skeleton_.set_report_signal(remote::choose_report_signal(0, 0, pending_mask(process_)));
   STASIS_CHECK(skeleton_.prepare());
@@ -87,6 +88,10 @@ Result<void> TaskBuilder::set_process() {
   Batch batch = skeleton_.batch();
   std::vector<size_t> optional;
   for (uint32_t id : process_.namespaces()) {
+    // Where it was born it is; the user namespace comes last.
+    if (table_.namespaces().descriptor(id) < 0 || table_.namespaces().type(id) == CLONE_NEWUSER ||
+        !table_.may_enter(born_in, id))
+      continue;
     batch.call(SYS_setns,
                {static_cast<uint64_t>(table_.namespaces().descriptor(id)), table_.namespaces().type(id)});
   }
@@ -95,8 +100,9 @@ Result<void> TaskBuilder::set_process() {
     if (process_.without_terminal()) {
       batch.call(SYS_ioctl, {fd, TIOCNOTTY});
     } else if (process_.foreground_group() != 0) {
-      uint64_t group = batch.put_object<int>(process_.foreground_group());
-      optional.push_back(batch.call(SYS_ioctl, {fd, TIOCSPGRP, group}));
+      const int own = table_.number_as_seen_by(process_.pid(), process_.foreground_group());
+      uint64_t group = batch.put_object<int>(own);
+      if (own != 0) optional.push_back(batch.call(SYS_ioctl, {fd, TIOCSPGRP, group}));
     }
   }
   std::string directory = process_.working_directory();
@@ -375,7 +381,7 @@ Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
     STASIS_CHECK(task.set_options(0));
     if (thread.primed) {
       STASIS_TRY(auto status, kernel::read_status(task.tid()));
-      deadlines.note(status.ns_tid, status.voluntary_switches, registers, thread.deadline_ns);
+      deadlines.note(thread.skeleton.ns_pid(), status.voluntary_switches, registers, thread.deadline_ns);
     }
   }
   if (process_.state() == schema::Process::STOPPED) return stop_again();
@@ -392,6 +398,28 @@ void TaskBuilder::detach() {
   for (auto& thread : threads_) thread.skeleton.task().detach();
 }
 
+namespace {
+
+Result<void> kill_init(Skeleton& skeleton, int signal) {
+  if (signal != SIGKILL) {
+    return Error{
+        "restart: make a zombie",
+        fmt::format("task {}", skeleton.ns_pid()),
+        fmt::format("the first process of a pid namespace has ended by signal {}, which cannot be sent "
+                    "to one",
+                    signal),
+        {},
+        ErrorCode::kUnsupported};
+  }
+  if (::kill(skeleton.pid().value, SIGKILL) != 0) return errno_error("restart: make a zombie", {});
+  for (;;) {
+    STASIS_TRY(auto stop, skeleton.task().wait());
+    if (stop->kind == Stop::Kind::kExited) return {};
+  }
+}
+
+}  // namespace
+
 Result<void> become_zombie(Skeleton& skeleton, const schema::Process& process) {
   remote::Tracee task = skeleton.task();
   int status = process.exit_status();
@@ -402,13 +430,15 @@ Result<void> become_zombie(Skeleton& skeleton, const schema::Process& process) {
   batch.call(SYS_prlimit64, {0, RLIMIT_CORE, batch.put_object(no_core), 0});
   STASIS_CHECK(skeleton.run(batch));
   int signal = status & 0x7f;
+  // The first process of a pid namespace ends by none but this, which only others can send.
+  if (signal != 0 && skeleton.own_pid().value == 1) return kill_init(skeleton, signal);
   Batch last = skeleton.batch();
   if (signal == 0) {
     last.call(SYS_exit_group, {static_cast<uint64_t>((status >> 8) & 0xff)});
   } else {
     // A signal that is sent to a task under ptrace stops it first; then it is let through.
     last.call(SYS_rt_sigprocmask, {SIG_SETMASK, last.put_object<uint64_t>(0), 0, 8});
-    last.call(SYS_kill, {static_cast<uint64_t>(process.pid()), static_cast<uint64_t>(signal)});
+    last.call(SYS_kill, {static_cast<uint64_t>(skeleton.own_pid().value), static_cast<uint64_t>(signal)});
   }
   STASIS_CHECK(skeleton.executor().start(task, skeleton.context(), last));
   for (;;) {

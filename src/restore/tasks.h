@@ -1,6 +1,7 @@
 // Gives the processes and threads of the new tree what the kernel kept for the old ones.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -35,7 +36,15 @@ class TaskBuilder {
 
   // Foreground group, working directory, umask, signal actions, limits that are not in our way: of the
   // process.
-  Result<void> set_process();
+  // `born_in`: the user namespace in which it is.
+  Result<void> set_process(uint32_t born_in);
+  Skeleton& skeleton() { return skeleton_; }
+  // Goes to the user namespace of the process, which its threads cannot do, and returns it; with its ids,
+  // which have other numbers there. `born_in`: where it is.
+  Result<uint32_t> enter_users(uint32_t born_in);
+  // Where it has not the right to choose the numbers of its threads: see RestartFromImage::prepare_numbers().
+  using Numbering = std::function<Result<std::vector<int>>(const std::vector<int>& levels)>;
+  void choose_numbers(Numbering numbering) { numbering_ = std::move(numbering); }
   // Threads come into being, and get what is each one's own; those beside the leader all of it.
   Result<void> make_threads();
   // Timers run from here on.
@@ -57,6 +66,8 @@ class TaskBuilder {
   // Calls of which some may fail: their indices.
   using Optional = std::vector<size_t>;
   void add_login_uid(Batch& batch, Optional& optional) const;
+  static void add_ids(Batch& batch, const schema::Credentials& wanted);
+  Result<void> add_ids_inside(Batch& batch, uint32_t users) const;
   void add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const;
   void add_credentials(Batch& batch, const ThreadState& thread, Optional& optional) const;
   Result<void> check(const Batch& batch, const ThreadState& thread, const Optional& optional) const;
@@ -84,6 +95,8 @@ class TaskBuilder {
   const schema::Memory& memory_;
   const WorkArea& area_;
   bool user_namespace_;
+  bool inner_users_ = false;  // it is in a user namespace of the program
+  Numbering numbering_;
   const kernel::PidNamespace& session_;
   const DescriptorTable& table_;
   std::vector<ThreadState> threads_;

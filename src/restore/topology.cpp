@@ -1,6 +1,7 @@
 #include "restore/topology.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 namespace stasis::restore {
@@ -19,7 +20,13 @@ constexpr int kInit = 1;
 //   it as init or a sub-reaper did when the real one lost its father.
 class Planner {
  public:
-  explicit Planner(const schema::Manifest& manifest) : manifest_(manifest) {}
+  Planner(const schema::Manifest& manifest, const Numbers& numbers)
+      : manifest_(manifest), numbers_(numbers), next_spare_(numbers.spare(0).levels.front()) {
+    for (const auto& process : manifest.processes()) {
+      used_.insert({process.pid(), process.group(), process.session()});
+      for (const auto& thread : process.threads()) used_.insert(thread.tid());
+    }
+  }
 
   Result<std::vector<Birth>> plan(std::vector<size_t>& roots) {
     STASIS_CHECK(add_processes());
@@ -31,13 +38,14 @@ class Planner {
     for (size_t i = 0; i < processes; ++i) {
       if (required_[i] != kAnySession) continue;
       if (maker(births_[i]) == kInit) {
-        roots.push_back(i);
+        add_root(roots, i);
       } else {
         births_[index_.at(maker(births_[i]))].children.push_back(i);
       }
     }
     STASIS_CHECK(place_adopted(roots));
     STASIS_CHECK(add_dead_group_leaders());
+    add_ended_namespaces();
     STASIS_CHECK(check_all_are_born(roots));
     return std::move(births_);
   }
@@ -52,6 +60,7 @@ class Planner {
       }
       Birth birth;
       birth.pid.value = process.pid();
+      birth.numbers = numbers_.find(process.pid());
       birth.parent.value = process.parent() <= kInit ? kInit : process.parent();
       const int shared = std::max(process.descriptors_of(), process.directories_of());
       birth.of_brother = shared != 0 && shared != process.parent();
@@ -140,11 +149,12 @@ class Planner {
         Birth leader;
         leader.pid.value = session;
         leader.parent.value = lowest;
+        leader.numbers = numbers_.find(session);
         leader.becomes_session_leader = true;
         leader.group = leader.pid;
         size_t index = append(leader, session);
         if (lowest == kInit) {
-          roots.push_back(index);
+          add_root(roots, index);
         } else {
           births_[index_.at(lowest)].children.push_back(index);
         }
@@ -165,6 +175,7 @@ class Planner {
       if (session == index_.end()) return no_order(births_[index_.at(process.pid())]);
       Birth leader;
       leader.pid.value = process.group();
+      leader.numbers = numbers_.find(process.group());
       leader.parent.value = process.session();
       leader.group = leader.pid;
       size_t parent = session->second;
@@ -172,6 +183,53 @@ class Planner {
       births_[parent].children.push_back(index);
     }
     return {};
+  }
+
+  // The session's init makes only what is in its own pid namespace; the others are made by somebody who
+  // leaves them to it.
+  void add_root(std::vector<size_t>& roots, size_t index) {
+    if (births_[index].numbers.space == 0) {
+      roots.push_back(index);
+      return;
+    }
+    if (!stand_in_) {
+      Birth stand_in;
+      stand_in.pid.value = take_spare();
+      stand_in.numbers = {{stand_in.pid.value}, 0};
+      stand_in.parent.value = kInit;
+      stand_in.becomes_session_leader = true;
+      stand_in.group = stand_in.pid;
+      stand_in_ = append(stand_in, stand_in.pid.value);
+      roots.push_back(*stand_in_);
+    }
+    births_[*stand_in_].children.push_back(index);
+  }
+
+  // Whoever has made a pid namespace, and whose first child in it has ended, can make no child any more.
+  void add_ended_namespaces() {
+    std::set<uint32_t> done;
+    for (const auto& process : manifest_.processes()) {
+      const uint32_t space = process.namespace_of_children();
+      if (space == 0 || numbers_.find(process.pid()).space != numbers_.parent(space)) continue;
+      // Of one that has just ended the init may be a zombie.
+      const bool has_init = std::any_of(births_.begin(), births_.end(), [&](const Birth& birth) {
+        return birth.numbers.space == space && birth.is_init();
+      });
+      if (has_init || !done.insert(space).second) continue;
+      Birth first;
+      first.pid.value = take_spare();
+      first.numbers = {std::vector<int>(numbers_.depth(space) + 1, first.pid.value), space};
+      first.numbers.levels.back() = kInit;
+      first.parent.value = process.pid();
+      first.group = first.pid;
+      const size_t index = append(first, process.session());
+      births_[index_.at(process.pid())].children.push_back(index);
+    }
+  }
+
+  int take_spare() {
+    for (++next_spare_; used_.contains(next_spare_);) ++next_spare_;
+    return next_spare_;
   }
 
   // A forged image could let a process wait for its own child.
@@ -201,6 +259,10 @@ class Planner {
   }
 
   const schema::Manifest& manifest_;
+  const Numbers& numbers_;
+  std::set<int> used_;
+  int next_spare_;  // behind the one that helpers use
+  std::optional<size_t> stand_in_;
   std::vector<Birth> births_;
   std::vector<int> sessions_;  // in which each is in the end
   std::vector<int> required_;  // in which each has to be born
@@ -208,23 +270,12 @@ class Planner {
   std::map<int, std::vector<size_t>> adopted_;  // by session
 };
 
-NsTid find_spare_number(const schema::Manifest& manifest) {
-  std::set<int> used;
-  for (const auto& process : manifest.processes()) {
-    used.insert({process.pid(), process.group(), process.session()});
-    for (const auto& thread : process.threads()) used.insert(thread.tid());
-  }
-  int number = kInit + 1;
-  while (used.contains(number)) ++number;
-  return NsTid{number};
-}
-
 }  // namespace
 
 Result<Topology> Topology::plan(const schema::Manifest& manifest) {
   Topology topology;
-  STASIS_TRY(topology.births_, Planner(manifest).plan(topology.roots_));
-  topology.spare_number_ = find_spare_number(manifest);
+  topology.numbers_ = Numbers(manifest);
+  STASIS_TRY(topology.births_, Planner(manifest, topology.numbers_).plan(topology.roots_));
   return topology;
 }
 

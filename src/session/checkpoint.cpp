@@ -1,12 +1,15 @@
 #include "session/checkpoint.h"
 
 #include <fcntl.h>
+#include <sched.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <memory>
 
 #include "base/clock.h"
 #include "image/store.h"
+#include "kernel/proc.h"
 #include "plugin/plugins.h"
 #include "session/opengl.h"
 #include "session/tracking_keeper.h"
@@ -73,6 +76,16 @@ checkpoint::Request engine_request(const Record& record, const CheckpointRequest
   return engine;
 }
 
+// Who is in the user namespace of the session has the rights in it that its owner has from outside, and those
+// to enter other namespaces of it.
+void enter_user_namespace(const Record& record) {
+  if (!record.user_namespace || ::geteuid() == 0) return;
+  auto place = kernel::open_proc(record.init, "ns/user", O_RDONLY);
+  // Without it what needs these rights is refused.
+  if (!place.ok() || ::setns(place->get(), CLONE_NEWUSER) != 0) return;
+  ::prctl(PR_SET_DUMPABLE, 1);
+}
+
 Result<void> prune(const Record& record) {
   if (record.keep == 0) return {};
   STASIS_TRY(std::vector<image::Entry> entries, image::list(record.store + "/" + record.name));
@@ -123,6 +136,7 @@ Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) 
   checkpoint::Request engine = engine_request(record, request, directory);
   checkpoint::Tracking tracking = take_tracking(directory);
   engine.tracking = &tracking;
+  enter_user_namespace(record);
   auto report = checkpoint::run(engine);
   // Also after a failure: what it says is true, and trackers that nobody has end for the program as well,
   // which takes time.

@@ -17,8 +17,6 @@
 namespace stasis::session {
 namespace {
 
-constexpr int64_t kSecond = 1'000'000'000;
-
 Result<void> write_self(const std::string& name, const std::string& text) {
   STASIS_TRY(Fd file, open_file("/proc/self/" + name, O_WRONLY));
   if (::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()))
@@ -66,15 +64,6 @@ Result<void> map_user(uid_t user, gid_t group) {
   return {};
 }
 
-std::string offset_line(const char* clock, int64_t offset_ns) {
-  int64_t seconds = offset_ns / kSecond, nanoseconds = offset_ns % kSecond;
-  if (nanoseconds < 0) {  // the kernel wants 0 <= nanoseconds, also for negative offsets
-    nanoseconds += kSecond;
-    --seconds;
-  }
-  return fmt::format("{} {} {}\n", clock, seconds, nanoseconds);
-}
-
 }  // namespace
 
 bool needs_user_namespace() {
@@ -91,7 +80,7 @@ kernel::ClockOffsets offsets_for(int64_t monotonic_ns, int64_t boottime_ns) {
 Result<void> enter_new_namespaces(const NamespaceOptions& options) {
   uid_t user = ::geteuid();
   gid_t group = ::getegid();
-  int flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID;
+  int flags = CLONE_NEWNS | CLONE_NEWIPC;
   if (options.user) flags |= CLONE_NEWUSER;
   if (options.clocks) flags |= CLONE_NEWTIME;
   if (options.network) flags |= CLONE_NEWNET;
@@ -111,12 +100,16 @@ Result<void> enter_new_namespaces(const NamespaceOptions& options) {
     return unsupported(errno_error("separate the session's mounts", "/"), remedy(EPERM));
   if (options.clocks) {
     // Only possible until the first process has entered the time namespace.
-    std::string text = offset_line("monotonic", options.clocks->monotonic_ns) +
-                       offset_line("boottime", options.clocks->boottime_ns);
-    if (auto written = write_self("timens_offsets", text); !written.ok())
-      return std::move(written).error().within("set the clocks of the session");
+    auto written = write_self("timens_offsets", kernel::clock_offsets_text(*options.clocks));
+    if (!written.ok()) return std::move(written).error().within("set the clocks of the session");
   }
   return {};
+}
+
+Result<void> enter_new_pid_namespace() {
+  if (::unshare(CLONE_NEWPID) == 0) return {};
+  int error = errno;
+  return unsupported(errno_error("create the session's pid namespace", {}, error), remedy(error));
 }
 
 Result<void> mount_proc() {

@@ -9,15 +9,34 @@
 #include <cctype>
 #include <charconv>
 
+#include "kernel/pid_namespace.h"
 #include "kernel/proc.h"
 
 namespace stasis::session {
 namespace {
 
-std::optional<SessionProcess> examine(HostTid task, uint64_t pid_namespace) {
-  if (kernel::pid_namespace(task) != pid_namespace) return {};
+// Whatever is in a pid namespace of the session, or in one below it, has a number there.
+class Examination {
+ public:
+  static std::optional<Examination> begin(HostTid init) {
+    auto identity = kernel::pid_namespace(init);
+    auto status = kernel::read_status(init);
+    if (!identity || !status.ok() || status->namespace_depth == 0) return {};
+    return Examination(*identity, status->namespace_depth - 1);
+  }
+  std::optional<SessionProcess> examine(HostTid task);
+
+ private:
+  Examination(uint64_t identity, size_t level) : namespaces_(identity), level_(level) {}
+  kernel::PidNamespaceTree namespaces_;
+  size_t level_;
+};
+
+std::optional<SessionProcess> Examination::examine(HostTid task) {
+  if (!namespaces_.contains(task).value_or(false)) return {};
   auto status = kernel::read_status(task);
   if (!status.ok()) return {};
+  status->choose_level(level_);
   return SessionProcess{status->ns_tgid, task, status->state, status->name};
 }
 
@@ -31,7 +50,7 @@ std::optional<int> parse_number(std::string_view text) {
 }  // namespace
 
 Result<std::vector<SessionProcess>> list_processes(const Record& record) {
-  auto ours = kernel::pid_namespace(record.init);
+  auto ours = Examination::begin(record.init);
   if (!ours)
     return Error{"examine session", record.name, "its processes cannot be seen",
                  "it has just ended, or belongs to another user", ErrorCode::kDenied};
@@ -39,7 +58,7 @@ Result<std::vector<SessionProcess>> list_processes(const Record& record) {
   std::vector<SessionProcess> processes;
   for (int number : numbers) {
     if (number == record.init.value) continue;
-    if (auto process = examine(HostTid{number}, *ours)) processes.push_back(*process);
+    if (auto process = ours->examine(HostTid{number})) processes.push_back(*process);
   }
   std::sort(processes.begin(), processes.end(),
             [](const SessionProcess& a, const SessionProcess& b) { return a.pid < b.pid; });
@@ -97,7 +116,8 @@ Result<void> send_signal(const Record& record, NsTid pid, int signal) {
     // again.
     Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process.host_pid.value, 0)));
     if (!pidfd) return errno_error(step, record.name);
-    auto again = examine(process.host_pid, kernel::pid_namespace(record.init).value_or(0));
+    auto session = Examination::begin(record.init);
+    auto again = session ? session->examine(process.host_pid) : std::nullopt;
     if (!again || again->pid != pid) break;
     if (::syscall(SYS_pidfd_send_signal, pidfd.get(), signal, nullptr, 0) < 0)
       return errno_error(step, record.name);

@@ -24,9 +24,10 @@ bool is_in_proc(const OpenFile& file) {
 }
 
 // Files of a process, and all directories (they list processes), differ from one /proc to another; the others
-// (meminfo, stat, sys/...) are the same everywhere.
+// (meminfo, stat, sys/...) are the same everywhere. But one that the program has mounted, or has in a mount
+// namespace of its own, comes late.
 bool depends_on_session(const OpenFile& file) {
-  if (S_ISDIR(file.status.st_mode)) return true;
+  if (S_ISDIR(file.status.st_mode) || file.root >= 0 || !file.link.starts_with("/proc/")) return true;
   size_t name = file.link.find_first_of("0123456789");
   return name != std::string::npos && file.link[name - 1] == '/' && file.link.compare(0, 5, "/proc") == 0 &&
          name == file.link.find('/', 1) + 1;

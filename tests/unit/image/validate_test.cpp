@@ -134,6 +134,28 @@ TEST(Validate, CapturedFilesMayHaveNoContentAndNoSums) {
   EXPECT_TRUE(result.ok()) << result.error().message();
 }
 
+constexpr uint32_t kInner = 50;
+
+// With its first process in a pid namespace below the session's.
+Manifest& inner(Manifest& manifest) {
+  auto& space = *manifest.add_namespaces();
+  space.set_id(kInner);
+  space.set_type(CLONE_NEWPID);
+  auto& process = *manifest.mutable_processes(0);
+  process.add_namespaces(kInner);
+  process.add_inner_numbers(1);
+  process.add_inner_groups(0);
+  process.add_inner_sessions(0);
+  for (auto& thread : *process.mutable_threads())
+    thread.add_inner_numbers(thread.tid() == process.pid() ? 1 : 2);
+  return manifest;
+}
+
+schema::Namespace& inner_space(Manifest& manifest) {
+  auto& spaces = *inner(manifest).mutable_namespaces();
+  return spaces[spaces.size() - 1];
+}
+
 // One wrong thing each, and words that the message must have.
 struct Mistake {
   const char* words;
@@ -376,7 +398,43 @@ const Mistake kMistakes[] = {
        captured(m).clear_content();
        m.mutable_captured_files(0)->set_method(schema::CapturedFile::LENGTH);
      }},
+    {"its type 0x3 is none", [](Manifest& m) { inner_space(m).set_type(3); }},
+    {"namespaces are numbered from 1", [](Manifest& m) { inner_space(m).set_id(0); }},
+    {"which does not come before it", [](Manifest& m) { inner_space(m).set_parent(kInner); }},
+    {"it belongs to 7", [](Manifest& m) { inner_space(m).set_owner(7); }},
+    {"an impossible range", [](Manifest& m) { inner_space(m).add_users()->set_inside(1); }},
+    {"its clocks differ",
+     [](Manifest& m) { inner_space(m).set_monotonic_offset_ns(INT64_MIN); }},
+    {"in namespace 99", [](Manifest& m) { inner(m).mutable_processes(0)->add_namespaces(99); }},
+    {"two namespaces of one type", [](Manifest& m) { inner(m).mutable_processes(0)->add_namespaces(kInner); }},
+    {"not one number for each", [](Manifest& m) { inner(m).mutable_processes(0)->clear_inner_groups(); }},
+    {"-3 is no number", [](Manifest& m) { inner(m).mutable_processes(0)->set_inner_numbers(0, -3); }},
+    {"other numbers than it", [](Manifest& m) { inner(m).mutable_processes(0)->set_inner_numbers(0, 8); }},
+    {"what is no pid namespace",
+     [](Manifest& m) { inner(m).mutable_processes(0)->set_namespace_of_children(99); }},
+    {"shows no processes",
+     [](Manifest& m) {
+       auto& system = *inner(m).add_file_systems();
+       system.set_id(kInner);
+       system.set_type("tmpfs");
+       system.add_namespaces(kInner);
+     }},
+    {"it shows two namespaces",
+     [](Manifest& m) {
+       auto& system = *inner(m).add_file_systems();
+       system.set_id(kInner);
+       system.set_type("proc");
+       system.set_of_processes(true);
+       system.add_namespaces(kInner);
+       system.add_namespaces(kInner);
+     }},
 };
+
+TEST(Validate, APidNamespaceMayBeInIt) {
+  Manifest manifest = good_manifest();
+  auto result = validate(inner(manifest));
+  EXPECT_TRUE(result.ok()) << result.error().message();
+}
 
 TEST(Validate, EveryMistakeIsFoundAndNamed) {
   for (const auto& mistake : kMistakes) {

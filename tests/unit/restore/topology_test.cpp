@@ -63,7 +63,7 @@ class Topologies : public testing::Test {
       EXPECT_EQ(sessions[process.pid()], process.session()) << process.pid();
       // The leader of its group is there, in the same session.
       EXPECT_EQ(sessions[process.group()], process.session()) << process.pid();
-      EXPECT_NE(topology->spare_number().value, process.pid());
+      EXPECT_NE(topology->numbers().spare(0).levels.front(), process.pid());
     }
   }
 
@@ -191,7 +191,7 @@ TEST_F(Topologies, SpareNumberIsNobodys) {
   manifest.mutable_processes(0)->add_threads()->set_tid(6);
   auto topology = Topology::plan(manifest);
   ASSERT_TRUE(topology.ok());
-  EXPECT_EQ(topology->spare_number().value, 7);
+  EXPECT_EQ(topology->numbers().spare(0).levels.front(), 7);
 }
 
 }  // namespace
