@@ -1,7 +1,9 @@
 #include "freeze/frozen_tree.h"
 
+#include <fcntl.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -460,6 +462,47 @@ class FrozenTree::Freezer {
   std::string unstoppable_;
 };
 
+namespace {
+
+// The kernel makes each file of /proc when it is first looked for, which takes as long as to read it. So they
+// are looked for while the program still runs.
+void look_for_files(HostTid task, bool is_thread) {
+  constexpr const char* kOfThreads[] = {"status", "ns/uts",    "ns/ipc",
+                                        "ns/net", "ns/cgroup", "ns/pid_for_children"};
+  constexpr const char* kOfProcesses[] = {"status",
+                                          "task",
+                                          "ns/uts",
+                                          "ns/ipc",
+                                          "ns/net",
+                                          "ns/mnt",
+                                          "ns/cgroup",
+                                          "ns/user",
+                                          "ns/time",
+                                          "ns/time_for_children",
+                                          "ns/pid_for_children",
+                                          "fd",
+                                          "cwd",
+                                          "root",
+                                          "exe",
+                                          "auxv",
+                                          "cgroup",
+                                          "oom_score_adj",
+                                          "loginuid",
+                                          "coredump_filter",
+                                          "timers",
+                                          "maps",
+                                          "mem",
+                                          "pagemap",
+                                          "statm"};
+  const auto names = is_thread ? std::span<const char* const>(kOfThreads) : kOfProcesses;
+  struct stat status;
+  for (const char* name : names)
+    (void)::fstatat(kernel::host_proc(), fmt::format("{}/{}", task, name).c_str(), &status,
+                    AT_SYMLINK_NOFOLLOW);
+}
+
+}  // namespace
+
 Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
                                                        const std::string& deadlines_file) {
   constexpr int64_t kPatience = 10'000 * kMillisecond;
@@ -479,7 +522,13 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
     for (int tid : before.threads.back()) sleepers.look(HostTid{tid});
   }
   constexpr size_t kMany = 8;
-  if (tasks > kMany) start_parallel_threads(kernel::OneProcessor::leave_in_new_thread);
+  if (tasks > kMany) {
+    start_parallel_threads(kernel::OneProcessor::leave_in_new_thread);
+    for_each_index(before.processes.size(), [&](size_t i) {
+      const HostTid process = before.processes[i];
+      for (int tid : before.threads[i]) look_for_files(HostTid{tid}, tid != process.value);
+    });
+  }
   Freezer freezer(scope, *finder, sleepers, deadlines);
   const int64_t begun = monotonic_ns();
   for (int attempt = 0; monotonic_ns() < begun + kPatience; ++attempt) {

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 """What a session is across checkpoint and restart: who it belongs to, how it ends, its timer, its terminal."""
+import ctypes
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -173,6 +175,45 @@ class Life(SessionTest):
 
 
 class Sleep(SessionTest):
+    def test_somebody_sends_what_threads_report_by(self):
+        """SIGURG, which they ignore: it must not be taken for the end of what they do for a checkpoint."""
+        threads = 60
+        self.box.write("many.py", f"""
+import threading, time
+def count():
+    while True:
+        time.sleep(0.001)
+for number in range({threads}):
+    threading.Thread(target=count, daemon=True).start()
+open("ready", "w").close()
+while True:
+    open("count", "w").write(str(time.monotonic_ns()))
+    time.sleep(0.01)
+""", 0o644)
+        self.box.launch("many", "/usr/bin/python3", "many.py")
+        wait_for("it is ready", (self.box.dir / "ready").exists)
+        task = Path("/proc") / str(self.box.session("many")["processes"][0]["host_pid"]) / "task"
+        over = threading.Event()
+
+        def pester():
+            while not over.is_set():
+                for tid in task.iterdir():
+                    ctypes.CDLL(None).syscall(234, int(task.parent.name), int(tid.name), int(signal.SIGURG))  # tgkill
+        pest = threading.Thread(target=pester)
+        pest.start()
+        try:
+            for _ in range(15):
+                self.box.stasis("checkpoint", "many")
+            self.goes_on()
+        finally:
+            over.set()
+            pest.join()
+        saved = json.loads(self.box.stasis("inspect", "many", "--json").stdout)
+        self.assertEqual(len(saved["processes"][0]["threads"]), threads + 1)
+        self.box.save_and_kill("many")
+        self.box.restart("many")
+        self.goes_on()
+
     def test_one_sleep_and_many_checkpoints(self):
         """It ends when it would have ended, whichever of the checkpoints it goes on from."""
         whole = 3.0
