@@ -179,10 +179,15 @@ class Sleep(SessionTest):
         """SIGURG, which they ignore: it must not be taken for the end of what they do for a checkpoint."""
         threads = 60
         self.box.write("many.py", f"""
-import threading, time
+import ctypes, threading, time
+SET, GET, SLACK = 29, 30, 123456  # PR_SET_TIMERSLACK, PR_GET_TIMERSLACK
+libc = ctypes.CDLL(None)
+libc.prctl(SET, SLACK)  # those that it makes inherit it
 def count():
     while True:
         time.sleep(0.001)
+        if libc.prctl(GET) != SLACK:
+            open("wrong", "w").close()
 for number in range({threads}):
     threading.Thread(target=count, daemon=True).start()
 open("ready", "w").close()
@@ -211,8 +216,11 @@ while True:
         saved = json.loads(self.box.stasis("inspect", "many", "--json").stdout)
         self.assertEqual(len(saved["processes"][0]["threads"]), threads + 1)
         self.box.save_and_kill("many")
-        self.box.restart("many")
+        for number in range(1, 17, 5):
+            self.box.restart(f"many@{number}", "--name", f"many-{number}")
+        time.sleep(0.5)
         self.goes_on()
+        self.assertFalse((self.box.dir / "wrong").exists())
 
     def test_one_sleep_and_many_checkpoints(self):
         """It ends when it would have ended, whichever of the checkpoints it goes on from."""
