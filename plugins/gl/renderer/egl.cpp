@@ -37,6 +37,7 @@ EGLDisplay open_display_of(int32_t platform) {
 
 // Initialised; EGL_NO_DISPLAY when there is nothing of this kind. With the lock.
 EGLDisplay display_of(int32_t platform) {
+  if (platform != kX11Platform && platform != kSurfacelessPlatform) return EGL_NO_DISPLAY;
   auto [entry, is_new] = displays.try_emplace(platform, EGL_NO_DISPLAY);
   if (is_new) entry->second = open_display_of(platform);
   return entry->second;
@@ -247,17 +248,19 @@ EGLSurface real_surface(uint64_t number, bool& is_there) {
   return found != surfaces.end() ? found->second.handle : EGL_NO_SURFACE;
 }
 
-void make_current(Renderer& r, const Packet& packet, RenderContext* context) {
+void make_current(Renderer& r, const Packet& packet, const std::shared_ptr<RenderContext>& context) {
   const auto& p = view<MakeCurrent>(packet);
   bool has_draw = false, has_read = false;
   EGLSurface draw = real_surface(p.draw, has_draw), read = real_surface(p.read, has_read);
-  bool done =
-      has_draw && has_read && eglMakeCurrent(context->egl_display, draw, read, context->handle) == EGL_TRUE;
+  const bool claimed = r.claim(*context);
+  bool done = claimed && has_draw && has_read &&
+              eglMakeCurrent(context->egl_display, draw, read, context->handle) == EGL_TRUE;
   // What has been answered before is done again after a restart, when its window may be gone.
-  if (!done && !r.is_open_question(packet)) {
+  if (!done && claimed && !r.is_open_question(packet)) {
     done = eglMakeCurrent(context->egl_display, EGL_NO_SURFACE, EGL_NO_SURFACE, context->handle) == EGL_TRUE;
   }
-  if (done) r.current = context;
+  if (done) r.set_current(context);
+  if (!done && claimed && r.current != context) context->user = nullptr;
   if (!done && r.is_replaying) throw BadStream{"the driver does not give a context like the one before"};
   answer(r, packet, done);
 }
@@ -268,7 +271,7 @@ void create_surface(Renderer& r, const Packet& packet) {
   const auto& p = view<CreateSurface>(packet);
   std::vector<int> attributes = attributes_of(packet, sizeof p, p.attributes);
   attributes.resize(p.attributes);
-  attributes.push_back(EGL_NONE);
+  attributes.insert(attributes.end(), {EGL_NONE, EGL_NONE});  // also where a name has no value
   std::lock_guard lock(mutex);
   EGLDisplay display = display_of(p.screen);
   EGLConfig config = config_in(packet, sizeof p, p.attributes, display);
@@ -349,10 +352,10 @@ bool is_egl_surface(const Packet& packet) { return view<SurfaceCall>(packet).sur
 // Returns false when the context is one of GLX.
 bool change_current(Renderer& r, const Packet& packet) {
   const uint32_t number = view<MakeCurrent>(packet).context;
-  RenderContext* context = nullptr;
+  std::shared_ptr<RenderContext> context;
   {
     std::lock_guard lock(mutex);
-    if (auto found = contexts.find(number); found != contexts.end()) context = found->second.get();
+    if (auto found = contexts.find(number); found != contexts.end()) context = found->second;
   }
   if (number == 0 && r.current == nullptr) {  // whose it would be does not matter
     answer(r, packet, true);
@@ -386,7 +389,7 @@ std::pair<GLint, GLint> egl_surface_size(uint64_t number) {
 
 void release_egl(Renderer& r) {
   eglMakeCurrent(r.current->egl_display, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
-  r.current = nullptr;
+  r.set_current(nullptr);
 }
 
 bool execute_egl(Renderer& r, const Packet& packet) {

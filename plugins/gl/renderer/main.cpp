@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <thread>
 
 #include "reader/ring_file.h"
@@ -46,6 +47,9 @@ void serve(Ring* ring) {
   } catch (const BadStream& bad) {
     fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
     _exit(1);
+  } catch (const std::exception& failed) {  // also when there is no memory for what it asks for
+    fprintf(stderr, "stasis: OpenGL: the program's calls cannot be done: %s\n", failed.what());
+    _exit(1);
   }
 }
 
@@ -62,6 +66,7 @@ std::string read(int file) {
   std::string questions;
   if (!read_all(file, questions)) return "the questions cannot be read";
   Renderer renderer(ring_of_replay());
+  renderer.is_reading = true;
   for_each_packet(questions, [&](const Packet& packet) {
     // So that it is known whose the answers are.
     if (packet.op == kOpMakeCurrent) {
@@ -122,6 +127,8 @@ int main(int argc, char** argv) {
       answer = handle(message);
     } catch (const BadStream& bad) {
       answer = bad.what;
+    } catch (const std::exception& failed) {
+      answer = failed.what();
     }
     const bool good = answer.starts_with("ok") || answer == "later";
     if (!good) fprintf(stderr, "stasis: OpenGL: %s\n", answer.c_str());
