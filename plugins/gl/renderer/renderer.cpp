@@ -172,15 +172,37 @@ void Renderer::frame_shown() {
 
 namespace {
 
-const char* name_of(uint16_t op) {
-  static constexpr const char* kControl[] = {
-      "nothing",       "a piece",        "a draw of arrays",  "a draw of elements", "glArrayElement",
-      "configurations", "a choice",      "a visual",          "a choice of visual", "creating a context",
-      "destroying a context", "making a context current", "creating a surface", "destroying a surface",
-      "asking a surface", "exchanging buffers", "an interval", "the end of a thread", "contents", "an error"};
+std::string name_of(uint32_t op) {
+  static constexpr const char* kControl[] = {"nothing",
+                                             "a piece",
+                                             "a draw of arrays",
+                                             "a draw of elements",
+                                             "glArrayElement",
+                                             "configurations",
+                                             "a choice of configurations",
+                                             "a visual",
+                                             "a choice of a visual",
+                                             "a new context",
+                                             "the end of a context",
+                                             "making a context current",
+                                             "a new surface",
+                                             "the end of a surface",
+                                             "a question for a surface",
+                                             "exchanging buffers",
+                                             "a swap interval",
+                                             "the end of a thread",
+                                             "contents",
+                                             "an error"};
   static_assert(std::size(kControl) == kOpRaise + 1);
   if (op >= kOpFirstGl && op < kOpGlEnd) return kCommandNames[op - kOpFirstGl];
-  return op < std::size(kControl) ? kControl[op] : "an operation of the window system";
+  return op < std::size(kControl) ? kControl[op] : "operation " + std::to_string(op);
+}
+
+// The call that the program made, where the packet is for several of them.
+uint32_t call_of(const Packet& packet) {
+  const bool is_draw = packet.op == kOpClientArrays || packet.op == kOpClientElements;
+  if (!is_draw || packet.size < sizeof(DrawClient)) return packet.op;
+  return reinterpret_cast<const DrawClient&>(packet).command;
 }
 
 }  // namespace
@@ -190,14 +212,7 @@ void Renderer::execute(const Packet& packet) {
   try {
     execute_named(packet);
   } catch (const BadStream& bad) {
-    const uint16_t op = packet.op;
-    if (op == kOpClientArrays || op == kOpClientElements) {
-      const auto command = packet.size >= sizeof(DrawClient)
-                               ? static_cast<uint16_t>(reinterpret_cast<const DrawClient&>(packet).command)
-                               : op;
-      throw BadStream{std::string(name_of(command)) + ": " + bad.what};
-    }
-    throw BadStream{std::string(name_of(op)) + ": " + bad.what};
+    throw BadStream{name_of(call_of(packet)) + ": " + bad.what};
   }
 }
 
@@ -205,7 +220,7 @@ void Renderer::execute_named(const Packet& packet) {
   const uint16_t op = packet.op;
   if (op >= kOpFirstGl) {
     if (op >= kOpGlEnd || kDecoders[op - kOpFirstGl] == nullptr)
-      throw BadStream{"operation " + std::to_string(op) + " is none that is recorded"};
+      throw BadStream{"it is none that is recorded"};
     if (current != nullptr) return kDecoders[op - kOpFirstGl](*this, packet);
     if ((packet.flags & kWantsReply) != 0) answer_result(packet, 0);
     return;
@@ -268,7 +283,7 @@ void Renderer::control(const Packet& packet) {
   }
   const std::shared_ptr<RenderContext> before = current;
   if (!execute_egl(*this, packet) && !execute_glx(*this, packet))
-    throw BadStream{"operation " + std::to_string(packet.op) + " is none of a window system"};
+    throw BadStream{"it is none of a window system"};
   if (current != nullptr && current != before) {
     const auto* name = reinterpret_cast<const char*>(gl.GetString(GL_RENDERER));
     std::snprintf(ring->driver, sizeof ring->driver, "%s", name != nullptr ? name : "");
