@@ -105,7 +105,8 @@ bool RingReader::handle_piece(const Packet& packet, uint64_t end,
   const auto& piece = view<Piece>(packet);
   if (piece.at == 0) {
     large_.clear();
-    large_.reserve(piece.total);
+    constexpr uint32_t kAtOnce = 64U << 20;
+    large_.reserve(std::min(piece.total, kAtOnce));
   }
   if (piece.at != large_.size() || piece.at >= piece.total || piece.total < sizeof(Packet))
     throw BadStream{"a piece that does not belong to the ones before it"};

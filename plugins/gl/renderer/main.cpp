@@ -13,6 +13,7 @@
 // stasis-gl-renderer --try: says which driver starts here.
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -110,8 +111,17 @@ std::string handle(const Message& message) {
 
 }  // namespace stasis::gl
 
+// The program holds the file of its ring, and may cut it off under those who have mapped it.
+void end_without_memory(int) {
+  static const char text[] =
+      "stasis: OpenGL: mapped memory is gone: the program has cut off its ring, or there is no more memory\n";
+  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
+  _exit(1);
+}
+
 int main(int argc, char** argv) {
   using namespace stasis::gl;
+  signal(SIGBUS, end_without_memory);
   if (argc != 2) return 2;
   if (strcmp(argv[1], "--try") == 0) {
     const int status = try_driver();
