@@ -1,7 +1,7 @@
-// Whatever a program, or an image, puts into a stream of calls: the renderer refuses it, or hands nothing to the
-// driver that is not there. The driver is a model that reads all that a real one would, and each packet ends
-// where its memory does. An input is packets: an operation, flags, how many words of 8 bytes follow the header,
-// and these.
+// Whatever a program, or an image, puts into a stream of calls: the renderer refuses it, or hands nothing to
+// the driver that is not there. The driver is a model that reads all that a real one would, and each packet
+// ends where its memory does. An input is packets: an operation, flags, how many words of 8 bytes follow the
+// header, and these.
 #include <GL/gl.h>
 #include <GL/glext.h>
 #include <GL/glx.h>
@@ -141,7 +141,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::memcpy(head, data + at, sizeof head);
     const size_t bytes = std::min<size_t>(head[2] * size_t{8}, (size - at - sizeof head) / 8 * 8);
     Room room(sizeof(Packet) + bytes);
-    room.packet() = {static_cast<uint32_t>(sizeof(Packet) + bytes), static_cast<uint16_t>(head[0] % (kOpGlEnd + 1)), head[1]};
+    room.packet() = {static_cast<uint32_t>(sizeof(Packet) + bytes),
+                     static_cast<uint16_t>(head[0] % (kOpGlEnd + 1)), head[1]};
     std::memcpy(room.bytes() + sizeof(Packet), data + at + sizeof head, bytes);
     tame(room.packet());
     renderer.is_replaying = (head[1] & 0x8000) != 0;
@@ -306,7 +307,8 @@ void add_recorded(std::vector<std::string>& seeds) {
     for_each_packet(log.replay, [&](const Packet& packet) {
       if (packet.op < kOpFirstGl && packet.op != kOpClientArrays && packet.op != kOpClientElements) return;
       if (packet.size > kLongest) return;
-      add_words(input, packet.op, packet.flags,
+      add_words(
+          input, packet.op, packet.flags,
           std::string(reinterpret_cast<const char*>(&packet) + sizeof packet, packet.size - sizeof packet));
       if (input.size() < kLongest) return;
       seeds.push_back(input);

@@ -1,5 +1,5 @@
-// hostile CASE: a program that writes a stream of its own into a ring, with the driver's renderer at the other end.
-// It sets up something to draw into, says what is wrong, and waits for its end.
+// hostile CASE: a program that writes a stream of its own into a ring, with the driver's renderer at the
+// other end. It sets up something to draw into, says what is wrong, and waits for its end.
 #include <GL/gl.h>
 #include <GL/glext.h>
 #include <linux/futex.h>
@@ -67,7 +67,8 @@ void connect_ring() {
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(header), &file, sizeof file);
   char answer[256];
-  if (sendmsg(connection, &message, MSG_NOSIGNAL) < 0 || recv(connection, answer, sizeof answer, 0) <= 0) die("server");
+  if (sendmsg(connection, &message, MSG_NOSIGNAL) < 0 || recv(connection, answer, sizeof answer, 0) <= 0)
+    die("server");
   close(connection);
 }
 
@@ -126,7 +127,8 @@ constexpr uint64_t kVertices = sizeof(DrawClient) + sizeof(ClientArray);
 
 std::string vertices(uint64_t offset, int32_t stride = 16, const std::string& indices = {}) {
   const ClientArray one = {kVertexArray, 4, 0, 0, GL_FLOAT, stride, 0, offset};
-  return std::string(reinterpret_cast<const char*>(&one), sizeof one) + std::string(size_t{3} * 16, '\0') + indices;
+  return std::string(reinterpret_cast<const char*>(&one), sizeof one) + std::string(size_t{3} * 16, '\0') +
+         indices;
 }
 
 void draw_elements(uint32_t index) {

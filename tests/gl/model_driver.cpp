@@ -79,7 +79,9 @@ std::vector<char>* buffer_of(GLuint name) {
   const auto found = m.buffers.find(name);
   return found == m.buffers.end() ? nullptr : &found->second;
 }
-GLuint& binding(GLenum target) { return target == GL_ELEMENT_ARRAY_BUFFER ? m.now().elements : m.bound[target]; }
+GLuint& binding(GLenum target) {
+  return target == GL_ELEMENT_ARRAY_BUFFER ? m.now().elements : m.bound[target];
+}
 
 // --- Buffers
 
@@ -214,10 +216,10 @@ void get_attribute(GLuint index, GLenum name, GLint* value) {
 void get_pointer(GLenum name, void** at) {
   if (name == GL_FEEDBACK_BUFFER_POINTER) *at = m.feedback;
   if (name == GL_SELECTION_BUFFER_POINTER) *at = m.selection;
-  const uint32_t kind = fixed_kind(
-      name, {GL_VERTEX_ARRAY_POINTER, GL_NORMAL_ARRAY_POINTER, GL_COLOR_ARRAY_POINTER,
-             GL_SECONDARY_COLOR_ARRAY_POINTER, GL_FOG_COORD_ARRAY_POINTER, GL_INDEX_ARRAY_POINTER,
-             GL_EDGE_FLAG_ARRAY_POINTER, GL_TEXTURE_COORD_ARRAY_POINTER});
+  const uint32_t kind =
+      fixed_kind(name, {GL_VERTEX_ARRAY_POINTER, GL_NORMAL_ARRAY_POINTER, GL_COLOR_ARRAY_POINTER,
+                        GL_SECONDARY_COLOR_ARRAY_POINTER, GL_FOG_COORD_ARRAY_POINTER, GL_INDEX_ARRAY_POINTER,
+                        GL_EDGE_FLAG_ARRAY_POINTER, GL_TEXTURE_COORD_ARRAY_POINTER});
   if (kind < kArrays) *at = const_cast<char*>(m.now().array[kind].at);
 }
 
@@ -240,9 +242,9 @@ bool array_number(GLenum name, GLint& value) {
       {{GL_VERTEX_ARRAY_TYPE, GL_NORMAL_ARRAY_TYPE, GL_COLOR_ARRAY_TYPE, GL_SECONDARY_COLOR_ARRAY_TYPE,
         GL_FOG_COORD_ARRAY_TYPE, GL_INDEX_ARRAY_TYPE, 1, GL_TEXTURE_COORD_ARRAY_TYPE},
        [](const Array& a) { return static_cast<GLint>(a.type); }},
-      {{GL_VERTEX_ARRAY_STRIDE, GL_NORMAL_ARRAY_STRIDE, GL_COLOR_ARRAY_STRIDE, GL_SECONDARY_COLOR_ARRAY_STRIDE,
-        GL_FOG_COORD_ARRAY_STRIDE, GL_INDEX_ARRAY_STRIDE, GL_EDGE_FLAG_ARRAY_STRIDE,
-        GL_TEXTURE_COORD_ARRAY_STRIDE},
+      {{GL_VERTEX_ARRAY_STRIDE, GL_NORMAL_ARRAY_STRIDE, GL_COLOR_ARRAY_STRIDE,
+        GL_SECONDARY_COLOR_ARRAY_STRIDE, GL_FOG_COORD_ARRAY_STRIDE, GL_INDEX_ARRAY_STRIDE,
+        GL_EDGE_FLAG_ARRAY_STRIDE, GL_TEXTURE_COORD_ARRAY_STRIDE},
        [](const Array& a) { return GLint{a.stride}; }}};
   for (const Question& one : kQuestions) {
     const uint32_t kind = fixed_kind(name, one.names);
@@ -311,7 +313,8 @@ void read_vertices(int64_t first, int64_t last, GLsizei instances, bool at_once)
       continue;
     }
     const auto at = reinterpret_cast<int64_t>(array.at);
-    touch(reinterpret_cast<const void*>(at + from * step), static_cast<size_t>((to - from) * step) + array.element());
+    touch(reinterpret_cast<const void*>(at + from * step),
+          static_cast<size_t>((to - from) * step) + array.element());
   }
 }
 
@@ -374,8 +377,10 @@ void use_pixels(bool pack, const void* at, const Pixels& image, void (*use)(void
   const size_t stride = (bytes + alignment - 1) / alignment * alignment;
   const size_t rows = image.depth > 1 && image_height != 0 ? image_height : elements(image.height);
   const size_t row = bits ? (elements(image.width) + 7) / 8 : elements(image.width) * pixel;
-  const size_t start = (bits ? skip_pixels / 8 : skip_pixels * pixel) + store(GL_UNPACK_SKIP_ROWS, GL_PACK_SKIP_ROWS) * stride;
-  const size_t size = (elements(image.depth) - 1) * rows * stride + (elements(image.height) - 1) * stride + row;
+  const size_t start =
+      (bits ? skip_pixels / 8 : skip_pixels * pixel) + store(GL_UNPACK_SKIP_ROWS, GL_PACK_SKIP_ROWS) * stride;
+  const size_t size =
+      (elements(image.depth) - 1) * rows * stride + (elements(image.height) - 1) * stride + row;
   const GLuint name = m.bound[pack ? GL_PIXEL_PACK_BUFFER : GL_PIXEL_UNPACK_BUFFER];
   if (name == 0) return use(const_cast<char*>(static_cast<const char*>(at)) + start, size);
   // A driver does compare, but in numbers that overflow.
@@ -403,13 +408,16 @@ void upload(const void* at, const Pixels& image) {
 }
 void write_pixels(void* at, const Pixels& image) { use_pixels(true, at, image, fill); }
 
-void make_image(GLenum target, GLint level, GLsizei width, GLsizei height, GLsizei depth, GLint compressed = 0) {
+void make_image(GLenum target, GLint level, GLsizei width, GLsizei height, GLsizei depth,
+                GLint compressed = 0) {
   constexpr GLsizei kMost = 64;
-  const bool fits = width >= 0 && height >= 0 && depth >= 0 && width <= kMost && height <= kMost && depth <= kMost;
+  const bool fits =
+      width >= 0 && height >= 0 && depth >= 0 && width <= kMost && height <= kMost && depth <= kMost;
   if (!fits || !outside() || m.images.size() > 64) return fail(GL_INVALID_VALUE);
   m.images[{target, level}] = {width, height, depth, compressed};
 }
-void compressed_image(GLenum target, GLint level, GLsizei width, GLsizei height, GLsizei depth, GLsizei size, const void* at) {
+void compressed_image(GLenum target, GLint level, GLsizei width, GLsizei height, GLsizei depth, GLsizei size,
+                      const void* at) {
   if (size < 0) return fail(GL_INVALID_VALUE);
   read_source(at, elements(size));
   make_image(target, level, width, height, depth, std::min(size, 1 << 16));
@@ -441,7 +449,8 @@ template <typename T>
 void set_pixel_map(GLenum map, GLsizei size, const T* values) {
   constexpr GLsizei kMost = 65536;
   if (!outside() || size < 1 || size > kMost) return fail(GL_INVALID_VALUE);
-  if (values == nullptr && m.bound[GL_PIXEL_UNPACK_BUFFER] == 0 && m.list != 0) caught("a pixel map of nothing");
+  if (values == nullptr && m.bound[GL_PIXEL_UNPACK_BUFFER] == 0 && m.list != 0)
+    caught("a pixel map of nothing");
   read_source(values, elements(size) * sizeof(T));
   m.pixel_maps[map] = size;
 }
@@ -461,14 +470,16 @@ void get_pixel_map(GLenum map, T* values) {
 template <typename T>
 void map1(GLenum target, T, T, GLint stride, GLint order, const T* points) {
   if (!outside() || stride < components_of_map(target) || !is_order(order)) return;
-  for (GLint i = 0; i < order; ++i) touch(points + i * int64_t{stride}, static_cast<size_t>(components_of_map(target)) * sizeof(T));
+  for (GLint i = 0; i < order; ++i)
+    touch(points + i * int64_t{stride}, static_cast<size_t>(components_of_map(target)) * sizeof(T));
 }
 template <typename T>
 void map2(GLenum target, T, T, GLint u, GLint u_order, T, T, GLint v, GLint v_order, const T* points) {
   const GLint n = components_of_map(target);
   if (!outside() || u < n || v < n || !is_order(u_order) || !is_order(v_order)) return;
   for (GLint i = 0; i < u_order; ++i) {
-    for (GLint j = 0; j < v_order; ++j) touch(points + i * int64_t{u} + j * int64_t{v}, static_cast<size_t>(n) * sizeof(T));
+    for (GLint j = 0; j < v_order; ++j)
+      touch(points + i * int64_t{u} + j * int64_t{v}, static_cast<size_t>(n) * sizeof(T));
   }
 }
 
@@ -565,7 +576,8 @@ const std::map<std::string, void*>& by_hand() {
          if (outside() && index < 16) m.now().array[generic(index)].divisor = divisor;
        })},
       {"glClientActiveTexture", address(+[](GLenum texture) {
-         if (outside() && texture >= GL_TEXTURE0 && texture < GL_TEXTURE0 + 8) m.client_texture = texture - GL_TEXTURE0;
+         if (outside() && texture >= GL_TEXTURE0 && texture < GL_TEXTURE0 + 8)
+           m.client_texture = texture - GL_TEXTURE0;
        })},
       {"glPrimitiveRestartIndex", address(+[](GLuint index) { m.restart_index = index; })},
       {"glGetVertexAttribiv", address(get_attribute)},
@@ -590,8 +602,10 @@ const std::map<std::string, void*>& by_hand() {
       {"glEndList", address(+[]() {
          if (outside()) m.list = 0;
        })},
-      {"glCallLists", address(+[](GLsizei n, GLenum type, const void* lists) { touch(lists, size_of_names(n, type)); })},
-      {"glDrawArrays", address(+[](GLenum mode, GLint first, GLsizei count) { draw_arrays(mode, first, count, 1); })},
+      {"glCallLists",
+       address(+[](GLsizei n, GLenum type, const void* lists) { touch(lists, size_of_names(n, type)); })},
+      {"glDrawArrays",
+       address(+[](GLenum mode, GLint first, GLsizei count) { draw_arrays(mode, first, count, 1); })},
       {"glDrawArraysInstanced", address(draw_arrays)},
       {"glDrawElements", address(+[](GLenum mode, GLsizei count, GLenum type, const void* indices) {
          draw_elements(mode, count, type, indices, 1, 0);
@@ -637,24 +651,31 @@ const std::map<std::string, void*>& by_hand() {
          upload(at, {width, height, depth, format, type});
          make_image(target, level, width, height, depth);
        })},
-      {"glTexSubImage1D", address(+[](GLenum, GLint, GLint, GLsizei width, GLenum format, GLenum type,
-                                      const void* at) { upload(at, {width, 1, 1, format, type}); })},
-      {"glTexSubImage2D",
-       address(+[](GLenum, GLint, GLint, GLint, GLsizei width, GLsizei height, GLenum format, GLenum type,
-                   const void* at) { upload(at, {width, height, 1, format, type}); })},
-      {"glTexSubImage3D",
-       address(+[](GLenum, GLint, GLint, GLint, GLint, GLsizei width, GLsizei height, GLsizei depth,
-                   GLenum format, GLenum type, const void* at) {
-         upload(at, {width, height, depth, format, type});
+      {"glTexSubImage1D",
+       address(+[](GLenum, GLint, GLint, GLsizei width, GLenum format, GLenum type, const void* at) {
+         upload(at, {width, 1, 1, format, type});
        })},
-      {"glDrawPixels", address(+[](GLsizei width, GLsizei height, GLenum format, GLenum type, const void* at) {
+      {"glTexSubImage2D", address(+[](GLenum, GLint, GLint, GLint, GLsizei width, GLsizei height,
+                                      GLenum format, GLenum type, const void* at) {
          upload(at, {width, height, 1, format, type});
        })},
-      {"glBitmap", address(+[](GLsizei width, GLsizei height, GLfloat, GLfloat, GLfloat, GLfloat, const GLubyte* at) {
+      {"glTexSubImage3D", address(+[](GLenum, GLint, GLint, GLint, GLint, GLsizei width, GLsizei height,
+                                      GLsizei depth, GLenum format, GLenum type, const void* at) {
+         upload(at, {width, height, depth, format, type});
+       })},
+      {"glDrawPixels",
+       address(+[](GLsizei width, GLsizei height, GLenum format, GLenum type, const void* at) {
+         upload(at, {width, height, 1, format, type});
+       })},
+      {"glBitmap",
+       address(+[](GLsizei width, GLsizei height, GLfloat, GLfloat, GLfloat, GLfloat, const GLubyte* at) {
          upload(at, {width, height, 1, GL_COLOR_INDEX, GL_BITMAP});
        })},
-      {"glPolygonStipple", address(+[](const GLubyte* at) { upload(at, {32, 32, 1, GL_COLOR_INDEX, GL_BITMAP}); })},
-      {"glReadPixels", address(+[](GLint, GLint, GLsizei width, GLsizei height, GLenum format, GLenum type, void* at) {
+      {"glPolygonStipple", address(+[](const GLubyte* at) {
+         upload(at, {32, 32, 1, GL_COLOR_INDEX, GL_BITMAP});
+       })},
+      {"glReadPixels",
+       address(+[](GLint, GLint, GLsizei width, GLsizei height, GLenum format, GLenum type, void* at) {
          write_pixels(at, {width, height, 1, format, type});
        })},
       {"glGetTexImage", address(+[](GLenum target, GLint level, GLenum format, GLenum type, void* at) {
@@ -662,35 +683,34 @@ const std::map<std::string, void*>& by_hand() {
          if (found == m.images.end()) return fail(GL_INVALID_ENUM);
          write_pixels(at, {found->second.width, found->second.height, found->second.depth, format, type});
        })},
-      {"glGetPolygonStipple",
-       address(+[](GLubyte* at) { write_pixels(at, {32, 32, 1, GL_COLOR_INDEX, GL_BITMAP}); })},
+      {"glGetPolygonStipple", address(+[](GLubyte* at) {
+         write_pixels(at, {32, 32, 1, GL_COLOR_INDEX, GL_BITMAP});
+       })},
       {"glGetCompressedTexImage", address(+[](GLenum target, GLint level, void* at) {
          const auto found = m.images.find({target, level});
          if (!outside() || found == m.images.end()) return fail(GL_INVALID_ENUM);
          const size_t size = elements(found->second.compressed);
          const GLuint name = m.bound[GL_PIXEL_PACK_BUFFER];
          if (name == 0) return fill(at, size);
-         if (reinterpret_cast<uint64_t>(at) <= m.buffers[name].size() && size > m.buffers[name].size() - reinterpret_cast<uint64_t>(at))
+         if (reinterpret_cast<uint64_t>(at) <= m.buffers[name].size() &&
+             size > m.buffers[name].size() - reinterpret_cast<uint64_t>(at))
            caught("a compressed image beyond its buffer");
        })},
       {"glGetTexLevelParameteriv", address(get_level<GLint>)},
       {"glGetTexLevelParameterfv", address(get_level<GLfloat>)},
-      {"glCompressedTexImage1D", address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLint,
-                                             GLsizei size, const void* at) {
+      {"glCompressedTexImage1D",
+       address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLint, GLsizei size, const void* at) {
          compressed_image(target, level, width, 1, 1, size, at);
        })},
-      {"glCompressedTexImage2D", address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLsizei height,
-                                             GLint, GLsizei size, const void* at) {
-         compressed_image(target, level, width, height, 1, size, at);
-       })},
-      {"glCompressedTexImage3D", address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLsizei height,
-                                             GLsizei depth, GLint, GLsizei size, const void* at) {
-         compressed_image(target, level, width, height, depth, size, at);
-       })},
-      {"glCompressedTexSubImage1D",
-       address(+[](GLenum, GLint, GLint, GLsizei, GLenum, GLsizei size, const void* at) {
-         read_source(at, elements(size));
-       })},
+      {"glCompressedTexImage2D",
+       address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLsizei height, GLint, GLsizei size,
+                   const void* at) { compressed_image(target, level, width, height, 1, size, at); })},
+      {"glCompressedTexImage3D",
+       address(+[](GLenum target, GLint level, GLenum, GLsizei width, GLsizei height, GLsizei depth, GLint,
+                   GLsizei size,
+                   const void* at) { compressed_image(target, level, width, height, depth, size, at); })},
+      {"glCompressedTexSubImage1D", address(+[](GLenum, GLint, GLint, GLsizei, GLenum, GLsizei size,
+                                                const void* at) { read_source(at, elements(size)); })},
       {"glCompressedTexSubImage2D",
        address(+[](GLenum, GLint, GLint, GLint, GLsizei, GLsizei, GLenum, GLsizei size, const void* at) {
          read_source(at, elements(size));
@@ -730,7 +750,9 @@ const std::map<std::string, void*>& by_hand() {
          *count = std::min(most, kShaders);
          fill(shaders, elements(*count) * sizeof *shaders);
        })},
-      {"glGetSynciv", address(+[](GLsync, GLenum, GLsizei n, GLsizei*, GLint* values) { fill(values, elements(n) * sizeof *values); })},
+      {"glGetSynciv", address(+[](GLsync, GLenum, GLsizei n, GLsizei*, GLint* values) {
+         fill(values, elements(n) * sizeof *values);
+       })},
       {"glShaderSource", address(+[](GLuint, GLsizei n, const GLchar* const* texts, const GLint* lengths) {
          for (GLsizei i = 0; i < n; ++i) touch(texts[i], elements(lengths[i]));
        })},
@@ -774,7 +796,8 @@ void touch(const void* from, size_t bytes) {
   (void)at[0];
   (void)at[bytes - 1];
 #if defined(__SANITIZE_ADDRESS__)
-  if (void* bad = __asan_region_is_poisoned(const_cast<void*>(from), bytes)) (void)*static_cast<volatile char*>(bad);
+  if (void* bad = __asan_region_is_poisoned(const_cast<void*>(from), bytes))
+    (void)*static_cast<volatile char*>(bad);
 #endif
 }
 

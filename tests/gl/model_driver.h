@@ -1,7 +1,7 @@
-// A driver for the renderer that draws nothing: it reads and writes what a real one would, as trustingly as the
-// least careful one, so that AddressSanitizer (or the end of a page) sees what the renderer should not have let
-// through. It knows buffers, arrays, lists, primitives, the pixel store and images; EGL, GLX and X are there as
-// far as the renderer uses them.
+// A driver for the renderer that draws nothing: it reads and writes what a real one would, as trustingly as
+// the least careful one, so that AddressSanitizer (or the end of a page) sees what the renderer should not
+// have let through. It knows buffers, arrays, lists, primitives, the pixel store and images; EGL, GLX and X
+// are there as far as the renderer uses them.
 #pragma once
 
 #include <GL/gl.h>

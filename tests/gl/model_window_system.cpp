@@ -1,5 +1,5 @@
-// EGL, GLX and Xlib as far as the renderer uses them, for the model driver: they make handles, and read lists of
-// attributes to their ends.
+// EGL, GLX and Xlib as far as the renderer uses them, for the model driver: they make handles, and read lists
+// of attributes to their ends.
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
 #include <GL/glx.h>
@@ -45,7 +45,8 @@ EGLDisplay eglGetPlatformDisplay(EGLenum platform, void*, const EGLAttrib*) {
 EGLBoolean eglInitialize(EGLDisplay, EGLint*, EGLint*) { return EGL_TRUE; }
 EGLBoolean eglGetConfigs(EGLDisplay, EGLConfig* configs, EGLint room, EGLint* count) {
   constexpr EGLint kConfigs = 2;
-  for (EGLint i = 0; i < room && i < kConfigs; ++i) configs[i] = reinterpret_cast<EGLConfig>(uintptr_t{1} + static_cast<uintptr_t>(i));
+  for (EGLint i = 0; i < room && i < kConfigs; ++i)
+    configs[i] = reinterpret_cast<EGLConfig>(uintptr_t{1} + static_cast<uintptr_t>(i));
   *count = kConfigs;
   return EGL_TRUE;
 }
@@ -85,7 +86,9 @@ EGLBoolean eglQuerySurface(EGLDisplay, EGLSurface surface, EGLint, EGLint* value
   *value = 16;
   return EGL_TRUE;
 }
-EGLBoolean eglSwapBuffers(EGLDisplay, EGLSurface surface) { return living.contains(surface) ? EGL_TRUE : EGL_FALSE; }
+EGLBoolean eglSwapBuffers(EGLDisplay, EGLSurface surface) {
+  return living.contains(surface) ? EGL_TRUE : EGL_FALSE;
+}
 EGLBoolean eglSwapInterval(EGLDisplay, EGLint) { return EGL_TRUE; }
 EGLSync eglCreateSync(EGLDisplay, EGLenum, const EGLAttrib*) { return make_handle<EGLSync>(); }
 EGLBoolean eglDestroySync(EGLDisplay, EGLSync sync) {
@@ -142,7 +145,9 @@ int glXGetConfig(Display*, XVisualInfo* visual, int, int* value) {
   return Success;
 }
 GLXContext glXCreateContext(Display*, XVisualInfo*, GLXContext, int) { return make_handle<GLXContext>(); }
-GLXContext glXCreateNewContext(Display*, GLXFBConfig, int, GLXContext, int) { return make_handle<GLXContext>(); }
+GLXContext glXCreateNewContext(Display*, GLXFBConfig, int, GLXContext, int) {
+  return make_handle<GLXContext>();
+}
 static GLXContext create_attribs(Display*, GLXFBConfig, GLXContext, int, const int* attributes) {
   read_attributes(attributes, None);
   return make_handle<GLXContext>();

@@ -229,8 +229,8 @@ bool point_at(Renderer& r, const ClientArray& array, const void* at) {
   set_pointer(array.kind, array.size == 255 ? GLint{GL_BGRA} : array.size, array.type, array.flags,
               array.stride, at);
   arrays.now->in_buffer &= ~bit(array.kind);
-  // Types are numbers of 16 bits. What the driver has taken once it takes again; that it has not is seen by the
-  // pointer that it keeps.
+  // Types are numbers of 16 bits. What the driver has taken once it takes again; that it has not is seen by
+  // the pointer that it keeps.
   const uint64_t form = uint64_t{array.size} << 56 | uint64_t{array.flags} << 48 |
                         uint64_t{array.type & 0xffff} << 32 | static_cast<uint32_t>(array.stride);
   uint64_t& accepted = arrays.now->accepted[array.kind];
@@ -295,9 +295,8 @@ void own_VertexPointer(Renderer& r, const Packet& header) {
   });
 }
 void own_NormalPointer(Renderer& r, const Packet& header) {
-  own_pointer<PNormalPointer>(r, header, kNormalArray, [](const auto& p, const void* at) {
-    gl.NormalPointer(p.type, p.stride, at);
-  });
+  own_pointer<PNormalPointer>(r, header, kNormalArray,
+                              [](const auto& p, const void* at) { gl.NormalPointer(p.type, p.stride, at); });
 }
 void own_ColorPointer(Renderer& r, const Packet& header) {
   own_pointer<PColorPointer>(r, header, kColorArray, [](const auto& p, const void* at) {
@@ -315,20 +314,17 @@ void own_FogCoordPointer(Renderer& r, const Packet& header) {
   });
 }
 void own_IndexPointer(Renderer& r, const Packet& header) {
-  own_pointer<PIndexPointer>(r, header, kIndexArray, [](const auto& p, const void* at) {
-    gl.IndexPointer(p.type, p.stride, at);
-  });
+  own_pointer<PIndexPointer>(r, header, kIndexArray,
+                             [](const auto& p, const void* at) { gl.IndexPointer(p.type, p.stride, at); });
 }
 void own_EdgeFlagPointer(Renderer& r, const Packet& header) {
-  own_pointer<PEdgeFlagPointer>(r, header, kEdgeFlagArray, [](const auto& p, const void* at) {
-    gl.EdgeFlagPointer(p.stride, at);
-  });
+  own_pointer<PEdgeFlagPointer>(r, header, kEdgeFlagArray,
+                                [](const auto& p, const void* at) { gl.EdgeFlagPointer(p.stride, at); });
 }
 void own_TexCoordPointer(Renderer& r, const Packet& header) {
-  own_pointer<PTexCoordPointer>(r, header, kTexCoordArray + r.current->arrays.client_texture,
-                                [](const auto& p, const void* at) {
-                                  gl.TexCoordPointer(p.size, p.type, p.stride, at);
-                                });
+  own_pointer<PTexCoordPointer>(
+      r, header, kTexCoordArray + r.current->arrays.client_texture,
+      [](const auto& p, const void* at) { gl.TexCoordPointer(p.size, p.type, p.stride, at); });
 }
 void own_VertexAttribPointer(Renderer& r, const Packet& header) {
   own_pointer<PVertexAttribPointer>(
@@ -337,10 +333,9 @@ void own_VertexAttribPointer(Renderer& r, const Packet& header) {
       });
 }
 void own_VertexAttribIPointer(Renderer& r, const Packet& header) {
-  own_pointer<PVertexAttribIPointer>(r, header, generic(view<PVertexAttribIPointer>(header).index),
-                                     [](const auto& p, const void* at) {
-                                       gl.VertexAttribIPointer(p.index, p.size, p.type, p.stride, at);
-                                     });
+  own_pointer<PVertexAttribIPointer>(
+      r, header, generic(view<PVertexAttribIPointer>(header).index),
+      [](const auto& p, const void* at) { gl.VertexAttribIPointer(p.index, p.size, p.type, p.stride, at); });
 }
 
 void own_EnableClientState(Renderer& r, const Packet& header) {

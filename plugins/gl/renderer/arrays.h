@@ -55,12 +55,13 @@ struct VertexArrays {
 
 // False: within glBegin and glEnd.
 bool is_outside(Renderer& r);
-// The buffer of GL_ARRAY_BUFFER or GL_ELEMENT_ARRAY_BUFFER, by the driver's name; 0: none, -1: within a primitive.
+// The buffer of GL_ARRAY_BUFFER or GL_ELEMENT_ARRAY_BUFFER, by the driver's name; 0: none, -1: within a
+// primitive.
 GLint array_buffer(Renderer& r);
 GLint element_buffer(Renderer& r);
 
-// Arrays that are enabled and have no memory - neither a buffer nor one of the kinds that came with the draw -
-// become zeros. False: that cannot be, and the program has an error.
+// Arrays that are enabled and have no memory - neither a buffer nor one of the kinds that came with the draw
+// - become zeros. False: that cannot be, and the program has an error.
 bool have_memory(Renderer& r, uint32_t came_along = 0);
 // The draw is executed now, outside of a list, and so checked by the driver.
 bool is_compiling(Renderer& r);

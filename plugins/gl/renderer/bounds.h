@@ -33,13 +33,15 @@ GLint ask(GLenum name);
 
 // Of the one that is bound.
 size_t size_of_buffer(GLenum target);
-// An offset into the buffer that is bound to `target` (of which `binding` asks). False: `needed` bytes are not
-// there, and the program has an error of OpenGL. Throws where no buffer is bound: then it would be an address.
+// An offset into the buffer that is bound to `target` (of which `binding` asks). False: `needed` bytes are
+// not there, and the program has an error of OpenGL. Throws where no buffer is bound: then it would be an
+// address.
 bool is_in_buffer(GLenum target, GLenum binding, uint64_t offset, size_t needed);
 // The same for an image, of which the pixel store of the moment says how it lies there.
 bool is_image_in_buffer(GLenum target, uint64_t offset, const ImageSize& image);
 
-// Of a range in a buffer of the driver. Not so when its end cannot be computed, which drivers do without looking.
+// Of a range in a buffer of the driver. Not so when its end cannot be computed, which drivers do without
+// looking.
 bool is_range(int64_t offset, int64_t size);
 
 }  // namespace stasis::gl

@@ -507,7 +507,8 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
 void write_level(const Contents& c) {
   const bool has_depth = is_volume(c.target);
   const void* pixels = pixels_of(
-      c, c.type == 0 ? 0 : bytes_of_image(c, c.target == GL_TEXTURE_1D ? 1 : c.height, has_depth ? c.depth : 1));
+      c,
+      c.type == 0 ? 0 : bytes_of_image(c, c.target == GL_TEXTURE_1D ? 1 : c.height, has_depth ? c.depth : 1));
   if (c.type == 0) {
     const auto size = static_cast<GLsizei>(c.bytes);
     if (is_volume(c.target))

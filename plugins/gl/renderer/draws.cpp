@@ -1,5 +1,5 @@
-// Draws. What they read in the packet is checked here, and that there is something to read; what lies in buffers
-// the driver checks, but not for what goes into a list, nor for single elements.
+// Draws. What they read in the packet is checked here, and that there is something to read; what lies in
+// buffers the driver checks, but not for what goes into a list, nor for single elements.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -53,8 +53,7 @@ std::optional<int64_t> restart_index(Renderer& r, GLenum type) {
   std::optional<int64_t> found;
   if (!r.current->is_es && gl.IsEnabled(GL_PRIMITIVE_RESTART) != 0)
     found = static_cast<GLuint>(ask(GL_PRIMITIVE_RESTART_INDEX));
-  if (gl.IsEnabled(GL_PRIMITIVE_RESTART_FIXED_INDEX) != 0)
-    found = (int64_t{1} << index_size(type) * 8) - 1;
+  if (gl.IsEnabled(GL_PRIMITIVE_RESTART_FIXED_INDEX) != 0) found = (int64_t{1} << index_size(type) * 8) - 1;
   (void)gl.GetError();  // not every context has both
   return found;
 }
@@ -182,7 +181,8 @@ class ClientDraw {
       : r(renderer), p(view<DrawClient>(packet)), base(reinterpret_cast<const char*>(&packet)) {
     if (p.arrays > kArrays || sizeof p + p.arrays * sizeof(ClientArray) > packet.size)
       throw BadStream{std::to_string(p.arrays) + " arrays in a packet that has no room for them"};
-    if (p.client_texture >= kGenericArray - kTexCoordArray) throw BadStream{"a texture unit that is not there"};
+    if (p.client_texture >= kGenericArray - kTexCoordArray)
+      throw BadStream{"a texture unit that is not there"};
     arrays = reinterpret_cast<const ClientArray*>(&p + 1);
     reads = static_cast<int32_t>(p.count) > 0;
     if (is_instanced()) reads = reads && static_cast<int32_t>(p.instances) > 0;
@@ -202,9 +202,10 @@ class ClientDraw {
     if (p.arrays != 0) point();
     if (!have_memory(r, came_along_)) return;
     if (is_compiling(r)) {
-      const Range all = is_elements() && reads
-                            ? with_base(range_of(p.index_type, indices, p.count, restart_index(r, p.index_type)))
-                            : range;
+      const Range all =
+          is_elements() && reads
+              ? with_base(range_of(p.index_type, indices, p.count, restart_index(r, p.index_type)))
+              : range;
       require_vertices(r, all);
     }
     issue();
@@ -264,7 +265,8 @@ class ClientDraw {
   }
   bool reaches_beyond(Range of) const {
     for (uint32_t i = 0; reads && of.first <= of.last && i < p.arrays; ++i) {
-      if (arrays[i].kind < kArrays && divisor_of(arrays[i]) == 0 && reaches_beyond(arrays[i], of)) return true;
+      if (arrays[i].kind < kArrays && divisor_of(arrays[i]) == 0 && reaches_beyond(arrays[i], of))
+        return true;
     }
     return false;
   }
@@ -309,8 +311,8 @@ class ClientDraw {
       case kOpDrawElements:
         // What the program promises of its indices may be more than what has come with them.
         if (p.end != ~0U && range.first <= range.last)
-          return gl.DrawRangeElements(p.mode, static_cast<GLuint>(range.first), static_cast<GLuint>(range.last),
-                                      count, p.index_type, at_driver);
+          return gl.DrawRangeElements(p.mode, static_cast<GLuint>(range.first),
+                                      static_cast<GLuint>(range.last), count, p.index_type, at_driver);
         return gl.DrawElements(p.mode, count, p.index_type, at_driver);
       case kOpDrawElementsInstanced:
         return gl.DrawElementsInstanced(p.mode, count, p.index_type, at_driver, instances);

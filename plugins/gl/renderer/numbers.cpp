@@ -155,8 +155,8 @@ void answer_attached(Renderer& r, const Packet& header, GLsizei most,
 void own_GetAttachedShaders(Renderer& r, const Packet& header) {
   const auto& p = view<PGetAttachedShaders>(header);
   answer_attached(r, header, p.maxCount, [&](GLsizei* count, GLuint* names) {
-    r.gl.GetAttachedShaders(r.names(kProgram).find(p.program, false), std::min(p.maxCount, kMostShaders), count,
-                            names);
+    r.gl.GetAttachedShaders(r.names(kProgram).find(p.program, false), std::min(p.maxCount, kMostShaders),
+                            count, names);
   });
 }
 

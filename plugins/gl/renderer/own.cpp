@@ -106,10 +106,9 @@ namespace {
 
 // Throws unless so many points are there. What is no map is the driver's to say.
 template <typename T>
-const T* points_of(Payload& payload, uint32_t bytes, GLenum target, GLint stride, GLint order, GLint v_stride = 0,
-                   GLint v_order = 1) {
-  if (!is_order(order) || !is_order(v_order) || stride < 0 || v_stride < 0)
-    return payload.array<T>(bytes, 0);
+const T* points_of(Payload& payload, uint32_t bytes, GLenum target, GLint stride, GLint order,
+                   GLint v_stride = 0, GLint v_order = 1) {
+  if (!is_order(order) || !is_order(v_order) || stride < 0 || v_stride < 0) return payload.array<T>(bytes, 0);
   const size_t last = static_cast<size_t>(order - 1) * static_cast<size_t>(stride) +
                       static_cast<size_t>(v_order - 1) * static_cast<size_t>(v_stride);
   return payload.array<T>(bytes, (last + static_cast<size_t>(components_of_map(target))) * sizeof(T));
@@ -305,7 +304,8 @@ void own_CopyBufferSubData(Renderer& r, const Packet& header) {
 void own_GetBufferSubData(Renderer& r, const Packet& header) {
   const auto& p = view<PGetBufferSubData>(header);
   const size_t size = count_in(p.size);
-  if (!is_range(p.offset, p.size)) return r.answer_outputs(header, {0}, [](void* const*) { return uint64_t{0}; });
+  if (!is_range(p.offset, p.size))
+    return r.answer_outputs(header, {0}, [](void* const*) { return uint64_t{0}; });
   r.answer_outputs(header, {size}, [&](void* const* out) {
     if (!r.current->is_es) {
       r.gl.GetBufferSubData(p.target, p.offset, p.size, out[0]);

@@ -103,8 +103,8 @@ bool may_write(uint64_t offset, size_t bytes) {
   return is_in_buffer(GL_PIXEL_PACK_BUFFER, GL_PIXEL_PACK_BUFFER_BINDING, offset, bytes);
 }
 
-// The driver writes as much as the image has, whatever room the packet asks for. False: it would not know what
-// pixels these are.
+// The driver writes as much as the image has, whatever room the packet asks for. False: it would not know
+// what pixels these are.
 bool has_room(const Packet& header, Renderer& r, const ImageSize& image, uint64_t row_bytes, uint64_t rows) {
   const DenseImage size = dense(image);
   if (!size.known) {
@@ -142,8 +142,8 @@ void own_GetTexImage(Renderer& r, const Packet& header) {
     r.gl.GetTexLevelParameteriv(p.target, p.level, name, &value);
     return value;
   };
-  const ImageSize image = {side(GL_TEXTURE_WIDTH), side(GL_TEXTURE_HEIGHT), side(GL_TEXTURE_DEPTH),
-                           p.format,               p.type,                  true};
+  const ImageSize image = {
+      side(GL_TEXTURE_WIDTH), side(GL_TEXTURE_HEIGHT), side(GL_TEXTURE_DEPTH), p.format, p.type, true};
   auto read = [&](void* into) { r.gl.GetTexImage(p.target, p.level, p.format, p.type, into); };
   if (p.to_buffer != 0) {
     if (may_write_image(p.offset, image)) read(reinterpret_cast<void*>(p.offset));

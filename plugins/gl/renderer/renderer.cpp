@@ -143,7 +143,8 @@ void Renderer::run(const std::function<void(Renderer&, uint64_t)>& between) {
 void Renderer::release_context() { release_current(*this); }
 
 void Renderer::take_context() {
-  if (!make_current_.empty()) execute(*reinterpret_cast<const Packet*>(make_current_.data()));
+  const std::string packet = make_current_;  // which executing it writes anew
+  if (!packet.empty()) execute(*reinterpret_cast<const Packet*>(packet.data()));
 }
 
 void Renderer::go_on(const std::string& packets, uint64_t position) {

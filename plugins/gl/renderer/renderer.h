@@ -13,8 +13,8 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <utility>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "generated/functions.h"
@@ -177,9 +177,10 @@ struct Renderer {
   bool claim(RenderContext& context) const;
   void set_current(std::shared_ptr<RenderContext> context);
 
-  // Where a call reads from, and as much as it reads: in the packet, or in the bound pixel unpack buffer. False: it
-  // has been answered by an error of OpenGL.
-  static bool find_source(Payload& payload, Source source, size_t needed, bool may_be_null, const void*& found);
+  // Where a call reads from, and as much as it reads: in the packet, or in the bound pixel unpack buffer.
+  // False: it has been answered by an error of OpenGL.
+  static bool find_source(Payload& payload, Source source, size_t needed, bool may_be_null,
+                          const void*& found);
   // The same for an image; the driver's pixel store is made to fit.
   bool find_pixels(const Packet& header, Payload& payload, Source source, const ImageSize& image,
                    const void*& found);

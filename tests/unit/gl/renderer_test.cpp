@@ -1,6 +1,6 @@
-// Streams that no encoder would write: each is refused with an error that names the call, and the driver (a model
-// that reads all that a real one would) sees nothing of it. A packet ends where its memory does, and its memory is
-// gone when it has been executed, so that whoever reads beyond it or later crashes.
+// Streams that no encoder would write: each is refused with an error that names the call, and the driver (a
+// model that reads all that a real one would) sees nothing of it. A packet ends where its memory does, and
+// its memory is gone when it has been executed, so that whoever reads beyond it or later crashes.
 #include "renderer/renderer.h"
 
 #include <GL/gl.h>
@@ -29,12 +29,15 @@ constexpr size_t kPage = 4096;
 class Guarded {
  public:
   explicit Guarded(size_t bytes) : size_((bytes + kPage - 1) / kPage * kPage + kPage) {
-    base_ = static_cast<char*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    base_ =
+        static_cast<char*>(mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     mprotect(base_ + size_ - kPage, kPage, PROT_NONE);
     at_ = base_ + size_ - kPage - bytes;
   }
   // Its addresses are not used again, so that nobody reads something else there.
-  ~Guarded() { mmap(base_, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0); }
+  ~Guarded() {
+    mmap(base_, size_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
   char* at() { return at_; }
@@ -353,7 +356,8 @@ TEST_F(RendererTest, PixelsThatAreNotThere) {
 }
 
 TEST_F(RendererTest, ThePixelStoreOfTheProgramIsForItsBuffersOnly) {
-  for (GLenum name : {GL_UNPACK_ROW_LENGTH, GL_UNPACK_SKIP_ROWS, GL_UNPACK_SKIP_PIXELS, GL_UNPACK_IMAGE_HEIGHT})
+  for (GLenum name :
+       {GL_UNPACK_ROW_LENGTH, GL_UNPACK_SKIP_ROWS, GL_UNPACK_SKIP_PIXELS, GL_UNPACK_IMAGE_HEIGHT})
     EXPECT_EQ(say(kOpPixelStorei, PPixelStorei{{}, name, 1000}), "");
   EXPECT_EQ(say(kOpTexImage2D, image(4, 4, 64), std::string(64, 'p')), "");
   buffer(GL_PIXEL_UNPACK_BUFFER, 7, std::string(64, 'p'));
@@ -434,15 +438,25 @@ TEST_F(RendererTest, TextsEndWithinTheirPacket) {
   PTransformFeedbackVaryings varyings = {};
   varyings.count = 2;
   varyings.varyings_bytes = 8;
-  EXPECT_EQ(say(kOpTransformFeedbackVaryings, varyings, std::string("123\0" "567\0", 8)), "");
-  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings, std::string("123\0" "5678", 8)), "glTransformFeedbackVaryings");
+  EXPECT_EQ(say(kOpTransformFeedbackVaryings, varyings,
+                std::string("123\0"
+                            "567\0",
+                            8)),
+            "");
+  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings,
+                     std::string("123\0"
+                                 "5678",
+                                 8)),
+                 "glTransformFeedbackVaryings");
   varyings.count = 0x7fffffff;
-  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings, std::string(8, '\0')), "glTransformFeedbackVaryings");
+  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings, std::string(8, '\0')),
+                 "glTransformFeedbackVaryings");
   varyings.count = 1;
   varyings.varyings_bytes = kNull;
   EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings), "glTransformFeedbackVaryings");
   varyings.varyings_bytes = 4096;
-  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings, std::string(8, '\0')), "glTransformFeedbackVaryings");
+  EXPECT_REFUSED(say(kOpTransformFeedbackVaryings, varyings, std::string(8, '\0')),
+                 "glTransformFeedbackVaryings");
   PShaderSource source = {};
   source.string_bytes = 100;
   EXPECT_REFUSED(say(kOpShaderSource, source, "void main() {}"), "glShaderSource");
