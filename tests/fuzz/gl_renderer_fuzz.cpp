@@ -322,10 +322,12 @@ void add_recorded(std::vector<std::string>& seeds) {
 
 std::vector<std::string> fuzz_seeds() {
   std::vector<std::string> seeds = {client_arrays(), buffers(), images()};
-  // Each operation, with arguments that are small numbers, and behind them bytes.
-  for (uint16_t first = kOpGetConfigs; first < kOpGlEnd; first = static_cast<uint16_t>(first + 16)) {
+  // Each operation, with arguments that are small numbers, and behind them bytes. Few in one input: a
+  // mutation is to meet what counts.
+  constexpr uint16_t kTogether = 4;
+  for (uint16_t first = kOpGetConfigs; first < kOpGlEnd; first = static_cast<uint16_t>(first + kTogether)) {
     std::string input = begin();
-    for (uint16_t op = first; op < first + 16 && op < kOpGlEnd; ++op) {
+    for (uint16_t op = first; op < first + kTogether && op < kOpGlEnd; ++op) {
       std::string words(160, '\0');
       for (size_t i = 0; i < words.size(); i += 4) words[i] = static_cast<char>(i / 4 % 3);
       add_words(input, op, 0, words);

@@ -74,8 +74,17 @@ const Packet& RingReader::take(uint64_t head) {
   std::memcpy(&packet, place, sizeof packet);
   if (packet.size < sizeof(Packet) || packet.size % 8 != 0 || packet.size > head - position_)
     throw BadStream{"the size of a packet (" + std::to_string(packet.size) + ")"};
-  if (packet_.size() < packet.size / 8) packet_.resize(packet.size / 8);
-  std::memcpy(packet_.data(), place, packet.size);
+  // Most packets are small: copying so much of any takes less time than finding out how long it is. Behind
+  // each place there is more that is mapped.
+  constexpr size_t kSmall = 64;
+  static_assert(kSmall <= kDataSize);
+  if (packet_.size() < std::max(kSmall, size_t{packet.size}) / 8)
+    packet_.resize(std::max(kSmall, size_t{packet.size}) / 8);
+  if (packet.size <= kSmall) {
+    std::memcpy(packet_.data(), place, kSmall);
+  } else {
+    std::memcpy(packet_.data(), place, packet.size);
+  }
   std::memcpy(packet_.data(), &packet, sizeof packet);
   return *reinterpret_cast<const Packet*>(packet_.data());
 }

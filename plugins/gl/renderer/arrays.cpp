@@ -195,7 +195,7 @@ GLint array_buffer(Renderer& r) {
 }
 
 GLint element_buffer(Renderer& r) {
-  GLint& known = r.current->arrays.element_buffer;
+  GLint& known = r.current->arrays.now->element_buffer;
   if (known < 0) known = ask(GL_ELEMENT_ARRAY_BUFFER_BINDING);
   return known;
 }
@@ -282,8 +282,8 @@ void note_enabled(Renderer& r, uint32_t kind, bool on) {
     arrays.now->enabled &= ~bit(kind);
   } else if ((arrays.now->enabled & bit(kind)) == 0) {
     const ActiveUnit unit(arrays, kind);
-    // Not every context has the arrays of OpenGL 1.
-    if (kind >= kGenericArray || gl.IsEnabled(fixed(kind).state) != 0) arrays.now->enabled |= bit(kind);
+    if (kind < kGenericArray && !arrays.has_fixed) arrays.has_fixed = gl.IsEnabled(fixed(kind).state) != 0;
+    if (kind >= kGenericArray || arrays.has_fixed) arrays.now->enabled |= bit(kind);
   }
 }
 
@@ -394,7 +394,6 @@ void own_BindVertexArray(Renderer& r, const Packet& header) {
   VertexArrays& arrays = r.current->arrays;
   if (real == kNoName || !is_outside(r)) return;
   arrays.now = name == 0 ? &arrays.first : &arrays.objects[name];
-  arrays.element_buffer = -1;
   arrays.vertices_known = false;
 }
 void own_DeleteVertexArrays(Renderer& r, const Packet& header) {
@@ -417,9 +416,13 @@ void own_DeleteVertexArrays(Renderer& r, const Packet& header) {
 
 void own_BindBuffer(Renderer& r, const Packet& header) {
   const auto& p = view<PBindBuffer>(header);
-  gl.BindBuffer(p.target, r.names(kBuffer).find(p.buffer, true));
-  if (p.target == GL_ARRAY_BUFFER) r.current->arrays.array_buffer = -1;
-  if (p.target == GL_ELEMENT_ARRAY_BUFFER) r.current->arrays.element_buffer = -1;
+  const GLuint real = r.names(kBuffer).find(p.buffer, true);
+  gl.BindBuffer(p.target, real);
+  if (p.target != GL_ARRAY_BUFFER && p.target != GL_ELEMENT_ARRAY_BUFFER) return;
+  VertexArrays& arrays = r.current->arrays;
+  // Outside of primitives a driver binds each name that it has given.
+  const GLint bound = real == kNoName || !is_outside(r) ? -1 : static_cast<GLint>(real);
+  (p.target == GL_ARRAY_BUFFER ? arrays.array_buffer : arrays.now->element_buffer) = bound;
 }
 void own_DeleteBuffers(Renderer& r, const Packet& header) {
   const auto& p = view<PDeleteBuffers>(header);

@@ -23,6 +23,7 @@ struct VertexArrays {
   struct Object {
     uint32_t enabled = 0;
     uint32_t in_buffer = 0;
+    GLint element_buffer = -1;  // as below
     std::array<GLuint, kGeneric> divisor = {};
     // The forms in which the driver has taken an array from memory.
     std::array<uint64_t, kArrays> accepted = {};
@@ -38,7 +39,7 @@ struct VertexArrays {
 
   // What is bound, once the driver was asked; -1: not yet.
   GLint array_buffer = -1;
-  GLint element_buffer = -1;
+  bool has_fixed = false;  // the arrays of OpenGL 1, which not every context has
 
   GLuint zeros = 0;  // a buffer that no name of the program's stands for
 
@@ -48,7 +49,7 @@ struct VertexArrays {
   uint64_t buffer_changes = 0;  // of the Share, when they were counted
 
   void forget_buffers() {
-    array_buffer = element_buffer = -1;
+    array_buffer = now->element_buffer = -1;
     vertices_known = false;
   }
 };

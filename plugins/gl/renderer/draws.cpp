@@ -24,10 +24,23 @@ size_t index_size(GLenum type) {
 
 template <typename T>
 Range range_of(const char* indices, size_t count, std::optional<int64_t> restart) {
-  Range range = {int64_t{1} << 32, -1};
-  for (size_t i = 0; i < count; ++i) {
+  auto index_at = [&](size_t i) {
     T index;
     std::memcpy(&index, indices + i * sizeof index, sizeof index);
+    return index;
+  };
+  if (!restart && count != 0) {  // a loop for vector instructions
+    T low = index_at(0), high = low;
+    for (size_t i = 1; i < count; ++i) {
+      const T index = index_at(i);
+      low = index < low ? index : low;
+      high = index > high ? index : high;
+    }
+    return {low, high};
+  }
+  Range range = {int64_t{1} << 32, -1};
+  for (size_t i = 0; i < count; ++i) {
+    const T index = index_at(i);
     if (restart && index == *restart) continue;
     range.first = std::min<int64_t>(range.first, index);
     range.last = std::max<int64_t>(range.last, index);
