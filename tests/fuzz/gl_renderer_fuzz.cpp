@@ -50,7 +50,7 @@ void tame(Packet& packet) {
       break;
     case kOpCreateContext:
       if (auto* p = as<CreateContext>(packet)) {
-        p->context = 1 + p->context % kNumbers;
+        p->context = 1 + (p->context - 1) % kNumbers;
         p->share %= kNumbers + 1;
       }
       break;
