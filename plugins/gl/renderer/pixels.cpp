@@ -112,7 +112,8 @@ bool has_room(const Packet& header, Renderer& r, const ImageSize& image, uint64_
     send_block(r, header, {r.answer_room(kPixelsAt), 0, 0}, {});
     return false;
   }
-  if (size.bytes() != 0 && (row_bytes != size.row_bytes || rows != size.rows))
+  const bool has_none = size.bytes() == 0 && (row_bytes == 0 || rows == 0);
+  if (!has_none && (row_bytes != size.row_bytes || rows != size.rows))
     throw BadStream{"room for " + std::to_string(rows) + " rows of " + std::to_string(row_bytes) +
                     " bytes where the driver writes " + std::to_string(size.rows) + " of " +
                     std::to_string(size.row_bytes)};

@@ -381,6 +381,9 @@ TEST_F(RendererTest, AnswersHaveTheRoomThatTheDriverWrites) {
   EXPECT_EQ(say(kOpGetTexImage, get), "");
   get.all_rows = get.rows = 3;
   EXPECT_REFUSED(say(kOpGetTexImage, get), "glGetTexImage");
+  get.level = 5;  // that there is not
+  get.row_bytes = get.all_rows = uint64_t{1} << 16;
+  EXPECT_REFUSED(say(kOpGetTexImage, get), "glGetTexImage");
   ReadPixelsRequest read = {};
   read.width = 1000;
   read.height = 1000;
