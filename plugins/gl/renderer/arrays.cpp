@@ -418,6 +418,8 @@ void own_BindBuffer(Renderer& r, const Packet& header) {
   const auto& p = view<PBindBuffer>(header);
   const GLuint real = r.names(kBuffer).find(p.buffer, true);
   gl.BindBuffer(p.target, real);
+  if (p.target == GL_PIXEL_PACK_BUFFER || p.target == GL_PIXEL_UNPACK_BUFFER)
+    r.current->uses_pixel_buffers = true;
   if (p.target != GL_ARRAY_BUFFER && p.target != GL_ELEMENT_ARRAY_BUFFER) return;
   VertexArrays& arrays = r.current->arrays;
   // Outside of primitives a driver binds each name that it has given.

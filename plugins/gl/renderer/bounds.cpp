@@ -91,9 +91,16 @@ bool is_range(int64_t offset, int64_t size) {
   return false;
 }
 
+void Renderer::require_no_buffer(GLenum binding) const {
+  // OpenGL ES 2 has no such buffers, and cannot be asked.
+  if (current->uses_pixel_buffers && ask(binding) > 0)
+    throw BadStream{"memory that is not in the buffer that is bound"};
+}
+
 bool Renderer::find_source(Payload& payload, Source source, size_t needed, bool may_be_null,
-                           const void*& found) {
+                           const void*& found) const {
   if (source.bytes != kOffset) {
+    require_no_buffer(GL_PIXEL_UNPACK_BUFFER_BINDING);
     const bool is_null = source.bytes == kNull;
     found = payload.bytes(source.bytes, is_null ? 0 : needed);
     // Null is no values: nothing happens, but within a list drivers read them all the same.
@@ -108,6 +115,7 @@ bool Renderer::find_pixels(const Packet& header, Payload& payload, Source source
   use_unpacking(source.bytes == kOffset, header.flags);
   found = reinterpret_cast<const void*>(source.offset);
   if (source.bytes == kOffset) return is_image_in_buffer(GL_PIXEL_UNPACK_BUFFER, source.offset, image);
+  require_no_buffer(GL_PIXEL_UNPACK_BUFFER_BINDING);
   const DenseImage size = dense(image);
   found = payload.bytes(source.bytes, source.bytes == kNull ? 0 : size.bytes());
   if (size.known || found == nullptr) return true;

@@ -131,6 +131,7 @@ void own_ReadPixels(Renderer& r, const Packet& header) {
     if (may_write_image(p.offset, image)) read(reinterpret_cast<void*>(p.offset));
     return;
   }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   if (!has_room(header, r, image, p.row_bytes, count_in(p.height))) return;
   answer_block(r, header, p.row_bytes, static_cast<uint64_t>(std::max(p.height, 0)), read);
 }
@@ -150,6 +151,7 @@ void own_GetTexImage(Renderer& r, const Packet& header) {
     if (may_write_image(p.offset, image)) read(reinterpret_cast<void*>(p.offset));
     return;
   }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   if (!has_room(header, r, image, p.row_bytes, p.all_rows)) return;
   if (p.rows == p.all_rows) return answer_block(r, header, p.row_bytes, p.rows, read);
   // Too much for one answer: the driver gives the whole each time.
@@ -175,6 +177,7 @@ void own_GetCompressedTexImage(Renderer& r, const Packet& header) {
       r.gl.GetCompressedTexImage(p.target, p.level, reinterpret_cast<void*>(p.offset));
     return;
   }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   std::vector<char> bytes(static_cast<size_t>(std::max(size, 1)));
   r.gl.GetCompressedTexImage(p.target, p.level, bytes.data());
   r.answer_bytes(header, bytes.data(), static_cast<size_t>(std::max(size, 0)));
@@ -189,6 +192,7 @@ void own_GetPolygonStipple(Renderer& r, const Packet& header) {
       read(reinterpret_cast<void*>(p.offset));
     return;
   }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   answer_block(r, header, 4, 32, read);
 }
 
@@ -206,6 +210,7 @@ void get_pixel_map(Renderer& r, const Packet& header, void (*get)(GLenum, T*)) {
     if (may_write(p.offset, bytes)) get(p.map, reinterpret_cast<T*>(p.offset));
     return;
   }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   r.answer_outputs(header, {bytes}, [&](void* const* o) {
     get(p.map, static_cast<T*>(o[0]));
     return uint64_t{0};

@@ -145,6 +145,7 @@ struct RenderContext {
   std::vector<GLfloat> feedback;
   std::vector<GLuint> selection;
   VertexArrays arrays;
+  bool uses_pixel_buffers = false;              // one was bound some time
   std::atomic<const Renderer*> user = nullptr;  // whose thread has it
 };
 
@@ -179,8 +180,10 @@ struct Renderer {
 
   // Where a call reads from, and as much as it reads: in the packet, or in the bound pixel unpack buffer.
   // False: it has been answered by an error of OpenGL.
-  static bool find_source(Payload& payload, Source source, size_t needed, bool may_be_null,
-                          const void*& found);
+  // Throws where a pixel buffer is bound: an address would be an offset into it.
+  void require_no_buffer(GLenum binding) const;
+  bool find_source(Payload& payload, Source source, size_t needed, bool may_be_null,
+                   const void*& found) const;
   // The same for an image; the driver's pixel store is made to fit.
   bool find_pixels(const Packet& header, Payload& payload, Source source, const ImageSize& image,
                    const void*& found);

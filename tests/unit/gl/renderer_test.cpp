@@ -370,6 +370,23 @@ TEST_F(RendererTest, ThePixelStoreOfTheProgramIsForItsBuffersOnly) {
   EXPECT_EQ(width, 0);
 }
 
+TEST_F(RendererTest, MemoryIsNoOffset) {
+  bind(GL_PIXEL_UNPACK_BUFFER, 7);
+  EXPECT_REFUSED(say(kOpTexImage2D, image(4, 4, 64), std::string(64, 'p')), "glTexImage2D");
+  EXPECT_REFUSED(say(kOpTexImage2D, image(4, 4, kNull)), "glTexImage2D");
+  PPixelMapfv map = {};
+  map.mapsize = 4;
+  map.values_bytes = 16;
+  EXPECT_REFUSED(say(kOpPixelMapfv, map, std::string(16, 'm')), "glPixelMapfv");
+  bind(GL_PIXEL_PACK_BUFFER, 8);
+  ReadPixelsRequest read = {};
+  read.width = read.height = 2;
+  read.format = GL_RGBA;
+  read.type = GL_UNSIGNED_BYTE;
+  read.row_bytes = 8;
+  EXPECT_REFUSED(say(kOpReadPixels, read), "glReadPixels");
+}
+
 TEST_F(RendererTest, AnswersHaveTheRoomThatTheDriverWrites) {
   EXPECT_EQ(say(kOpTexImage2D, image(4, 4, 64), std::string(64, 'p')), "");
   GetTexImageRequest get = {};
