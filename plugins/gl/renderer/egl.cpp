@@ -113,9 +113,9 @@ void get_configs(Renderer& r, const Packet& packet) {
 
 // How far the driver's configuration is from the one that the program has chosen, maybe of another driver's;
 // less than 0: it will not do.
-int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
-  constexpr int kMore = 100;
-  int away = 0;
+int64_t distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
+  constexpr int64_t kMore = 100;
+  int64_t away = 0;
   for (int i = 0; i < std::min<int>(wanted.count, kConfigAttributes); ++i) {
     EGLint has = 0;
     const EGLint want = wanted.attributes[i].value;
@@ -134,7 +134,7 @@ int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
       case EGL_STENCIL_SIZE:
       case EGL_SAMPLES:
         if (has < want) return -1;
-        away += (has - want) * kMore;
+        away += (int64_t{has} - want) * kMore;
         break;
       case EGL_SURFACE_TYPE:
       case EGL_RENDERABLE_TYPE:
@@ -149,9 +149,9 @@ int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
 
 EGLConfig find_config(EGLDisplay display, const Config& wanted) {
   EGLConfig best = nullptr;
-  int least = -1;
+  int64_t least = -1;
   for (EGLConfig config : all_configs(display)) {
-    const int away = distance(display, config, wanted);
+    const int64_t away = distance(display, config, wanted);
     if (away < 0 || (least >= 0 && away >= least)) continue;
     best = config;
     least = away;

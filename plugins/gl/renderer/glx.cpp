@@ -62,14 +62,16 @@ GLXFBConfig find_similar(int screen, const Config& wanted) {
   auto is = [](int name, std::span<const int> names) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
-  int count = 0, least = 0;
+  int count = 0;
+  int64_t least = 0;
   GLXFBConfig* all = all_configs(screen, count);
   GLXFBConfig found = nullptr;
   for (int i = 0; i < count; ++i) {
     bool fits = true;
-    int difference = 0;
+    int64_t difference = 0;
     for (int32_t at = 0; at < std::clamp(wanted.count, 0, int32_t{kConfigAttributes}); ++at) {
-      const auto [name, value] = wanted.attributes[at];
+      const int name = wanted.attributes[at].name;
+      const int64_t value = wanted.attributes[at].value;
       int has = 0;
       glXGetFBConfigAttrib(display, all[i], name, &has);
       if (is(name, kSame)) fits = fits && has == value;
