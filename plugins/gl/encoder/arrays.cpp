@@ -16,17 +16,6 @@ void refresh(VertexArrays& v, uint32_t kind) {
 }
 static_assert(kArrays <= 32);
 
-size_t element_size(const Array& array) {
-  switch (array.type) {
-    case GL_UNSIGNED_INT_2_10_10_10_REV:
-    case GL_INT_2_10_10_10_REV:
-    case GL_UNSIGNED_INT_10F_11F_11F_REV:
-      return 4;
-  }
-  const size_t components = array.size == GL_BGRA ? 4 : static_cast<size_t>(array.size);
-  return components * type_size(array.type);
-}
-
 // What an array may consist of.
 enum TypeBit : uint32_t {
   kByte = 1,
@@ -130,7 +119,7 @@ bool set(Stream& s, uint32_t kind, int32_t size, uint32_t type, int32_t stride, 
   array.flags = flags;
   array.buffer = c.bound[kArrayTarget];
   array.pointer = static_cast<const char*>(pointer);
-  array.stride = stride != 0 ? stride : static_cast<int32_t>(element_size(array));
+  array.stride = stride != 0 ? stride : static_cast<int32_t>(element_size(array.size, array.type));
   refresh(*c.vertices, kind);
   return array.buffer != 0 || pointer == nullptr;
 }
@@ -172,12 +161,13 @@ struct Range {
   int64_t first, last;
 };
 
+// `restart` is compared with the whole index: one that the type cannot hold is none.
 template <typename T>
 Range range_of(const void* indices, GLsizei count, int64_t restart) {
   const T* at = static_cast<const T*>(indices);
   T low = static_cast<T>(~T{0}), high = 0;
   for (GLsizei i = 0; i < count; ++i) {
-    if (restart >= 0 && at[i] == static_cast<T>(restart)) continue;
+    if (at[i] == restart) continue;
     low = at[i] < low ? at[i] : low;
     high = at[i] > high ? at[i] : high;
   }
@@ -185,7 +175,8 @@ Range range_of(const void* indices, GLsizei count, int64_t restart) {
 }
 
 Range index_range(const Context& c, GLenum type, const void* indices, GLsizei count) {
-  const int64_t restart = c.restarts_fixed ? 0xffffffff : c.restarts ? int64_t{c.restart_index} : -1;
+  const int64_t largest = (int64_t{1} << type_size(type) * 8) - 1;
+  const int64_t restart = c.restarts_fixed ? largest : c.restarts ? int64_t{c.restart_index} : -1;
   switch (type) {
     case GL_UNSIGNED_BYTE:
       return range_of<uint8_t>(indices, count, restart);
@@ -227,7 +218,7 @@ size_t find_blocks(const VertexArrays& v, const Draw& draw, Block (&blocks)[kArr
     Range range = draw.vertices;
     if (array.divisor != 0) range = {0, (draw.instances - 1) / static_cast<int64_t>(array.divisor)};
     const char* from = array.pointer + range.first * array.stride;
-    const char* to = array.pointer + range.last * array.stride + element_size(array);
+    const char* to = array.pointer + range.last * array.stride + element_size(array.size, array.type);
     size_t i = 0;
     while (i < count && !(from <= blocks[i].to && blocks[i].from <= to)) ++i;
     if (i == count) {

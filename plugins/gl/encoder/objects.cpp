@@ -430,28 +430,6 @@ void stub_CallLists(GLsizei count, GLenum type, const void* lists) {
 
 namespace {
 
-GLint components_of_map(GLenum target) {
-  switch (target) {
-    case GL_MAP1_INDEX:
-    case GL_MAP1_TEXTURE_COORD_1:
-    case GL_MAP2_INDEX:
-    case GL_MAP2_TEXTURE_COORD_1:
-      return 1;
-    case GL_MAP1_TEXTURE_COORD_2:
-    case GL_MAP2_TEXTURE_COORD_2:
-      return 2;
-    case GL_MAP1_VERTEX_3:
-    case GL_MAP1_NORMAL:
-    case GL_MAP1_TEXTURE_COORD_3:
-    case GL_MAP2_VERTEX_3:
-    case GL_MAP2_NORMAL:
-    case GL_MAP2_TEXTURE_COORD_3:
-      return 3;
-    default:
-      return 4;
-  }
-}
-
 template <typename T>
 void gather_points(T* into, const T* from, GLint components, GLint u_stride, GLint u_order, GLint v_stride,
                    GLint v_order) {
@@ -461,8 +439,6 @@ void gather_points(T* into, const T* from, GLint components, GLint u_stride, GLi
     }
   }
 }
-
-constexpr bool is_order(GLint order) { return order >= 1 && order <= 64; }
 
 template <typename T, typename Begin>
 void map1(GLenum target, GLint stride, GLint order, const T* points, Begin begin) {

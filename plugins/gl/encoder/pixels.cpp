@@ -6,70 +6,11 @@
 
 #include "encoder/program.h"
 #include "generated/packets.h"
+#include "wire/sizes.h"
 
 namespace stasis::gl {
 
 namespace {
-
-size_t components_of(GLenum format) {
-  switch (format) {
-    case GL_COLOR_INDEX:
-    case GL_STENCIL_INDEX:
-    case GL_DEPTH_COMPONENT:
-    case GL_RED:
-    case GL_GREEN:
-    case GL_BLUE:
-    case GL_ALPHA:
-    case GL_LUMINANCE:
-    case GL_INTENSITY:
-    case GL_RED_INTEGER:
-    case GL_GREEN_INTEGER:
-    case GL_BLUE_INTEGER:
-    case GL_ALPHA_INTEGER:
-    case GL_DEPTH_STENCIL:
-      return 1;
-    case GL_LUMINANCE_ALPHA:
-    case GL_RG:
-    case GL_RG_INTEGER:
-      return 2;
-    case GL_RGB:
-    case GL_BGR:
-    case GL_RGB_INTEGER:
-    case GL_BGR_INTEGER:
-      return 3;
-    default:
-      return 4;
-  }
-}
-
-// Of one pixel; 0: a bitmap, or nothing that the driver will take.
-size_t pixel_size(GLenum format, GLenum type) {
-  switch (type) {
-    case GL_BITMAP:
-      return 0;
-    case GL_UNSIGNED_BYTE_3_3_2:
-    case GL_UNSIGNED_BYTE_2_3_3_REV:
-      return 1;
-    case GL_UNSIGNED_SHORT_5_6_5:
-    case GL_UNSIGNED_SHORT_5_6_5_REV:
-    case GL_UNSIGNED_SHORT_4_4_4_4:
-    case GL_UNSIGNED_SHORT_4_4_4_4_REV:
-    case GL_UNSIGNED_SHORT_5_5_5_1:
-    case GL_UNSIGNED_SHORT_1_5_5_5_REV:
-      return 2;
-    case GL_UNSIGNED_INT_8_8_8_8:
-    case GL_UNSIGNED_INT_8_8_8_8_REV:
-    case GL_UNSIGNED_INT_10_10_10_2:
-    case GL_UNSIGNED_INT_2_10_10_10_REV:
-    case GL_UNSIGNED_INT_24_8:
-    case GL_UNSIGNED_INT_10F_11F_11F_REV:
-    case GL_UNSIGNED_INT_5_9_9_9_REV:
-      return 4;
-    case GL_FLOAT_32_UNSIGNED_INT_24_8_REV:
-      return 8;
-  }
-  return components_of(format) * type_size(type);
-}
 
 struct Image {
   size_t row_bytes;   // that are there

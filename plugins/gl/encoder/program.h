@@ -9,6 +9,7 @@
 
 #include "encoder/stream.h"
 #include "wire/names.h"
+#include "wire/sizes.h"
 
 namespace stasis::gl {
 
@@ -196,9 +197,6 @@ inline size_t bytes_of(size_t count, size_t element) {
   return count > (size_t{1} << 31) ? 0 : count * element;
 }
 inline size_t length_with_end(const char* text) { return strlen(text) + 1; }
-// How many values a parameter of that name has.
-size_t values_of(uint32_t name);
-size_t type_size(uint32_t type);
 
 struct Exported {
   const char* name;

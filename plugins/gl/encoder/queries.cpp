@@ -7,51 +7,6 @@
 
 namespace stasis::gl {
 
-size_t type_size(uint32_t type) {
-  switch (type) {
-    case GL_BYTE:
-    case GL_UNSIGNED_BYTE:
-      return 1;
-    case GL_SHORT:
-    case GL_UNSIGNED_SHORT:
-    case GL_HALF_FLOAT:
-    case 0x8D61: /* GL_HALF_FLOAT_OES */
-      return 2;
-    case GL_INT:
-    case GL_UNSIGNED_INT:
-    case GL_FLOAT:
-    case GL_FIXED:
-      return 4;
-    case GL_DOUBLE:
-      return 8;
-  }
-  return 0;
-}
-
-size_t values_of(uint32_t name) {
-  switch (name) {
-    case GL_AMBIENT:
-    case GL_DIFFUSE:
-    case GL_SPECULAR:
-    case GL_POSITION:
-    case GL_EMISSION:
-    case GL_AMBIENT_AND_DIFFUSE:
-    case GL_LIGHT_MODEL_AMBIENT:
-    case GL_FOG_COLOR:
-    case GL_TEXTURE_ENV_COLOR:
-    case GL_TEXTURE_BORDER_COLOR:
-    case GL_OBJECT_PLANE:
-    case GL_EYE_PLANE:
-    case GL_TEXTURE_SWIZZLE_RGBA:
-      return 4;
-    case GL_SPOT_DIRECTION:
-    case GL_COLOR_INDEXES:
-    case GL_POINT_DISTANCE_ATTENUATION:
-      return 3;
-  }
-  return 1;
-}
-
 void* find_exported(const char* name) {
   size_t low = 0, high = kExportedCount;
   while (low < high) {

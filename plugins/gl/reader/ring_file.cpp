@@ -163,7 +163,7 @@ std::string LogFile::parse(const std::string& bytes, const std::string& path) {
     return true;
   };
   FileHeader header;
-  const std::string damaged = path + ": it is not a log of OpenGL calls, or damaged";
+  std::string damaged = path + ": it is not a log of OpenGL calls, or damaged";
   if (!take(&header, sizeof header) || header.magic != kLogMagic) return damaged;
   if (header.version != kLogVersion || header.table != kCommandTable)
     return path + ": it was written by another version";

@@ -19,7 +19,9 @@ struct BadStream {
 
 template <typename P>
 const P& view(const Packet& header) {
-  if (header.size < sizeof(P)) throw BadStream{"a packet is too short"};
+  if (header.size < sizeof(P))
+    throw BadStream{"its packet has " + std::to_string(header.size) + " bytes where " +
+                    std::to_string(sizeof(P)) + " are needed"};
   return reinterpret_cast<const P&>(header);
 }
 
@@ -57,6 +59,7 @@ class RingReader {
   uint64_t wait_for_more(const std::function<void()>& idle);
   void release();
 
+  const Packet& take(uint64_t head);
   void run_over(uint64_t head, bool& going, const std::function<bool(const Packet&)>& handle);
 
   Ring* ring_;
@@ -65,7 +68,8 @@ class RingReader {
   const char* data_;
   uint64_t position_, released_;
   uint64_t end_;
-  std::vector<uint64_t> large_;
+  std::vector<uint64_t> packet_;  // the one that is being handled
+  std::vector<char> large_;       // pieces of one that is not complete
   std::function<void(uint64_t)> before_release_;
 };
 

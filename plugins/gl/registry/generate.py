@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ElementTree
 
 VERSIONS = {"gl": 3.3, "gles2": 3.0}
 # Advertising these would promise more than their commands.
-NEVER = {"GL_AMD_pinned_memory", "GL_APPLE_client_storage", "GL_MESA_program_binary_formats", "GL_ARB_gl_spirv",
+NEVER = {"GL_AMD_pinned_memory", "GL_ARB_compressed_texture_pixel_storage", "GL_APPLE_client_storage", "GL_MESA_program_binary_formats", "GL_ARB_gl_spirv",
          "GL_OES_EGL_image_external", "GL_OES_EGL_image_external_essl3", "GL_EXT_YUV_target"}
 # They have no commands, and the registry does not list them for this API.
 WITHOUT_COMMANDS = {"GL_APPLE_packed_pixels", "GL_ATI_texture_compression_3dc", "GL_EXT_texture_edge_clamp",
@@ -380,13 +380,13 @@ def decode(c):
     if "gen" in c.rule.flags:
         if c.returns != "void":
             scalars = ", ".join(f"p.{q.name}" for q in c.scalars)
-            lines.append("  const auto* names = payload.array<GLuint>(sizeof(GLuint));")
+            lines.append("  const auto* names = payload.there<GLuint>(1);")
             lines.append(f"  r.names(kProgram).add(*names, r.gl.{c.name}({scalars}));\n}}")
         else:
             kind = c.outputs[0].object or "kTexture"
             count = c.scalars[0].name
             lines.append(f"  if (p.{count} < 0) return r.gl.{c.name}(p.{count}, nullptr);")
-            lines.append(f"  const auto* names = payload.array<GLuint>(size_t(p.{count}) * sizeof(GLuint));")
+            lines.append(f"  const auto* names = payload.there<GLuint>(size_t(p.{count}));")
             lines.append(f"  std::vector<GLuint> real(static_cast<size_t>(p.{count}));")
             lines.append(f"  r.gl.{c.name}(p.{count}, real.data());")
             lines.append(f"  for (size_t i = 0; i < real.size(); ++i) r.names({kind}).add(names[i], real[i]);\n}}")
@@ -404,36 +404,39 @@ def decode(c):
         if p not in sized:
             lines.append(f"  const auto* {p.name} = p.{p.name};")
             arguments[p.name] = p.name
+            continue
+        needed = bytes_needed(c, p)
+        if "upload" in c.rule.flags:
+            lines.append(f"  const void* {p.name} = nullptr;\n"
+                         f"  if (!r.find_pixels(header, payload, {{p.{p.name}, p.{p.name}_bytes}}, {image_of(c)}, {p.name})) return;")
+            arguments[p.name] = p.name if base == "void" else f"static_cast<const {base}*>({p.name})"
         elif "offset" in c.rule.flags:
-            lines.append(f"  const void* {p.name} = p.{p.name}_bytes == kOffset ? reinterpret_cast<const void*>(p.{p.name})"
-                         f" : payload.bytes(p.{p.name}_bytes);")
+            lines.append(f"  const void* {p.name} = nullptr;\n"
+                         f"  if (!r.find_source(payload, {{p.{p.name}, p.{p.name}_bytes}}, {needed}, "
+                         f"{'true' if c.name.startswith('CompressedTexImage') else 'false'}, {p.name})) return;")
             arguments[p.name] = p.name if base == "void" else f"static_cast<const {base}*>({p.name})"
         elif p.object:
-            lines.append(f"  auto {p.name} = r.names({p.object}).find_all(payload.array<GLuint>(p.{p.name}_bytes), p.{p.name}_bytes);")
-            arguments[p.name] = f"{p.name}.data()"
+            lines.append(f"  const auto* {p.name} = payload.array<GLuint>(p.{p.name}_bytes, {needed});\n"
+                         f"  auto real_{p.name} = r.names({p.object}).find_all({p.name}, p.{p.name}_bytes);")
+            arguments[p.name] = f"real_{p.name}.data()"
+        elif p.base == "GLchar" and needed is None:
+            lines.append(f"  const char* {p.name} = payload.text(p.{p.name}_bytes);")
+            arguments[p.name] = p.name
+        elif needed is None:
+            fail(f"{c.gl_name}: how much of {p.name} is read is not known, and no hand-written decoder is declared")
         elif base == "void":
-            lines.append(f"  const void* {p.name} = payload.bytes(p.{p.name}_bytes);")
+            lines.append(f"  const void* {p.name} = payload.bytes(p.{p.name}_bytes, {needed});")
             arguments[p.name] = p.name
         else:
-            lines.append(f"  const auto* {p.name} = payload.array<{base}>(p.{p.name}_bytes);")
+            lines.append(f"  const auto* {p.name} = payload.array<{base}>(p.{p.name}_bytes, {needed});")
             arguments[p.name] = p.name
-        # A count that does not fit what is there would let the driver read what is not the program's.
-        count = count_of(c, p)
-        if p in sized and count and p.pointers == 1 and "COMPSIZE" not in (p.length or "") and "offset" not in c.rule.flags:
-            needed = re.sub(r"size_t\((\w+)\)", r"size_t(p.\1)", count)
-            if needed != count:
-                number = re.search(r"p\.(\w+)", needed)[1]
-                lines.append(f"  if (p.{number} > 0 && p.{p.name}_bytes != kNull) payload.require({needed} * {p.element_size} <= p.{p.name}_bytes);")
-    if "upload" in c.rule.flags:
-        pixels = next(p.name for p in c.inputs)
-        lines.append(f"  r.use_unpacking(p.{pixels}_bytes == kOffset, header.flags);")
     call = lambda: f"r.gl.{c.name}({', '.join(arguments[p.name] for p in c.parameters)})"
     if not c.is_query:
         lines.append(f"  {call()};")
         if c.rule.effect == "destroy":
             for p in c.inputs:
                 if p.object:
-                    lines.append(f"  r.names({p.object}).remove_all(payload.again<GLuint>(p.{p.name}_bytes), p.{p.name}_bytes);")
+                    lines.append(f"  r.names({p.object}).remove_all({p.name}, p.{p.name}_bytes);")
     elif not c.outputs:
         lines.append(f"  r.answer_result(header, {call()});")
     else:
@@ -450,16 +453,40 @@ def decode(c):
     return "\n".join(lines)
 
 
+def of_packet(c, expression):
+    """The same with the parameters of the packet."""
+    names = {p.name for p in c.scalars}
+    return re.sub(r"\b([a-zA-Z_]\w*)\b", lambda m: f"p.{m[1]}" if m[1] in names else m[1], expression)
+
+
+def bytes_needed(c, p):
+    """C++ expression: what the driver reads of an input; None: a text, or not known. A negative count is the driver's
+    to refuse."""
+    count = count_of(c, p)
+    if count is None or p.pointers != 1 or "COMPSIZE" in (p.length or "") and count != "values_of(pname)" and p.name not in c.rule.values:
+        return "size_t(std::max<GLsizei>(p.imageSize, 0))" if p.length == "imageSize" else None
+    return of_packet(c, re.sub(r"size_t\((\w+)\)", r"count_in(\1)", count)) + f" * {p.element_size}"
+
+
+def image_of(c):
+    """The image that an upload has."""
+    names = {p.name for p in c.scalars}
+    if c.name == "PolygonStipple":
+        return "{32, 32, 1, GL_COLOR_INDEX, GL_BITMAP, false}"
+    format_of = "p.format, p.type" if "format" in names else "GL_COLOR_INDEX, GL_BITMAP"
+    sides = ", ".join(f"p.{side}" if side in names else "1" for side in ("width", "height", "depth"))
+    return f"{{{sides}, {format_of}, {'true' if 'depth' in names else 'false'}}}"
+
+
 def decoder_capacity(c, p):
     count = c.rule.values.get(p.name) or count_of(c, p)
     if count is None or count == "values_of(pname)":
         return "kAnyOutput"
-    expression = re.sub(r"\b([a-zA-Z]\w*)\b(?!\()", lambda m: m[1] if m[1] in ("size_t",) else f"p.{m[1]}", count)
-    return f"size_t({expression}) * {p.element_size}"
+    return of_packet(c, re.sub(r"size_t\((\w+)\)", r"count_in(\1)", count)) + f" * {p.element_size}"
 
 
 def decoder(registry):
-    out = [HEAD, "#include \"renderer/renderer.h\"\n#include \"generated/commands.h\"\n\nnamespace stasis::gl {\nnamespace {\n"]
+    out = [HEAD, "#include <algorithm>\n#include \"renderer/renderer.h\"\n#include \"wire/sizes.h\"\n#include \"generated/commands.h\"\n\nnamespace stasis::gl {\nnamespace {\n"]
     for c in registry.commands:
         out.append(decode(c))
     out.append("}  // namespace\n\nconst Decode kDecoders[] = {")

@@ -424,18 +424,22 @@ void read_buffer(Renderer& r, const Contents& question, std::string& into) {
   gl.BindBuffer(GL_ARRAY_BUFFER, static_cast<GLuint>(before));
 }
 
-const void* pixels_of(const Contents& contents) {
-  if (sizeof(Contents) + size_t{contents.bytes} > contents.header.size)
-    throw BadStream{"contents are larger than their packet"};
-  return &contents + 1;
+const void* pixels_of(const Contents& contents, size_t needed) {
+  Payload payload(contents.header, sizeof contents);
+  return payload.bytes(contents.bytes, needed);
+}
+size_t bytes_of_image(const Contents& c, GLsizei height, GLsizei depth) {
+  const DenseImage image = dense({c.width, height, depth, c.format, c.type, false});
+  if (!image.known) throw BadStream{"pixels of type " + std::to_string(c.type)};
+  return image.bytes();
 }
 
 // --- Queries. No call gives one a result: those of another driver are answered by us.
 
 void read_query(Renderer& r, const Contents& question, std::string& into) {
-  const auto known = r.current->share->results.find(question.name);
-  GLuint64 result = known != r.current->share->results.end() ? known->second : 0;
-  if (known == r.current->share->results.end()) {
+  const std::optional<GLuint64> known = r.current->share->result_of(question.name);
+  GLuint64 result = known.value_or(0);
+  if (!known) {
     const GLuint name = r.names(kQuery).find(question.name, false);
     gl.GetQueryObjectui64v(name, GL_QUERY_RESULT, &result);
     if (gl.GetError() != GL_NO_ERROR) {  // ES has no such call
@@ -451,8 +455,8 @@ void read_query(Renderer& r, const Contents& question, std::string& into) {
 
 void write_query(Renderer& r, const Contents& c) {
   GLuint64 result = 0;
-  if (c.bytes != sizeof result) throw BadStream{"a result of another size"};
-  std::memcpy(&result, pixels_of(c), sizeof result);
+  std::memcpy(&result, pixels_of(c, sizeof result), sizeof result);
+  std::lock_guard lock(r.current->share->mutex);
   r.current->share->results[c.name] = result;
 }
 
@@ -501,7 +505,10 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
 // --- Writing
 
 void write_level(const Contents& c) {
-  const void* pixels = pixels_of(c);
+  const bool has_depth = is_volume(c.target);
+  const void* pixels = pixels_of(
+      c,
+      c.type == 0 ? 0 : bytes_of_image(c, c.target == GL_TEXTURE_1D ? 1 : c.height, has_depth ? c.depth : 1));
   if (c.type == 0) {
     const auto size = static_cast<GLsizei>(c.bytes);
     if (is_volume(c.target))
@@ -545,7 +552,8 @@ void copy_from_texture(const Contents& c, const Components& parts, bool es) {
   {
     BoundTexture bound(GL_TEXTURE_2D, name);
     const auto internal = static_cast<GLint>(c.internal_format);
-    gl.TexImage2D(GL_TEXTURE_2D, 0, internal, c.width, c.height, 0, c.format, c.type, pixels_of(c));
+    gl.TexImage2D(GL_TEXTURE_2D, 0, internal, c.width, c.height, 0, c.format, c.type,
+                  pixels_of(c, bytes_of_image(c, c.height, 1)));
     gl.TexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAX_LEVEL, 0);
     from.bind(GL_READ_FRAMEBUFFER, (mask_of(parts) & GL_COLOR_BUFFER_BIT) != 0, es);
     for (GLenum where : attachments_of(parts))

@@ -37,6 +37,7 @@ EGLDisplay open_display_of(int32_t platform) {
 
 // Initialised; EGL_NO_DISPLAY when there is nothing of this kind. With the lock.
 EGLDisplay display_of(int32_t platform) {
+  if (platform != kX11Platform && platform != kSurfacelessPlatform) return EGL_NO_DISPLAY;
   auto [entry, is_new] = displays.try_emplace(platform, EGL_NO_DISPLAY);
   if (is_new) entry->second = open_display_of(platform);
   return entry->second;
@@ -112,9 +113,9 @@ void get_configs(Renderer& r, const Packet& packet) {
 
 // How far the driver's configuration is from the one that the program has chosen, maybe of another driver's;
 // less than 0: it will not do.
-int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
-  constexpr int kMore = 100;
-  int away = 0;
+int64_t distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
+  constexpr int64_t kMore = 100;
+  int64_t away = 0;
   for (int i = 0; i < std::min<int>(wanted.count, kConfigAttributes); ++i) {
     EGLint has = 0;
     const EGLint want = wanted.attributes[i].value;
@@ -133,7 +134,7 @@ int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
       case EGL_STENCIL_SIZE:
       case EGL_SAMPLES:
         if (has < want) return -1;
-        away += (has - want) * kMore;
+        away += (int64_t{has} - want) * kMore;
         break;
       case EGL_SURFACE_TYPE:
       case EGL_RENDERABLE_TYPE:
@@ -148,9 +149,9 @@ int distance(EGLDisplay display, EGLConfig config, const Config& wanted) {
 
 EGLConfig find_config(EGLDisplay display, const Config& wanted) {
   EGLConfig best = nullptr;
-  int least = -1;
+  int64_t least = -1;
   for (EGLConfig config : all_configs(display)) {
-    const int away = distance(display, config, wanted);
+    const int64_t away = distance(display, config, wanted);
     if (away < 0 || (least >= 0 && away >= least)) continue;
     best = config;
     least = away;
@@ -247,17 +248,19 @@ EGLSurface real_surface(uint64_t number, bool& is_there) {
   return found != surfaces.end() ? found->second.handle : EGL_NO_SURFACE;
 }
 
-void make_current(Renderer& r, const Packet& packet, RenderContext* context) {
+void make_current(Renderer& r, const Packet& packet, const std::shared_ptr<RenderContext>& context) {
   const auto& p = view<MakeCurrent>(packet);
   bool has_draw = false, has_read = false;
   EGLSurface draw = real_surface(p.draw, has_draw), read = real_surface(p.read, has_read);
-  bool done =
-      has_draw && has_read && eglMakeCurrent(context->egl_display, draw, read, context->handle) == EGL_TRUE;
+  const bool claimed = r.claim(*context);
+  bool done = claimed && has_draw && has_read &&
+              eglMakeCurrent(context->egl_display, draw, read, context->handle) == EGL_TRUE;
   // What has been answered before is done again after a restart, when its window may be gone.
-  if (!done && !r.is_open_question(packet)) {
+  if (!done && claimed && !r.is_open_question(packet)) {
     done = eglMakeCurrent(context->egl_display, EGL_NO_SURFACE, EGL_NO_SURFACE, context->handle) == EGL_TRUE;
   }
-  if (done) r.current = context;
+  if (done) r.set_current(context);
+  if (!done && claimed && r.current != context) context->user = nullptr;
   if (!done && r.is_replaying) throw BadStream{"the driver does not give a context like the one before"};
   answer(r, packet, done);
 }
@@ -268,7 +271,7 @@ void create_surface(Renderer& r, const Packet& packet) {
   const auto& p = view<CreateSurface>(packet);
   std::vector<int> attributes = attributes_of(packet, sizeof p, p.attributes);
   attributes.resize(p.attributes);
-  attributes.push_back(EGL_NONE);
+  attributes.insert(attributes.end(), {EGL_NONE, EGL_NONE});  // also where a name has no value
   std::lock_guard lock(mutex);
   EGLDisplay display = display_of(p.screen);
   EGLConfig config = config_in(packet, sizeof p, p.attributes, display);
@@ -349,10 +352,10 @@ bool is_egl_surface(const Packet& packet) { return view<SurfaceCall>(packet).sur
 // Returns false when the context is one of GLX.
 bool change_current(Renderer& r, const Packet& packet) {
   const uint32_t number = view<MakeCurrent>(packet).context;
-  RenderContext* context = nullptr;
+  std::shared_ptr<RenderContext> context;
   {
     std::lock_guard lock(mutex);
-    if (auto found = contexts.find(number); found != contexts.end()) context = found->second.get();
+    if (auto found = contexts.find(number); found != contexts.end()) context = found->second;
   }
   if (number == 0 && r.current == nullptr) {  // whose it would be does not matter
     answer(r, packet, true);
@@ -386,7 +389,7 @@ std::pair<GLint, GLint> egl_surface_size(uint64_t number) {
 
 void release_egl(Renderer& r) {
   eglMakeCurrent(r.current->egl_display, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
-  r.current = nullptr;
+  r.set_current(nullptr);
 }
 
 bool execute_egl(Renderer& r, const Packet& packet) {

@@ -26,9 +26,17 @@ std::map<uint64_t, std::pair<SurfaceKind, GLXDrawable>> surfaces;
 // Of another driver's configurations, those that this one has not: one that is like it.
 std::map<uint32_t, GLXFBConfig> substitutes;
 
+bool has_screen(int screen) { return screen >= 0 && screen < ScreenCount(display); }
+
+// Null when there is none.
+GLXFBConfig* all_configs(int screen, int& count) {
+  count = 0;
+  return has_screen(screen) ? glXGetFBConfigs(display, screen, &count) : nullptr;
+}
+
 GLXFBConfig find_config(int screen, uint32_t id) {
   int count = 0;
-  GLXFBConfig* all = glXGetFBConfigs(display, screen, &count);
+  GLXFBConfig* all = all_configs(screen, count);
   GLXFBConfig found = nullptr;
   for (int i = 0; i < count; ++i) {
     int its_id = 0;
@@ -54,14 +62,16 @@ GLXFBConfig find_similar(int screen, const Config& wanted) {
   auto is = [](int name, std::span<const int> names) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
-  int count = 0, least = 0;
-  GLXFBConfig* all = glXGetFBConfigs(display, screen, &count);
+  int count = 0;
+  int64_t least = 0;
+  GLXFBConfig* all = all_configs(screen, count);
   GLXFBConfig found = nullptr;
   for (int i = 0; i < count; ++i) {
     bool fits = true;
-    int difference = 0;
+    int64_t difference = 0;
     for (int32_t at = 0; at < std::clamp(wanted.count, 0, int32_t{kConfigAttributes}); ++at) {
-      const auto [name, value] = wanted.attributes[at];
+      const int name = wanted.attributes[at].name;
+      const int64_t value = wanted.attributes[at].value;
       int has = 0;
       glXGetFBConfigAttrib(display, all[i], name, &has);
       if (is(name, kSame)) fits = fits && has == value;
@@ -93,6 +103,7 @@ GLXFBConfig config_of(const CreateContext& p, size_t attributes) {
 }
 
 XVisualInfo* find_visual(int screen, uint32_t id) {
+  if (!has_screen(screen)) return nullptr;
   XVisualInfo wanted = {};
   wanted.visualid = id;
   wanted.screen = screen;
@@ -148,7 +159,7 @@ void describe(GLXFBConfig config, Config& out) {
 void get_configs(Renderer& r, const Packet& packet) {
   std::vector<Config> found;
   int count = 0;
-  GLXFBConfig* all = glXGetFBConfigs(display, view<ChooseConfigs>(packet).screen, &count);
+  GLXFBConfig* all = all_configs(view<ChooseConfigs>(packet).screen, count);
   for (int i = 0; i < count; ++i) describe(all[i], found.emplace_back());
   if (all != nullptr) XFree(all);
   r.answer_bytes(packet, found.data(), found.size() * sizeof(Config));
@@ -157,8 +168,9 @@ void get_configs(Renderer& r, const Packet& packet) {
 void choose_configs(Renderer& r, const Packet& packet) {
   const auto& p = view<ChooseConfigs>(packet);
   int count = 0;
+  std::vector<int> attributes = attributes_of(packet, sizeof p, p.attributes);
   GLXFBConfig* all =
-      glXChooseFBConfig(display, p.screen, attributes_of(packet, sizeof p, p.attributes).data(), &count);
+      has_screen(p.screen) ? glXChooseFBConfig(display, p.screen, attributes.data(), &count) : nullptr;
   std::vector<uint32_t> ids;
   for (int i = 0; i < count; ++i) {
     int id = 0;
@@ -182,8 +194,9 @@ void get_visual_config(Renderer& r, const Packet& packet) {
 void choose_visual(Renderer& r, const Packet& packet) {
   const auto& p = view<ChooseConfigs>(packet);
   uint64_t id = 0;
+  std::vector<int> attributes = attributes_of(packet, sizeof p, p.attributes);
   if (XVisualInfo* visual =
-          glXChooseVisual(display, p.screen, attributes_of(packet, sizeof p, p.attributes).data())) {
+          has_screen(p.screen) ? glXChooseVisual(display, p.screen, attributes.data()) : nullptr) {
     id = visual->visualid;
     XFree(visual);
   }
@@ -232,8 +245,7 @@ void destroy_context(Renderer& r, const Packet& packet) {
   auto found = contexts.find(view<MakeCurrent>(packet).context);
   if (found != contexts.end()) {
     glXDestroyContext(display, static_cast<GLXContext>(found->second->handle));
-    // A thread that has it current goes on with the record.
-    if (found->second.use_count() == 1) contexts.erase(found);
+    contexts.erase(found);  // a thread that has it current goes on with the record
   }
   r.answer_result(packet, 1);
 }
@@ -247,34 +259,37 @@ GLXDrawable real_surface(uint64_t number) {
 GLXDrawable spare_surface(const RenderContext& context) {
   static std::map<uint32_t, GLXDrawable> made;
   GLXDrawable& surface = made[context.config];
-  if (surface == None) {
+  GLXFBConfig config = surface == None ? find_config(context.screen, context.config) : nullptr;
+  if (config != nullptr) {
     const int attributes[] = {GLX_PBUFFER_WIDTH, 16, GLX_PBUFFER_HEIGHT, 16, None};
-    surface = glXCreatePbuffer(display, find_config(context.screen, context.config), attributes);
+    surface = glXCreatePbuffer(display, config, attributes);
   }
   return surface;
 }
 
 void make_current(Renderer& r, const Packet& packet) {
   const auto& p = view<MakeCurrent>(packet);
-  RenderContext* context = nullptr;
+  std::shared_ptr<RenderContext> context;
   {
     std::lock_guard lock(mutex);
     auto found = contexts.find(p.context);
-    if (found != contexts.end()) context = found->second.get();
+    if (found != contexts.end()) context = found->second;
   }
   bool done = false;
+  const bool claimed = context != nullptr && r.claim(*context);
   if (p.context == 0) {
     done = glXMakeCurrent(display, None, nullptr) == True;
-  } else if (context != nullptr) {
+  } else if (claimed) {
     done = glXMakeContextCurrent(display, real_surface(p.draw), real_surface(p.read),
                                  static_cast<GLXContext>(context->handle)) == True;
   }
   // The window of a context that is not in use may be gone.
-  if (!done && r.is_replaying && context != nullptr && context->config != 0) {
+  if (!done && r.is_replaying && claimed && context->config != 0) {
     const GLXDrawable spare = spare_surface(*context);
     done = glXMakeContextCurrent(display, spare, spare, static_cast<GLXContext>(context->handle)) == True;
   }
-  if (done) r.current = context;
+  if (done) r.set_current(context);
+  if (!done && claimed && r.current != context) context->user = nullptr;
   if (!done && r.is_replaying) throw BadStream{"the driver does not give a context like the one before"};
   r.answer_result(packet, done);
 }
@@ -317,7 +332,16 @@ void query_surface(Renderer& r, const Packet& packet) {
   const auto& p = view<SurfaceCall>(packet);
   VisualConfig answer = {0, 0};
   unsigned int value = 0;
-  glXQueryDrawable(display, real_surface(p.surface), p.value, &value);
+  // Drivers without swap control do not survive being asked for the interval, so nothing else is let through.
+  switch (p.value) {
+    case GLX_WIDTH:
+    case GLX_HEIGHT:
+    case GLX_PRESERVED_CONTENTS:
+    case GLX_LARGEST_PBUFFER:
+    case GLX_FBCONFIG_ID:
+    case GLX_EVENT_MASK:
+      glXQueryDrawable(display, real_surface(p.surface), p.value, &value);
+  }
   answer.value = static_cast<int32_t>(value);
   r.answer_bytes(packet, &answer, sizeof answer);
 }
@@ -341,11 +365,11 @@ void swap_interval(const Packet& packet) {
 }  // namespace
 
 std::vector<int> attributes_of(const Packet& packet, size_t fixed, uint32_t count) {
-  Payload payload(packet, fixed);
   // They follow directly; the fixed parts are multiples of 4, not always of 8.
   const char* start = reinterpret_cast<const char*>(&packet) + fixed;
   if (count > 256 || fixed + size_t{count} * sizeof(int) > packet.size)
-    throw BadStream{"too many attributes"};
+    throw BadStream{std::to_string(count) + " attributes in a packet of " + std::to_string(packet.size) +
+                    " bytes"};
   std::vector<int> found(count);
   if (count != 0) std::memcpy(found.data(), start, count * sizeof(int));
   found.push_back(None);
@@ -394,7 +418,7 @@ std::pair<GLint, GLint> surface_size(uint64_t number) {
 
 void release_glx(Renderer& r) {
   glXMakeCurrent(display, None, nullptr);
-  r.current = nullptr;
+  r.set_current(nullptr);
 }
 
 namespace {

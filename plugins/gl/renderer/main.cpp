@@ -13,9 +13,11 @@
 // stasis-gl-renderer --try: says which driver starts here.
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <thread>
 
 #include "reader/ring_file.h"
@@ -46,6 +48,9 @@ void serve(Ring* ring) {
   } catch (const BadStream& bad) {
     fprintf(stderr, "stasis: OpenGL: the program's stream of calls is damaged: %s\n", bad.what.c_str());
     _exit(1);
+  } catch (const std::exception& failed) {  // also when there is no memory for what it asks for
+    fprintf(stderr, "stasis: OpenGL: the program's calls cannot be done: %s\n", failed.what());
+    _exit(1);
   }
 }
 
@@ -62,6 +67,7 @@ std::string read(int file) {
   std::string questions;
   if (!read_all(file, questions)) return "the questions cannot be read";
   Renderer renderer(ring_of_replay());
+  renderer.is_reading = true;
   for_each_packet(questions, [&](const Packet& packet) {
     // So that it is known whose the answers are.
     if (packet.op == kOpMakeCurrent) {
@@ -105,8 +111,17 @@ std::string handle(const Message& message) {
 
 }  // namespace stasis::gl
 
+// The program holds the file of its ring, and may cut it off under those who have mapped it.
+void end_without_memory(int) {
+  static const char text[] =
+      "stasis: OpenGL: mapped memory is gone: the program has cut off its ring, or there is no more memory\n";
+  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(2);
+  _exit(1);
+}
+
 int main(int argc, char** argv) {
   using namespace stasis::gl;
+  signal(SIGBUS, end_without_memory);
   if (argc != 2) return 2;
   if (strcmp(argv[1], "--try") == 0) {
     const int status = try_driver();
@@ -122,6 +137,8 @@ int main(int argc, char** argv) {
       answer = handle(message);
     } catch (const BadStream& bad) {
       answer = bad.what;
+    } catch (const std::exception& failed) {
+      answer = failed.what();
     }
     const bool good = answer.starts_with("ok") || answer == "later";
     if (!good) fprintf(stderr, "stasis: OpenGL: %s\n", answer.c_str());

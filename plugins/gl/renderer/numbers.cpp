@@ -134,11 +134,12 @@ void own_GetQueryiv(Renderer& r, const Packet& header) {
 
 namespace {
 
+constexpr GLsizei kMostShaders = 4096;
+
 // Answers a count, and so many names.
 void answer_attached(Renderer& r, const Packet& header, GLsizei most,
                      const std::function<void(GLsizei*, GLuint*)>& get) {
-  constexpr GLsizei kMost = 4096;
-  const auto room = static_cast<size_t>(std::clamp(most, 0, kMost));
+  const size_t room = count_in(std::min(most, kMostShaders));
   r.answer_outputs(header, {sizeof(GLsizei), room * sizeof(GLuint)}, [&](void* const* o) {
     GLsizei count = -1;
     auto* names = static_cast<GLuint*>(o[1]);
@@ -154,7 +155,20 @@ void answer_attached(Renderer& r, const Packet& header, GLsizei most,
 void own_GetAttachedShaders(Renderer& r, const Packet& header) {
   const auto& p = view<PGetAttachedShaders>(header);
   answer_attached(r, header, p.maxCount, [&](GLsizei* count, GLuint* names) {
-    r.gl.GetAttachedShaders(r.names(kProgram).find(p.program, false), p.maxCount, count, names);
+    r.gl.GetAttachedShaders(r.names(kProgram).find(p.program, false), std::min(p.maxCount, kMostShaders),
+                            count, names);
+  });
+}
+
+void own_GetActiveUniformBlockiv(Renderer& r, const Packet& header) {
+  const auto& p = view<PGetActiveUniformBlockiv>(header);
+  const GLuint program = r.names(kProgram).find(p.program, false);
+  GLint count = 1;
+  if (p.pname == GL_UNIFORM_BLOCK_ACTIVE_UNIFORM_INDICES)
+    r.gl.GetActiveUniformBlockiv(program, p.uniformBlockIndex, GL_UNIFORM_BLOCK_ACTIVE_UNIFORMS, &count);
+  r.answer_outputs(header, {count_in(count) * sizeof(GLint)}, [&](void* const* o) {
+    r.gl.GetActiveUniformBlockiv(program, p.uniformBlockIndex, p.pname, static_cast<GLint*>(o[0]));
+    return uint64_t{0};
   });
 }
 

@@ -2,18 +2,21 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "generated/commands.h"
 #include "renderer/renderer.h"
+#include "wire/sizes.h"
 
 namespace stasis::gl {
 
 namespace {
 
 // Texts one after the other, each with its end.
-std::vector<const GLchar*> split(const char* texts, uint32_t bytes, GLsizei count) {
+std::vector<const GLchar*> split(Payload& payload, uint32_t bytes, GLsizei count) {
   std::vector<const GLchar*> found;
+  const auto* texts = payload.array<GLchar>(bytes, count_in(count));
   size_t at = 0;
   for (GLsizei i = 0; i < count; ++i) {
     const size_t length = at < bytes ? ::strnlen(texts + at, bytes - at) : bytes;
@@ -43,11 +46,32 @@ void own_GenLists(Renderer& r, const Packet& header) {
 void own_CallLists(Renderer& r, const Packet& header) {
   const auto& p = view<PCallLists>(header);
   Payload payload(header, sizeof p);
-  const void* lists = payload.bytes(p.lists_bytes);
-  const size_t size = size_of_list_name(p.type);
-  if (p.n > 0 && size != 0)
-    Payload::require(lists != nullptr && static_cast<size_t>(p.n) <= p.lists_bytes / size);
+  const void* lists = payload.bytes(p.lists_bytes, count_in(p.n) * size_of_list_name(p.type));
   r.gl.CallLists(p.n, p.type, lists);
+  r.current->arrays.maybe_inside = true;
+}
+void own_CallList(Renderer& r, const Packet& header) {
+  r.gl.CallList(view<PCallList>(header).list);
+  r.current->arrays.maybe_inside = true;
+}
+
+namespace {
+
+// No answer within a primitive: then it is as it was.
+void note_list(Renderer& r) {
+  if (const GLint list = ask(GL_LIST_INDEX); list >= 0) r.current->arrays.maybe_compiling = list != 0;
+}
+
+}  // namespace
+
+void own_NewList(Renderer& r, const Packet& header) {
+  const auto& p = view<PNewList>(header);
+  r.gl.NewList(p.list, p.mode);
+  note_list(r);
+}
+void own_EndList(Renderer& r, const Packet&) {
+  r.gl.EndList();
+  note_list(r);
 }
 
 void own_DeleteShader(Renderer& r, const Packet& header) {
@@ -57,17 +81,62 @@ void own_DeleteProgram(Renderer& r, const Packet& header) {
   r.gl.DeleteProgram(r.names(kProgram).find(view<PDeleteProgram>(header).program, false));
 }
 
+namespace {
+
 // A query that is begun anew forgets what another driver has counted.
+void forget_result(Share& share, GLuint name) {
+  std::lock_guard lock(share.mutex);
+  share.results.erase(name);
+}
+
+}  // namespace
+
 void own_BeginQuery(Renderer& r, const Packet& header) {
   const auto& p = view<PBeginQuery>(header);
-  r.current->share->results.erase(p.id);
+  forget_result(*r.current->share, p.id);
   r.gl.BeginQuery(p.target, r.names(kQuery).find(p.id, true));
 }
 void own_QueryCounter(Renderer& r, const Packet& header) {
   const auto& p = view<PQueryCounter>(header);
-  r.current->share->results.erase(p.id);
+  forget_result(*r.current->share, p.id);
   r.gl.QueryCounter(r.names(kQuery).find(p.id, true), p.target);
 }
+
+namespace {
+
+// Throws unless so many points are there. What is no map is the driver's to say.
+template <typename T>
+const T* points_of(Payload& payload, uint32_t bytes, GLenum target, GLint stride, GLint order,
+                   GLint v_stride = 0, GLint v_order = 1) {
+  if (!is_order(order) || !is_order(v_order) || stride < 0 || v_stride < 0) return payload.array<T>(bytes, 0);
+  const size_t last = static_cast<size_t>(order - 1) * static_cast<size_t>(stride) +
+                      static_cast<size_t>(v_order - 1) * static_cast<size_t>(v_stride);
+  return payload.array<T>(bytes, (last + static_cast<size_t>(components_of_map(target))) * sizeof(T));
+}
+
+template <typename P, typename T>
+void map1(const Packet& header, void (*call)(GLenum, T, T, GLint, GLint, const T*)) {
+  const auto& p = view<P>(header);
+  Payload payload(header, sizeof p);
+  if (p.points_bytes == 0) return call(p.target, p.u1, p.u2, 0, 0, nullptr);  // an error, as it was
+  call(p.target, p.u1, p.u2, p.stride, p.order,
+       points_of<T>(payload, p.points_bytes, p.target, p.stride, p.order));
+}
+template <typename P, typename T>
+void map2(const Packet& header, void (*call)(GLenum, T, T, GLint, GLint, T, T, GLint, GLint, const T*)) {
+  const auto& p = view<P>(header);
+  Payload payload(header, sizeof p);
+  if (p.points_bytes == 0) return call(p.target, p.u1, p.u2, 0, 0, p.v1, p.v2, 0, 0, nullptr);
+  call(p.target, p.u1, p.u2, p.ustride, p.uorder, p.v1, p.v2, p.vstride, p.vorder,
+       points_of<T>(payload, p.points_bytes, p.target, p.ustride, p.uorder, p.vstride, p.vorder));
+}
+
+}  // namespace
+
+void own_Map1f(Renderer& r, const Packet& header) { map1<PMap1f, GLfloat>(header, r.gl.Map1f); }
+void own_Map1d(Renderer& r, const Packet& header) { map1<PMap1d, GLdouble>(header, r.gl.Map1d); }
+void own_Map2f(Renderer& r, const Packet& header) { map2<PMap2f, GLfloat>(header, r.gl.Map2f); }
+void own_Map2d(Renderer& r, const Packet& header) { map2<PMap2d, GLdouble>(header, r.gl.Map2d); }
 
 namespace {
 
@@ -75,15 +144,14 @@ template <typename P, typename T>
 void get_query_object(Renderer& r, const Packet& header, void (*ask)(GLuint, GLenum, T*)) {
   const auto& p = view<P>(header);
   const GLuint name = r.names(kQuery).find(p.id, false);
-  const auto& results = r.current->share->results;
-  const auto known = results.find(p.id);
+  const std::optional<GLuint64> known = r.current->share->result_of(p.id);
   r.answer_outputs(header, {sizeof(T)}, [&](void* const* out) {
     auto* value = static_cast<T*>(out[0]);
-    if (known == results.end() || (p.pname != GL_QUERY_RESULT && p.pname != GL_QUERY_RESULT_AVAILABLE)) {
+    if (!known || (p.pname != GL_QUERY_RESULT && p.pname != GL_QUERY_RESULT_AVAILABLE)) {
       ask(name, p.pname, value);
     } else {
       const GLuint64 most = std::numeric_limits<T>::max();
-      *value = static_cast<T>(p.pname == GL_QUERY_RESULT ? std::min(known->second, most) : GLuint64{1});
+      *value = static_cast<T>(p.pname == GL_QUERY_RESULT ? std::min(*known, most) : GLuint64{1});
     }
     return uint64_t{0};
   });
@@ -147,6 +215,7 @@ void own_MapBuffer(Renderer& r, const Packet& header) {
 }
 void own_MapBufferRange(Renderer& r, const Packet& header) {
   const auto& p = view<PMapBufferRange>(header);
+  if (!is_range(p.offset, p.length)) return;
   if (r.gl.MapBufferRange(p.target, p.offset, p.length, p.access) != nullptr) r.gl.UnmapBuffer(p.target);
 }
 void own_UnmapBuffer(Renderer& r, const Packet& header) {
@@ -156,22 +225,21 @@ void own_UnmapBuffer(Renderer& r, const Packet& header) {
 void own_ShaderSource(Renderer& r, const Packet& header) {
   const auto& p = view<PShaderSource>(header);
   Payload payload(header, sizeof p);
-  const auto* text = payload.array<GLchar>(p.string_bytes);
-  if (text == nullptr || p.string_bytes == 0) throw BadStream{"no source"};
+  const char* text = payload.array<char>(p.string_bytes, 1);
   const auto length = static_cast<GLint>(p.string_bytes - 1);
   r.gl.ShaderSource(r.names(kProgram).find(p.shader, false), 1, &text, &length);
 }
 void own_TransformFeedbackVaryings(Renderer& r, const Packet& header) {
   const auto& p = view<PTransformFeedbackVaryings>(header);
   Payload payload(header, sizeof p);
-  auto names = split(payload.array<GLchar>(p.varyings_bytes), p.varyings_bytes, p.count);
+  auto names = split(payload, p.varyings_bytes, p.count);
   r.gl.TransformFeedbackVaryings(r.names(kProgram).find(p.program, false), p.count, names.data(),
                                  p.bufferMode);
 }
 void own_GetUniformIndices(Renderer& r, const Packet& header) {
   const auto& p = view<PGetUniformIndices>(header);
   Payload payload(header, sizeof p);
-  auto names = split(payload.array<GLchar>(p.uniformNames_bytes), p.uniformNames_bytes, p.uniformCount);
+  auto names = split(payload, p.uniformNames_bytes, p.uniformCount);
   r.answer_outputs(header, {names.size() * sizeof(GLuint)}, [&](void* const* o) {
     r.gl.GetUniformIndices(r.names(kProgram).find(p.program, false), p.uniformCount, names.data(),
                            static_cast<GLuint*>(o[0]));
@@ -180,6 +248,12 @@ void own_GetUniformIndices(Renderer& r, const Packet& header) {
 }
 
 namespace {
+
+bool is_of_pixel_store(GLenum name) {
+  return (name >= GL_UNPACK_SWAP_BYTES && name <= GL_UNPACK_ALIGNMENT) ||
+         (name >= GL_PACK_SWAP_BYTES && name <= GL_PACK_ALIGNMENT) ||
+         (name >= GL_PACK_SKIP_IMAGES && name <= GL_UNPACK_IMAGE_HEIGHT) || name == GL_PACK_INVERT_MESA;
+}
 
 // Of the pixel store, but not in OpenGL ES.
 bool is_of_desktop(GLenum name) {
@@ -199,16 +273,39 @@ bool is_of_desktop(GLenum name) {
 
 void own_PixelStorei(Renderer& r, const Packet& header) {
   const auto& p = view<PPixelStorei>(header);
+  // Others would change what the driver reads of an image behind our back.
+  if (!is_of_pixel_store(p.pname)) return raise_error(GL_INVALID_ENUM);
   r.gl.PixelStorei(p.pname, p.param);  // for its errors
   if (r.current->is_es && is_of_desktop(p.pname)) return;
   r.current->pixel_store[p.pname] = p.param;
   r.current->unpacking = RenderContext::kUnknown;
 }
 
+void own_BufferData(Renderer& r, const Packet& header) {
+  const auto& p = view<PBufferData>(header);
+  Payload payload(header, sizeof p);
+  const void* data = p.data_bytes == kNull ? nullptr : payload.bytes(p.data_bytes, count_in(p.size));
+  r.gl.BufferData(p.target, p.size, data, p.usage);
+  ++r.current->share->buffer_changes;
+}
+void own_BufferSubData(Renderer& r, const Packet& header) {
+  const auto& p = view<PBufferSubData>(header);
+  Payload payload(header, sizeof p);
+  const void* data = payload.bytes(p.data_bytes, count_in(p.size));
+  if (is_range(p.offset, p.size)) r.gl.BufferSubData(p.target, p.offset, p.size, data);
+}
+void own_CopyBufferSubData(Renderer& r, const Packet& header) {
+  const auto& p = view<PCopyBufferSubData>(header);
+  if (is_range(p.readOffset, p.size) && is_range(p.writeOffset, p.size))
+    r.gl.CopyBufferSubData(p.readTarget, p.writeTarget, p.readOffset, p.writeOffset, p.size);
+}
+
 // OpenGL ES has mappings only.
 void own_GetBufferSubData(Renderer& r, const Packet& header) {
   const auto& p = view<PGetBufferSubData>(header);
-  const auto size = static_cast<size_t>(std::max<GLsizeiptr>(p.size, 0));
+  const size_t size = count_in(p.size);
+  if (!is_range(p.offset, p.size))
+    return r.answer_outputs(header, {0}, [](void* const*) { return uint64_t{0}; });
   r.answer_outputs(header, {size}, [&](void* const* out) {
     if (!r.current->is_es) {
       r.gl.GetBufferSubData(p.target, p.offset, p.size, out[0]);
@@ -246,24 +343,41 @@ void own_GetString(Renderer& r, const Packet& header) {
   r.answer_bytes(header, text, text == nullptr ? 0 : std::strlen(text));
 }
 
+namespace {
+
+// A driver that does not take the new memory goes on with the one before.
+template <typename T, typename Use>
+void exchange(std::vector<T>& kept, GLsizei size, GLenum pointer_name, Use use) {
+  constexpr GLsizei kMost = 1 << 22;
+  if (size > kMost) throw BadStream{"room for " + std::to_string(size) + " values"};
+  std::vector<T> made(count_in(size) + 1);  // never at no address
+  use(made.data());
+  void* at = nullptr;
+  Renderer::gl.GetPointerv(pointer_name, &at);
+  if (at == made.data()) kept = std::move(made);
+}
+
+template <typename T>
+size_t bytes_in(const std::vector<T>& kept) {
+  return kept.empty() ? 0 : (kept.size() - 1) * sizeof(T);
+}
+
+}  // namespace
+
 void own_FeedbackBuffer(Renderer& r, const Packet& header) {
   const auto& p = view<PFeedbackBuffer>(header);
-  constexpr GLsizei kMost = 1 << 22;
-  if (p.size > kMost) throw BadStream{"a feedback buffer is too large"};
-  r.current->feedback.assign(static_cast<size_t>(std::max(p.size, 0)), 0.0F);
-  r.gl.FeedbackBuffer(p.size, p.type, r.current->feedback.data());
+  exchange(r.current->feedback, p.size, GL_FEEDBACK_BUFFER_POINTER,
+           [&](GLfloat* at) { r.gl.FeedbackBuffer(p.size, p.type, at); });
 }
 void own_SelectBuffer(Renderer& r, const Packet& header) {
   const auto& p = view<PSelectBuffer>(header);
-  constexpr GLsizei kMost = 1 << 22;
-  if (p.size > kMost) throw BadStream{"a selection buffer is too large"};
-  r.current->selection.assign(static_cast<size_t>(std::max(p.size, 0)), 0U);
-  r.gl.SelectBuffer(p.size, r.current->selection.data());
+  exchange(r.current->selection, p.size, GL_SELECTION_BUFFER_POINTER,
+           [&](GLuint* at) { r.gl.SelectBuffer(p.size, at); });
 }
 void own_RenderMode(Renderer& r, const Packet& header) {
   const uint64_t result = static_cast<uint32_t>(r.gl.RenderMode(view<PRenderMode>(header).mode));
-  const size_t feedback = r.current->feedback.size() * sizeof(GLfloat);
-  const size_t selection = r.current->selection.size() * sizeof(GLuint);
+  const size_t feedback = bytes_in(r.current->feedback);
+  const size_t selection = bytes_in(r.current->selection);
   char* room = r.answer_room(32 + feedback + selection);
   char* at = room;
   auto put = [&](const void* from, size_t size) {
@@ -277,87 +391,6 @@ void own_RenderMode(Renderer& r, const Packet& header) {
   put(&sizes[1], 8);
   if (selection != 0) put(r.current->selection.data(), selection);
   r.send_answer(header, static_cast<size_t>(at - room));
-}
-
-// --- Draws whose arrays are in the packet
-
-namespace {
-
-void point_at(Renderer& r, const ClientArray& array, const void* at) {
-  const auto& gl = r.gl;
-  const GLint size = array.size == 255 ? GL_BGRA : array.size;
-  switch (array.kind) {
-    case kVertexArray:
-      return gl.VertexPointer(size, array.type, array.stride, at);
-    case kNormalArray:
-      return gl.NormalPointer(array.type, array.stride, at);
-    case kColorArray:
-      return gl.ColorPointer(size, array.type, array.stride, at);
-    case kSecondaryColorArray:
-      return gl.SecondaryColorPointer(size, array.type, array.stride, at);
-    case kFogCoordArray:
-      return gl.FogCoordPointer(array.type, array.stride, at);
-    case kIndexArray:
-      return gl.IndexPointer(array.type, array.stride, at);
-    case kEdgeFlagArray:
-      return gl.EdgeFlagPointer(array.stride, at);
-  }
-  if (array.kind < kGenericArray) {
-    gl.ClientActiveTexture(GL_TEXTURE0 + array.kind - kTexCoordArray);
-    return gl.TexCoordPointer(size, array.type, array.stride, at);
-  }
-  const GLuint index = array.kind - kGenericArray;
-  if (index >= kArrays - kGenericArray) throw BadStream{"an unknown array"};
-  if ((array.flags & kInteger) != 0)
-    return gl.VertexAttribIPointer(index, size, array.type, array.stride, at);
-  gl.VertexAttribPointer(index, size, array.type, (array.flags & kNormalized) != 0, array.stride, at);
-}
-
-}  // namespace
-
-void draw_client(Renderer& r, const Packet& packet) {
-  const auto& p = view<DrawClient>(packet);
-  const auto& gl = r.gl;
-  const char* base = reinterpret_cast<const char*>(&packet);
-  if (p.arrays > kArrays || sizeof p + p.arrays * sizeof(ClientArray) > packet.size)
-    throw BadStream{"too many arrays"};
-  const auto* arrays = reinterpret_cast<const ClientArray*>(&p + 1);
-  const bool unbinds = p.array_buffer != 0 && p.arrays != 0;
-  if (unbinds) gl.BindBuffer(GL_ARRAY_BUFFER, 0);
-  bool textures = false;
-  for (uint32_t i = 0; i < p.arrays; ++i) {
-    textures |= arrays[i].kind >= kTexCoordArray && arrays[i].kind < kGenericArray;
-    point_at(r, arrays[i], base + arrays[i].offset);
-  }
-  if (textures) gl.ClientActiveTexture(GL_TEXTURE0 + p.client_texture);
-  if (unbinds) gl.BindBuffer(GL_ARRAY_BUFFER, r.names(kBuffer).find(p.array_buffer, false));
-  const void* indices = reinterpret_cast<const void*>(p.index_offset);
-  if (p.index_bytes != kOffset) {
-    if (p.index_offset > packet.size || p.index_bytes > packet.size - p.index_offset)
-      throw BadStream{"indices beyond the packet"};
-    indices = base + p.index_offset;
-  }
-  const auto count = static_cast<GLsizei>(p.count);
-  switch (p.command) {
-    case kOpDrawArrays:
-      return gl.DrawArrays(p.mode, p.first, count);
-    case kOpDrawArraysInstanced:
-      return gl.DrawArraysInstanced(p.mode, p.first, count, static_cast<GLsizei>(p.instances));
-    case kOpDrawElements:
-      if (p.end != ~0U) return gl.DrawRangeElements(p.mode, p.start, p.end, count, p.index_type, indices);
-      return gl.DrawElements(p.mode, count, p.index_type, indices);
-    case kOpDrawElementsInstanced:
-      return gl.DrawElementsInstanced(p.mode, count, p.index_type, indices,
-                                      static_cast<GLsizei>(p.instances));
-    case kOpDrawElementsBaseVertex:
-      return gl.DrawElementsBaseVertex(p.mode, count, p.index_type, indices, p.base_vertex);
-    case kOpDrawElementsInstancedBaseVertex:
-      return gl.DrawElementsInstancedBaseVertex(p.mode, count, p.index_type, indices,
-                                                static_cast<GLsizei>(p.instances), p.base_vertex);
-    case kOpArrayElement:
-      return gl.ArrayElement(p.first);
-  }
-  throw BadStream{"an unknown draw"};
 }
 
 }  // namespace stasis::gl

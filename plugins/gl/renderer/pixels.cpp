@@ -93,19 +93,66 @@ void answer_block(Renderer& r, const Packet& header, uint64_t row_bytes, uint64_
 
 }  // namespace
 
+namespace {
+
+// Where there is a pack buffer the driver writes at `offset` of it; without one that would be an address.
+bool may_write_image(uint64_t offset, const ImageSize& image) {
+  return is_image_in_buffer(GL_PIXEL_PACK_BUFFER, offset, image);
+}
+bool may_write(uint64_t offset, size_t bytes) {
+  return is_in_buffer(GL_PIXEL_PACK_BUFFER, GL_PIXEL_PACK_BUFFER_BINDING, offset, bytes);
+}
+
+// The driver writes as much as the image has, whatever room the packet asks for. False: it would not know
+// what pixels these are.
+bool has_room(const Packet& header, Renderer& r, const ImageSize& image, uint64_t row_bytes, uint64_t rows) {
+  const DenseImage size = dense(image);
+  if (!size.known) {
+    raise_error(GL_INVALID_ENUM);
+    send_block(r, header, {r.answer_room(kPixelsAt), 0, 0}, {});
+    return false;
+  }
+  const bool has_none = size.bytes() == 0 && (row_bytes == 0 || rows == 0);
+  if (!has_none && (row_bytes != size.row_bytes || rows != size.rows))
+    throw BadStream{"room for " + std::to_string(rows) + " rows of " + std::to_string(row_bytes) +
+                    " bytes where the driver writes " + std::to_string(size.rows) + " of " +
+                    std::to_string(size.row_bytes)};
+  return true;
+}
+
+}  // namespace
+
 void own_ReadPixels(Renderer& r, const Packet& header) {
   const auto& p = view<ReadPixelsRequest>(header);
   r.use_packing(p.to_buffer != 0, header.flags);
+  const ImageSize image = {p.width, p.height, 1, p.format, p.type, false};
   auto read = [&](void* into) { r.gl.ReadPixels(p.x, p.y, p.width, p.height, p.format, p.type, into); };
-  if (p.to_buffer != 0) return read(reinterpret_cast<void*>(p.offset));
+  if (p.to_buffer != 0) {
+    if (may_write_image(p.offset, image)) read(reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
+  if (!has_room(header, r, image, p.row_bytes, count_in(p.height))) return;
   answer_block(r, header, p.row_bytes, static_cast<uint64_t>(std::max(p.height, 0)), read);
 }
 
 void own_GetTexImage(Renderer& r, const Packet& header) {
   const auto& p = view<GetTexImageRequest>(header);
   r.use_packing(p.to_buffer != 0, header.flags);
+  auto side = [&](GLenum name) {
+    GLint value = 0;
+    r.gl.GetTexLevelParameteriv(p.target, p.level, name, &value);
+    return value;
+  };
+  const ImageSize image = {
+      side(GL_TEXTURE_WIDTH), side(GL_TEXTURE_HEIGHT), side(GL_TEXTURE_DEPTH), p.format, p.type, true};
   auto read = [&](void* into) { r.gl.GetTexImage(p.target, p.level, p.format, p.type, into); };
-  if (p.to_buffer != 0) return read(reinterpret_cast<void*>(p.offset));
+  if (p.to_buffer != 0) {
+    if (may_write_image(p.offset, image)) read(reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
+  if (!has_room(header, r, image, p.row_bytes, p.all_rows)) return;
   if (p.rows == p.all_rows) return answer_block(r, header, p.row_bytes, p.rows, read);
   // Too much for one answer: the driver gives the whole each time.
   constexpr size_t kMost = size_t{4} << 30;
@@ -123,12 +170,14 @@ void own_GetCompressedTexImage(Renderer& r, const Packet& header) {
   };
   const auto& p = view<Request>(header);
   r.use_packing(p.to_buffer != 0, header.flags);
-  if (p.to_buffer != 0) {
-    r.gl.GetCompressedTexImage(p.target, p.level, reinterpret_cast<void*>(p.offset));
-    return;
-  }
   GLint size = 0;
   r.gl.GetTexLevelParameteriv(p.target, p.level, GL_TEXTURE_COMPRESSED_IMAGE_SIZE, &size);
+  if (p.to_buffer != 0) {
+    if (may_write(p.offset, count_in(size)))
+      r.gl.GetCompressedTexImage(p.target, p.level, reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   std::vector<char> bytes(static_cast<size_t>(std::max(size, 1)));
   r.gl.GetCompressedTexImage(p.target, p.level, bytes.data());
   r.answer_bytes(header, bytes.data(), static_cast<size_t>(std::max(size, 0)));
@@ -138,7 +187,12 @@ void own_GetPolygonStipple(Renderer& r, const Packet& header) {
   const auto& p = view<GetPolygonStippleRequest>(header);
   r.use_packing(p.to_buffer != 0, header.flags);
   auto read = [&](void* into) { r.gl.GetPolygonStipple(static_cast<GLubyte*>(into)); };
-  if (p.to_buffer != 0) return read(reinterpret_cast<void*>(p.offset));
+  if (p.to_buffer != 0) {
+    if (may_write_image(p.offset, {32, 32, 1, GL_COLOR_INDEX, GL_BITMAP, false}))
+      read(reinterpret_cast<void*>(p.offset));
+    return;
+  }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
   answer_block(r, header, 4, 32, read);
 }
 
@@ -147,12 +201,17 @@ namespace {
 template <typename T>
 void get_pixel_map(Renderer& r, const Packet& header, void (*get)(GLenum, T*)) {
   const auto& p = view<GetPixelMapRequest>(header);
-  if (p.to_buffer != 0) return get(p.map, reinterpret_cast<T*>(p.offset));
   // Its size has a name of its own at a fixed distance.
   constexpr GLenum kSizes = GL_PIXEL_MAP_I_TO_I_SIZE - GL_PIXEL_MAP_I_TO_I;
   GLint size = 0;
   if (p.map >= GL_PIXEL_MAP_I_TO_I && p.map <= GL_PIXEL_MAP_A_TO_A) r.gl.GetIntegerv(p.map + kSizes, &size);
-  r.answer_outputs(header, {static_cast<size_t>(std::max(size, 0)) * sizeof(T)}, [&](void* const* o) {
+  const size_t bytes = count_in(size) * sizeof(T);
+  if (p.to_buffer != 0) {
+    if (may_write(p.offset, bytes)) get(p.map, reinterpret_cast<T*>(p.offset));
+    return;
+  }
+  r.require_no_buffer(GL_PIXEL_PACK_BUFFER_BINDING);
+  r.answer_outputs(header, {bytes}, [&](void* const* o) {
     get(p.map, static_cast<T*>(o[0]));
     return uint64_t{0};
   });

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 
 #include "generated/commands.h"
 #include "reader/ring_file.h"
@@ -14,6 +15,11 @@ Functions Renderer::gl;
 // --- Names
 
 void Names::add(GLuint name, GLuint real) {
+  std::lock_guard lock(mutex_);
+  put(name, real);
+}
+
+void Names::put(GLuint name, GLuint real) {
   constexpr GLuint kSmall = 1 << 16;
   if (name >= kSmall) {
     large_[name] = real;
@@ -25,13 +31,13 @@ void Names::add(GLuint name, GLuint real) {
 
 GLuint Names::find(GLuint name, bool create) {
   if (name == 0) return 0;
+  std::lock_guard lock(mutex_);
   if (name < small_.size() && small_[name] != 0) return small_[name];
   auto found = large_.find(name);
   if (found != large_.end()) return found->second;
-  if (!create || !may_create || generate == nullptr)
-    return 0xfffffff0U;  // one that the driver does not know either
+  if (!create || !may_create || generate == nullptr) return kNoName;
   GLuint real = generate(*gl);
-  add(name, real);
+  put(name, real);
   return real;
 }
 
@@ -44,6 +50,7 @@ std::vector<GLuint> Names::find_all(const GLuint* names, uint32_t bytes) {
 }
 
 void Names::remove_all(const GLuint* names, uint32_t bytes) {
+  std::lock_guard lock(mutex_);
   for (size_t i = 0; names != nullptr && i < bytes / sizeof(GLuint); ++i) {
     if (names[i] < small_.size()) small_[names[i]] = 0;
     large_.erase(names[i]);
@@ -52,6 +59,7 @@ void Names::remove_all(const GLuint* names, uint32_t bytes) {
 
 GLuint Names::name_of(GLuint real) const {
   if (real == 0) return 0;
+  std::lock_guard lock(mutex_);
   if (real < small_.size() && small_[real] == real) return real;
   for (GLuint i = 0; i < small_.size(); ++i) {
     if (small_[i] == real) return i;
@@ -99,6 +107,12 @@ Share::Share(const Functions& gl, bool compatible) {
   };
 }
 
+std::optional<GLuint64> Share::result_of(GLuint name) {
+  std::lock_guard lock(mutex);
+  const auto found = results.find(name);
+  return found == results.end() ? std::optional<GLuint64>() : found->second;
+}
+
 GLsync SyncNames::find(uint64_t number) const {
   std::lock_guard lock(context->share->mutex);
   auto found = context->share->syncs.find(number);
@@ -129,7 +143,8 @@ void Renderer::run(const std::function<void(Renderer&, uint64_t)>& between) {
 void Renderer::release_context() { release_current(*this); }
 
 void Renderer::take_context() {
-  if (!make_current_.empty()) execute(*reinterpret_cast<const Packet*>(make_current_.data()));
+  const std::string packet = make_current_;  // which executing it writes anew
+  if (!packet.empty()) execute(*reinterpret_cast<const Packet*>(packet.data()));
 }
 
 void Renderer::go_on(const std::string& packets, uint64_t position) {
@@ -156,10 +171,57 @@ void Renderer::frame_shown() {
   wake_writer(*ring);
 }
 
+namespace {
+
+std::string name_of(uint32_t op) {
+  static constexpr const char* kControl[] = {"nothing",
+                                             "a piece",
+                                             "a draw of arrays",
+                                             "a draw of elements",
+                                             "glArrayElement",
+                                             "configurations",
+                                             "a choice of configurations",
+                                             "a visual",
+                                             "a choice of a visual",
+                                             "a new context",
+                                             "the end of a context",
+                                             "making a context current",
+                                             "a new surface",
+                                             "the end of a surface",
+                                             "a question for a surface",
+                                             "exchanging buffers",
+                                             "a swap interval",
+                                             "the end of a thread",
+                                             "contents",
+                                             "an error"};
+  static_assert(std::size(kControl) == kOpRaise + 1);
+  if (op >= kOpFirstGl && op < kOpGlEnd) return kCommandNames[op - kOpFirstGl];
+  return op < std::size(kControl) ? kControl[op] : "operation " + std::to_string(op);
+}
+
+// The call that the program made, where the packet is for several of them.
+uint32_t call_of(const Packet& packet) {
+  const bool is_draw = packet.op == kOpClientArrays || packet.op == kOpClientElements;
+  if (!is_draw || packet.size < sizeof(DrawClient)) return packet.op;
+  return reinterpret_cast<const DrawClient&>(packet).command;
+}
+
+}  // namespace
+
+// What is wrong is told with the call that it is wrong with.
 void Renderer::execute(const Packet& packet) {
+  try {
+    execute_named(packet);
+  } catch (const BadStream& bad) {
+    throw BadStream{name_of(call_of(packet)) + ": " + bad.what};
+  }
+}
+
+void Renderer::execute_named(const Packet& packet) {
   const uint16_t op = packet.op;
   if (op >= kOpFirstGl) {
-    if (op >= kOpGlEnd || kDecoders[op - kOpFirstGl] == nullptr) throw BadStream{"an unknown operation"};
+    if (op >= kOpGlEnd || kDecoders[op - kOpFirstGl] == nullptr)
+      throw BadStream{"it is none that is recorded"};
     if (current != nullptr) return kDecoders[op - kOpFirstGl](*this, packet);
     if ((packet.flags & kWantsReply) != 0) answer_result(packet, 0);
     return;
@@ -209,8 +271,10 @@ void Renderer::control(const Packet& packet) {
       if (current != nullptr) draw_client(*this, packet);
       return;
     case kOpContents: {
+      // They come from the keeper, never from the program.
       const auto& contents = view<Contents>(packet);
-      if (contents.bytes == kNull) return read_contents(*this, contents, answers);
+      if (!is_reading && !is_replaying) throw BadStream{"they are not for a ring"};
+      if (contents.bytes == kNull && is_reading) return read_contents(*this, contents, answers);
       return write_contents(*this, contents);
     }
     case kOpMakeCurrent:
@@ -218,9 +282,9 @@ void Renderer::control(const Packet& packet) {
       reinterpret_cast<Packet*>(make_current_.data())->flags = 0;
       break;
   }
-  const RenderContext* before = current;
+  const std::shared_ptr<RenderContext> before = current;
   if (!execute_egl(*this, packet) && !execute_glx(*this, packet))
-    throw BadStream{"an unknown operation of the window system"};
+    throw BadStream{"it is none of a window system"};
   if (current != nullptr && current != before) {
     const auto* name = reinterpret_cast<const char*>(gl.GetString(GL_RENDERER));
     std::snprintf(ring->driver, sizeof ring->driver, "%s", name != nullptr ? name : "");
@@ -235,6 +299,16 @@ void release_current(Renderer& r) {
   const bool clears = r.is_replaying && r.current->is_es;
   for (int i = 0; clears && i < kMost && Renderer::gl.GetError() != GL_NO_ERROR;) ++i;
   r.current->egl_display != nullptr ? release_egl(r) : release_glx(r);
+}
+
+bool Renderer::claim(RenderContext& context) const {
+  const Renderer* nobody = nullptr;
+  return context.user.compare_exchange_strong(nobody, this) || nobody == this;
+}
+
+void Renderer::set_current(std::shared_ptr<RenderContext> context) {
+  if (current != nullptr && current != context) current->user = nullptr;
+  current = std::move(context);
 }
 
 // --- Answers
@@ -277,12 +351,12 @@ void Renderer::answer_bytes(const Packet& header, const void* bytes, size_t size
 
 void Renderer::answer_outputs(const Packet& header, std::initializer_list<size_t> sizes,
                               const std::function<uint64_t(void* const*)>& call) {
-  constexpr size_t kEnough = 16384, kMost = 4 << 20;
+  constexpr size_t kEnough = 16384, kMost = kReplySize / 2;
   std::vector<std::vector<char>> first, second;
   std::vector<void*> first_at, second_at;
   for (size_t size : sizes) {
     if (size == kAnyOutput) size = kEnough;
-    if (size > kMost) throw BadStream{"an answer is too large"};
+    if (size > kMost) throw BadStream{"an answer of " + std::to_string(size) + " bytes"};
     first.emplace_back(size + 64, '\x55');
     second.emplace_back(size + 64, '\xaa');
   }
