@@ -358,7 +358,7 @@ Result<void> DescriptorGraph::collect_descriptors(const std::vector<freeze::Froz
 }
 
 Result<void> DescriptorGraph::add_process(const freeze::FrozenProcess& process,
-                                          std::vector<Candidate> candidates,
+                                          std::vector<Candidate>&& candidates,
                                           std::vector<schema::DescriptorSlot>& slots,
                                           std::vector<schema::RecordLock>& locks) {
   for (auto& [candidate, close_on_exec] : candidates) {

@@ -90,7 +90,7 @@ class DescriptorGraph final : public resource::Observation {
   static Result<std::vector<Candidate>> open_descriptors(const freeze::FrozenProcess& process,
                                                          const std::vector<int>& numbers);
   Result<void> collect_descriptors(const std::vector<freeze::FrozenProcess>& processes);
-  Result<void> add_process(const freeze::FrozenProcess& process, std::vector<Candidate> candidates,
+  Result<void> add_process(const freeze::FrozenProcess& process, std::vector<Candidate>&& candidates,
                            std::vector<schema::DescriptorSlot>& slots,
                            std::vector<schema::RecordLock>& locks);
   // What is in flight in the queues of unix sockets, which may have been sent sockets, too.
