@@ -37,6 +37,7 @@ class Pool {
   bool is_free() const { return work_ == nullptr || (next_ >= count_ && busy_ == 0); }
 
   void begin(size_t count, const std::function<void(size_t)>& work) {
+    settle();
     {
       std::lock_guard lock(mutex_);
       work_ = &work;
@@ -50,7 +51,12 @@ class Pool {
   void finish(const std::function<void(size_t)>& work) {
     if (work_ != &work) return;  // another one has begun after all of it was done
     take_all(work);
-    // Nobody joins any more. Whoever is still at work is through in a moment.
+    settle();
+  }
+
+ private:
+  // Nobody joins any more, however late he wakes. Whoever is still at work is through in a moment.
+  void settle() {
     {
       std::lock_guard lock(mutex_);
       work_ = nullptr;
@@ -58,7 +64,6 @@ class Pool {
     while (busy_.load(std::memory_order_acquire) != 0) ::sched_yield();
   }
 
- private:
   void live(const std::function<void()>& begin) {
     begin();
     fetch_heap();
