@@ -371,6 +371,14 @@ void Renderer::answer_outputs(const Packet& header, std::initializer_list<size_t
   size_t at = 8;
   for (size_t i = 0; i < first.size(); ++i) {
     uint64_t written = first[i].size();
+    // Large answers may be nearly empty.
+    static const std::string before_first(4096, '\x55'), before_second(4096, '\xaa');
+    auto is_untouched = [&](const std::vector<char>& room_of, const std::string& before) {
+      return std::memcmp(room_of.data() + written - before.size(), before.data(), before.size()) == 0;
+    };
+    while (written >= before_first.size() && is_untouched(first[i], before_first) &&
+           is_untouched(second[i], before_second))
+      written -= before_first.size();
     while (written > 0 && first[i][written - 1] != second[i][written - 1]) --written;
     std::memcpy(room + at, &written, 8);
     std::memcpy(room + at + 8, first[i].data(), written);
