@@ -265,8 +265,13 @@ class Timer(SessionTest):
         init = self.record("s")["init_pid"]
         supervisor = int(Path(f"/proc/{init}/stat").read_text().rsplit(")", 1)[1].split()[1])
         self.box.stasis("signal", "s", "TERM")
-        wait_for("it ends", lambda: not Path(f"/proc/{supervisor}").exists()
-                 or Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z")
+
+        def has_ended():
+            try:
+                return Path(f"/proc/{supervisor}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+            except (FileNotFoundError, ProcessLookupError):
+                return True
+        wait_for("it ends", has_ended)
 
 
 class TheTerminal(SessionTest):
