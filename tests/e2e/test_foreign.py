@@ -67,8 +67,12 @@ number = 0
 while not os.path.exists(directory + "/stop"):
     number += 1
     before = list(counts)
-    time.sleep(0.05)
-    assert all(a > b for a, b in zip(counts, before)), (counts, before)
+    for attempt in range(100):  # a machine under load may have no processor for one of them for a while
+        time.sleep(0.05)
+        if all(a > b for a, b in zip(counts, before)):
+            break
+    else:
+        sys.exit(f"not all threads go on: {counts} after {before}")
     print(number, flush=True)
 ended.set()
 for thread in threads:
