@@ -584,6 +584,14 @@ HeldByProcess hold_tracked(const std::optional<BaseImage>& base, const Request& 
   return held;
 }
 
+bool has_many_pieces(const Tracking* tracking) {
+  constexpr uint64_t kMuch = 64 << 20;
+  if (tracking == nullptr || tracking->base == 0) return false;
+  uint64_t watched = 0;
+  for (const auto& process : tracking->processes) watched += bytes_of(process.watched);
+  return watched >= kMuch;
+}
+
 }  // namespace
 
 Result<Report> run(const Request& request) {
@@ -595,7 +603,7 @@ Result<Report> run(const Request& request) {
   // Memory that we need while the program stands still is fetched from the kernel before.
   // The pieces of an increment take more of it, afterwards.
   constexpr size_t kEnough = 4 << 20, kForPieces = 48 << 20, kForFewTasks = 512 << 10;
-  prefault(request.tracking != nullptr && request.tracking->base != 0 ? kForPieces : kEnough, kForFewTasks);
+  prefault(has_many_pieces(request.tracking) ? kForPieces : kEnough, kForFewTasks);
   if (request.files.mode != FileMode::kNone) flush_for_clones(request.scope, request.store);
   auto base = BaseImage::open(request.base);
   auto held = hold_tracked(base, request);

@@ -76,11 +76,35 @@ Result<std::string> default_store() {
   return state + "/store";
 }
 
-Result<std::vector<Entry>> list(const std::string& session_store) {
+namespace {
+
+struct Place {
+  std::string directory;  // without slashes at its end
+  std::string session;
+};
+Place place_of(const std::string& session_store) {
   std::string bare = session_store;
   while (bare.size() > 1 && bare.back() == '/') bare.pop_back();
+  std::string session = bare.substr(bare.find_last_of('/') + 1);
+  return {std::move(bare), std::move(session)};
+}
+
+}  // namespace
+
+std::optional<Entry> newest(const std::string& session_store) {
+  const auto [bare, session] = place_of(session_store);
+  auto numbers = checkpoint_numbers(bare);
+  if (!numbers.ok()) return {};
+  for (auto number = numbers->rbegin(); number != numbers->rend(); ++number) {
+    Entry entry = make_entry(bare, session, *number);
+    if (entry.problem.empty()) return entry;
+  }
+  return {};
+}
+
+Result<std::vector<Entry>> list(const std::string& session_store) {
+  const auto [bare, session] = place_of(session_store);
   STASIS_TRY(auto numbers, checkpoint_numbers(bare));
-  const std::string session = bare.substr(bare.find_last_of('/') + 1);
   std::vector<Entry> entries;
   entries.reserve(numbers.size());
   for (uint32_t number : numbers) entries.push_back(make_entry(bare, session, number));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,8 @@ struct Entry {
 // The checkpoints of one session, oldest first; those that cannot be opened have `problem`. No such
 // directory: empty.
 Result<std::vector<Entry>> list(const std::string& session_store);
+// The newest of them that can be opened; nothing else is opened.
+std::optional<Entry> newest(const std::string& session_store);
 // The names of the sessions that have a directory in a store, sorted.
 Result<std::vector<std::string>> list_sessions(const std::string& store);
 

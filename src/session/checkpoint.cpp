@@ -107,16 +107,10 @@ void write_log(const std::string& name, const std::string& text) {
 
 // Any would do, since pages are compared, and none at all is no failure.
 std::string find_base(const Record& record) {
-  auto entries = image::list(record.store + "/" + record.name);
-  const image::Entry* newest = nullptr;
-  if (entries.ok()) {
-    for (const auto& entry : *entries) {
-      if (entry.problem.empty()) newest = &entry;
-    }
-  }
-  const bool of_this_run = newest != nullptr && newest->created_ns >= record.started_ns;
+  const auto newest = image::newest(record.store + "/" + record.name);
+  const bool of_this_run = newest && newest->created_ns >= record.started_ns;
   if (!record.image.empty() && !of_this_run) return record.image;
-  return newest != nullptr ? newest->directory : std::string();
+  return newest ? newest->directory : std::string();
 }
 
 Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) {

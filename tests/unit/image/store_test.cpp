@@ -68,6 +68,19 @@ TEST(Store, ListsWhatIsThere) {
   EXPECT_EQ(list_sessions(store.path()).value(), (std::vector<std::string>{"other", "sample"}));
 }
 
+TEST(Store, TheNewestThatCanBeOpened) {
+  TemporaryDirectory store;
+  const std::string session = store.path() + "/sample";
+  EXPECT_FALSE(newest(session));
+  write_sample(session);
+  const std::string second = write_sample(session);
+  const std::string third = write_sample(session);
+  EXPECT_EQ(newest(session)->directory, third);
+  ASSERT_EQ(::truncate((third + "/manifest").c_str(), 10), 0);
+  EXPECT_EQ(newest(session + "/")->directory, second);
+  EXPECT_EQ(newest(session)->id, 2u);
+}
+
 TEST(Store, References) {
   TemporaryDirectory store;
   write_sample(store.path() + "/sample");
