@@ -209,6 +209,31 @@ while not os.path.exists(sys.argv[1] + "/without"): time.sleep(0.02)
 open(sys.argv[1] + "/done", "w")
 os.execv("/bin/sleep", ["sleep", "1000"])' "$1" """, "time namespace", "exec()")
 
+    def refused_for_a_thread(self, flag, name):
+        self.refused(f"""exec /usr/bin/python3 -c '
+import ctypes, os, sys, threading, time
+def elsewhere():
+    ctypes.CDLL(None).unshare({flag})
+    if {flag} == 0x20000000 and os.fork() == 0:
+        time.sleep(1000)
+    open(sys.argv[1] + "/ready", "w")
+    while not os.path.exists(sys.argv[1] + "/without"): time.sleep(0.02)
+for thread in [threading.Thread(target=time.sleep, args=(1000,), daemon=True) for _ in range(20)]: thread.start()
+thread = threading.Thread(target=elsewhere)
+thread.start()
+thread.join()
+open(sys.argv[1] + "/done", "w")
+time.sleep(1000)' "$1" """, f"its threads are in different namespaces ({name})")
+
+    def test_a_thread_with_another_host_name_is_refused(self):
+        self.refused_for_a_thread(0x04000000, "uts")
+
+    def test_a_thread_in_another_network_is_refused(self):
+        self.refused_for_a_thread(0x40000000, "net")
+
+    def test_a_thread_with_children_in_another_pid_namespace_is_refused(self):
+        self.refused_for_a_thread(0x20000000, "pid_for_children")
+
     def test_time(self):
         seen = self.goes_on(find_program("unshare"), "--time", "--boottime", "100000")
         self.assertGreater(seen["boottime"], 100000)
