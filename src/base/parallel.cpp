@@ -141,13 +141,14 @@ void for_each_index(size_t count, const std::function<void(size_t)>& work) {
   for (size_t index = 0; index < count; ++index) work(index);
 }
 
-Beside::Beside(size_t count, std::function<void(size_t)> work) : count_(count), work_(std::move(work)) {
+ConcurrentWork::ConcurrentWork(size_t count, std::function<void(size_t)> work)
+    : count_(count), work_(std::move(work)) {
   if (count_ == 0 || !has_free_pool()) return;
   g_pool->begin(count_, work_);
   begun_ = true;
 }
 
-void Beside::join() {
+void ConcurrentWork::join() {
   if (std::exchange(joined_, true)) return;
   if (begun_) {
     g_pool->finish(work_);

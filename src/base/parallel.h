@@ -24,12 +24,12 @@ Result<void> try_each_index(size_t count, const std::function<Result<void>(size_
 
 // Work that goes on beside its caller, until join(), which does what is left of it; at the latest the
 // destructor does. One at a time.
-class Beside {
+class ConcurrentWork {
  public:
-  Beside(size_t count, std::function<void(size_t)> work);
-  ~Beside() { join(); }
-  Beside(const Beside&) = delete;
-  Beside& operator=(const Beside&) = delete;
+  ConcurrentWork(size_t count, std::function<void(size_t)> work);
+  ~ConcurrentWork() { join(); }
+  ConcurrentWork(const ConcurrentWork&) = delete;
+  ConcurrentWork& operator=(const ConcurrentWork&) = delete;
   void join();
 
  private:

@@ -241,7 +241,7 @@ void Namespaces::begin_with_threads(const freeze::FrozenTree& tree) {
   }
   const size_t count = threads.size();
   strays_.assign(count, {});
-  threads_ = std::make_unique<Beside>(count, [this, threads = std::move(threads)](size_t i) {
+  threads_ = std::make_unique<ConcurrentWork>(count, [this, threads = std::move(threads)](size_t i) {
     const Thread& thread = threads[i];
     const auto compare = [&](const char* name) {
       if (identity_of(thread.tid, name) != identities_[thread.index].at(name))

@@ -119,8 +119,8 @@ class Namespaces {
   std::vector<NetworkPlace> networks_;
   std::vector<NetworkObserver> observers_;  // of each of them
   mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>>
-      helpers_;                      // by identity, made when needed
-  std::unique_ptr<Beside> threads_;  // looks at them; it ends before what it fills
+      helpers_;                              // by identity, made when needed
+  std::unique_ptr<ConcurrentWork> threads_;  // looks at them; it ends before what it fills
 };
 
 }  // namespace stasis::inspect

@@ -15,40 +15,32 @@
 
 #include "base/clock.h"
 #include "kernel/affinity.h"
+#include "kernel/scheduling.h"
 
 namespace stasis::inspect {
 
 using remote::Batch;
 
-namespace {
+using kernel::SchedulingAttributes;
 
-// The kernel's struct sched_attr; its header clashes with the C library's.
-struct SchedulingAttributes {
-  uint32_t size;
-  uint32_t sched_policy;
-  uint64_t sched_flags;
-  int32_t sched_nice;
-  uint32_t sched_priority;
-  uint64_t sched_runtime, sched_deadline, sched_period;
-  uint32_t sched_util_min, sched_util_max;
-};
+namespace {
 
 constexpr size_t kAffinityRoom = 1024;
 
 void take_scheduling(const SchedulingAttributes& attributes, schema::Thread& out) {
-  out.set_policy(static_cast<int32_t>(attributes.sched_policy));
-  out.set_nice(attributes.sched_nice);
-  out.set_priority(attributes.sched_priority);
-  out.set_sched_flags(attributes.sched_flags);
-  out.set_runtime_ns(attributes.sched_runtime);
-  out.set_deadline_ns(attributes.sched_deadline);
-  out.set_period_ns(attributes.sched_period);
+  out.set_policy(static_cast<int32_t>(attributes.policy));
+  out.set_nice(attributes.nice);
+  out.set_priority(attributes.priority);
+  out.set_sched_flags(attributes.flags);
+  out.set_runtime_ns(attributes.runtime_ns);
+  out.set_deadline_ns(attributes.deadline_ns);
+  out.set_period_ns(attributes.period_ns);
   // What was not clamped is shown as the whole range.
   constexpr uint32_t kWhole = 1024;
-  if (attributes.sched_util_min != 0 ||
-      (attributes.sched_util_max != kWhole && attributes.sched_util_max != 0)) {
-    out.set_utilization_min(attributes.sched_util_min + 1);
-    out.set_utilization_max(attributes.sched_util_max + 1);
+  if (attributes.utilization_min != 0 ||
+      (attributes.utilization_max != kWhole && attributes.utilization_max != 0)) {
+    out.set_utilization_min(attributes.utilization_min + 1);
+    out.set_utilization_max(attributes.utilization_max + 1);
   }
 }
 

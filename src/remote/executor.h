@@ -84,6 +84,8 @@ class Executor {
   // finished; if not, somebody else has sent the signal, and it has to go on until it does.
   Result<void> prepare(HostTid process, const TaskContext& context, Batch& batch, Transfer& code,
                        Transfer& calls) const;
+  // What prepare() has collected of code; also where it is not writable: through /proc/PID/mem, which makes a
+  // private copy.
   Result<void> write_code(HostTid process, const Transfer& code) const;
   Result<void> enter(const Tracee& task, const TaskContext& context, const Batch& batch) const;
   Result<void> await_signal(const Tracee& task, const TaskContext& context) const;

@@ -196,14 +196,4 @@ Result<void> write_memory(HostTid task, RemotePtr address, std::string_view data
   return {};
 }
 
-Result<void> write_code(HostTid task, RemotePtr address, std::string_view data) {
-  STASIS_TRY(Fd memory, kernel::open_proc(task, "mem", O_RDWR));
-  auto written = pwrite_all(memory.get(), data, static_cast<off_t>(address.value));
-  if (!written.ok()) {
-    return std::move(written).error().within(
-        fmt::format("write code into task {} at {:#x}", task, address.value));
-  }
-  return {};
-}
-
 }  // namespace stasis::remote

@@ -82,7 +82,5 @@ Result<T> read_object(HostTid task, RemotePtr address) {
   STASIS_CHECK(read_memory(task, address, {reinterpret_cast<char*>(&object), sizeof object}));
   return object;
 }
-// Also into mappings that are not writable (code): through /proc/PID/mem, which makes a private copy.
-Result<void> write_code(HostTid task, RemotePtr address, std::string_view data);
 
 }  // namespace stasis::remote

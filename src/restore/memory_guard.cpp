@@ -120,8 +120,7 @@ class MemoryGuard::Visit {
     if (entered_) {
       (void)task().set_signal_mask(context_.mask).ok();
       (void)task().set_registers(context_.registers).ok();
-      std::string zeros(remote::stub_size(), '\0');
-      (void)remote::write_code(tid_, executor_.code(), zeros).ok();
+      (void)executor_.erase(tid_, remote::stub_size()).ok();
     }
     for (const auto& [tid, signal] : stopped_) Tracee(HostTid{tid}).detach(signal);
   }

@@ -18,28 +18,19 @@
 #include <cstring>
 
 #include "base/clock.h"
+#include "kernel/scheduling.h"
 #include "restore/clone.h"
 #include "restore/tasks.h"
 #include "restore/user_namespaces.h"
 
 namespace stasis::restore {
 
+using kernel::SchedulingAttributes;
 using remote::in_restartable_sleep;
 using remote::Registers;
 using remote::Stop;
 
 namespace {
-
-// The kernel's struct sched_attr; its header clashes with the C library's.
-struct SchedulingAttributes {
-  uint32_t size;
-  uint32_t policy;
-  uint64_t flags;
-  int32_t nice;
-  uint32_t priority;
-  uint64_t runtime, deadline, period;
-  uint32_t utilization_min, utilization_max;
-};
 
 // With what new tasks are born, which is what most keep.
 bool is_as_born(const schema::Thread& record) {
@@ -50,7 +41,7 @@ bool is_as_born(const schema::Thread& record) {
   }();
   return ours.policy == SCHED_OTHER && record.policy() == SCHED_OTHER && ours.flags == 0 &&
          record.sched_flags() == 0 && record.nice() == ours.nice && record.utilization_max() == 0 &&
-         record.runtime_ns() == ours.runtime;
+         record.runtime_ns() == ours.runtime_ns;
 }
 
 void set_scheduling(HostTid task, const schema::Thread& record) {
@@ -63,9 +54,9 @@ void set_scheduling(HostTid task, const schema::Thread& record) {
   scheduling.flags = record.sched_flags();
   scheduling.nice = record.nice();
   scheduling.priority = record.priority();
-  scheduling.runtime = record.runtime_ns();
-  scheduling.deadline = record.deadline_ns();
-  scheduling.period = record.period_ns();
+  scheduling.runtime_ns = record.runtime_ns();
+  scheduling.deadline_ns = record.deadline_ns();
+  scheduling.period_ns = record.period_ns();
   if (record.utilization_max() != 0) {
     constexpr uint64_t kClamps = 0x60;  // SCHED_FLAG_UTIL_CLAMP
     scheduling.flags |= kClamps;

@@ -19,6 +19,7 @@
 #include <string>
 
 #include "generated/commands.h"
+#include "reader/ring_file.h"
 #include "wire/egl.h"
 #include "wire/pixels.h"
 #include "wire/ring.h"
@@ -53,21 +54,8 @@ void connect_ring() {
   std::snprintf(address.sun_path, sizeof address.sun_path, "%s", getenv("STASIS_GL_SOCKET"));
   const int connection = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
   if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof address) < 0) die("connect");
-  char text[256] = {};
-  iovec data{text, sizeof text};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &file, sizeof file);
   char answer[256];
-  if (sendmsg(connection, &message, MSG_NOSIGNAL) < 0 || recv(connection, answer, sizeof answer, 0) <= 0)
+  if (!send(connection, {.text = "", .file = file}) || recv(connection, answer, sizeof answer, 0) <= 0)
     die("server");
   close(connection);
 }

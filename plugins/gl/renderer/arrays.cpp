@@ -338,26 +338,27 @@ void own_VertexAttribIPointer(Renderer& r, const Packet& header) {
       [](const auto& p, const void* at) { gl.VertexAttribIPointer(p.index, p.size, p.type, p.stride, at); });
 }
 
+namespace {
+
+void switch_state(Renderer& r, GLenum state, bool on, void (*call)(GLenum)) {
+  call(state);
+  note_enabled(r, kind_of(r.current->arrays, state), on);
+}
+
+}  // namespace
+
 void own_EnableClientState(Renderer& r, const Packet& header) {
-  const GLenum state = view<PEnableClientState>(header).array;
-  gl.EnableClientState(state);
-  note_enabled(r, kind_of(r.current->arrays, state), true);
+  switch_state(r, view<PEnableClientState>(header).array, true, gl.EnableClientState);
 }
 void own_DisableClientState(Renderer& r, const Packet& header) {
-  const GLenum state = view<PDisableClientState>(header).array;
-  gl.DisableClientState(state);
-  note_enabled(r, kind_of(r.current->arrays, state), false);
+  switch_state(r, view<PDisableClientState>(header).array, false, gl.DisableClientState);
 }
 // Drivers take the names of arrays here, too.
 void own_Enable(Renderer& r, const Packet& header) {
-  const GLenum state = view<PEnable>(header).cap;
-  gl.Enable(state);
-  note_enabled(r, kind_of(r.current->arrays, state), true);
+  switch_state(r, view<PEnable>(header).cap, true, gl.Enable);
 }
 void own_Disable(Renderer& r, const Packet& header) {
-  const GLenum state = view<PDisable>(header).cap;
-  gl.Disable(state);
-  note_enabled(r, kind_of(r.current->arrays, state), false);
+  switch_state(r, view<PDisable>(header).cap, false, gl.Disable);
 }
 void own_EnableVertexAttribArray(Renderer& r, const Packet& header) {
   const GLuint index = view<PEnableVertexAttribArray>(header).index;

@@ -46,12 +46,12 @@ TEST(Parallel, WorkGoesOnBesideOtherWork) {
   start_parallel_threads([] {});
   std::vector<std::atomic<int>> times(kMany);
   {
-    Beside beside(kMany, [&](size_t index) { ++times[index]; });
+    ConcurrentWork beside(kMany, [&](size_t index) { ++times[index]; });
     expect_each_once(kMany);  // whether or not the threads have time for it
   }
   for (const auto& one : times) EXPECT_EQ(one.load(), 1);
-  Beside first(kMany, [&](size_t index) { ++times[index]; });
-  Beside second(kMany, [&](size_t index) { ++times[index]; });
+  ConcurrentWork first(kMany, [&](size_t index) { ++times[index]; });
+  ConcurrentWork second(kMany, [&](size_t index) { ++times[index]; });
   second.join();
   first.join();
   first.join();
