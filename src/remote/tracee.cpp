@@ -1,7 +1,6 @@
 #include "remote/tracee.h"
 
 #include <elf.h>
-#include <fcntl.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
