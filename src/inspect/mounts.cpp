@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <sstream>
 
 #include "inspect/mounted_content.h"
 #include "kernel/proc.h"
@@ -33,13 +35,29 @@ Error refuse(const Mount& mount, std::string cause, std::string hint = "unmount 
                std::move(cause), std::move(hint), ErrorCode::kRefused};
 }
 
+// The kernel shows the ids in these options as the first user namespace numbers them, whoever reads them. Of
+// an id that has no number here nothing can be said. For a namespace in a namespace only the nearest map is
+// known.
+std::optional<std::string> option_here(const std::string& word) {
+  const bool user = word.starts_with("uid=");
+  if (!user && !word.starts_with("gid=")) return word;
+  const uint64_t id = std::strtoull(word.c_str() + 4, nullptr, 10);
+  auto map = kernel::read_proc(HostTid{::getpid()}, user ? "uid_map" : "gid_map");
+  if (!map.ok()) return word;
+  std::istringstream lines(*map);
+  for (uint64_t here, above, count; lines >> here >> above >> count;) {
+    if (id >= above && id - above < count) return word.substr(0, 4) + std::to_string(id - above + here);
+  }
+  return std::nullopt;
+}
+
 // Options of the file system that mount() takes again.
 std::string data_of(const Mount& mount) {
   std::string data;
   for (const std::string& word : kernel::mount_options(mount.super_options)) {
     constexpr std::string_view kLeftOut[] = {"rw", "ro", "seclabel", "inode64", "inode32"};
-    if (std::find(std::begin(kLeftOut), std::end(kLeftOut), word) == std::end(kLeftOut))
-      data += (data.empty() ? "" : ",") + word;
+    if (std::find(std::begin(kLeftOut), std::end(kLeftOut), word) != std::end(kLeftOut)) continue;
+    if (auto here = option_here(word)) data += (data.empty() ? "" : ",") + *here;
   }
   return data;
 }

@@ -16,6 +16,29 @@ namespace stasis::restore {
 
 using schema::Mount;
 
+// Whether it shows all that the other members of its group do, as far as they are to be made.
+bool Mounts::is_widest(const Entry& entry) const {
+  const Mount& mount = *entry.mount;
+  return !mount.has_removed() && std::all_of(in_order_.begin(), in_order_.end(), [&](const Entry* one) {
+    const Mount& other = *one->mount;
+    if (!other.set_propagation() || other.group() != mount.group()) return true;
+    return !other.existing() && !other.has_removed() && other.of_mount() == mount.of_mount() &&
+           other.file_system() == mount.file_system() &&
+           (mount.root().empty() || other.root() == mount.root() ||
+            other.root().starts_with(mount.root() + "/"));
+  });
+}
+
+// Of what one of the members shows, if that is all: what covers the rest cannot be in the way then.
+Result<Fd> Mounts::clone_widest(const Entry& first) {
+  const auto widest = std::find_if(in_order_.begin(), in_order_.end(), [&](const Entry* one) {
+    return one->mount->set_propagation() && one->mount->group() == first.mount->group() && one->root &&
+           is_widest(*one);
+  });
+  STASIS_TRY(Fd directory, source_directory(widest == in_order_.end() ? first : **widest));
+  return widest == in_order_.end() ? clone_tree(directory.get()) : clone_below(**widest, directory.get());
+}
+
 // A mount that is a peer in the group, of as much of the file system as any member can show.
 Result<Fd*> Mounts::anchor(uint32_t group, Stage stage) {
   if (auto found = anchors_.find(group); found != anchors_.end()) return &found->second;
@@ -48,11 +71,11 @@ Result<Fd*> Mounts::anchor(uint32_t group, Stage stage) {
   const Mount& mount = *first.mount;
   Fd clone;
   if (mount.existing()) {
+    // A clone of it may be forbidden, when something that is mounted on it is locked.
     STASIS_CHECK(enter(names_of(first.of)));
-    clone = clone_tree(first.root.get());
+    STASIS_TRY(clone, duplicate(first.root.get()));
   } else {
-    STASIS_TRY(Fd directory, source_directory(first));
-    clone = clone_tree(directory.get());
+    STASIS_TRY(clone, clone_widest(first));
   }
   if (!clone || set_propagation(clone.get(), MS_PRIVATE) != 0) return cannot_mount(mount);
   if (mount.master_of() != 0) {
@@ -80,7 +103,10 @@ Result<void> Mounts::join(const Entry& entry, Stage stage) {
     if (mount.existing()) STASIS_CHECK(change(MS_PRIVATE));
     if (::syscall(SYS_move_mount, other, "", root, "", kFromFd | kToFd | kSetGroup) == 0) return {};
     return errno_error(kMountStep, shown(mount), errno,
-                       errno == EINVAL ? "Linux 5.15 or later is needed" : "");
+                       errno == EINVAL
+                           ? "in a user namespace the kernel refuses it where mounts on it are locked, "
+                             "and before Linux 5.15 always"
+                           : "");
   };
   if (mount.unbindable()) return change(MS_UNBINDABLE);
   if (mount.group() != 0) {

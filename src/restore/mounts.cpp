@@ -321,8 +321,19 @@ Result<void> Mounts::make_one(Entry& entry) {
 
 Result<void> Mounts::make_and_attach(Entry& entry) {
   const Mount& mount = *entry.mount;
-  STASIS_TRY(Fd clone, clone_source(entry));
-  STASIS_CHECK(keep(entry.root, std::move(clone)));
+  auto clone = clone_source(entry);
+  if (!clone.ok() && mount.detached() && mount.of_mount() != 0 && !mount.has_removed()) {
+    // A user namespace does not clone what has locked mounts on it. Nothing leads to this mount, so that
+    // which it is a clone of shows the same.
+    STASIS_TRY(Fd directory, source_directory(entry));
+    Fd root = open_within(directory.get(), mount.root());
+    if (!root) return cannot_mount(mount);
+    STASIS_CHECK(keep(entry.root, std::move(root)));
+    entry.done = true;
+    return open_points(entry);
+  }
+  if (!clone.ok()) return std::move(clone).error();
+  STASIS_CHECK(keep(entry.root, std::move(*clone)));
   MountAttributes attributes{mount.attributes(), kAllAttributes};
   attributes.propagation = MS_PRIVATE;
   int done = set_mount(entry.root.get(), attributes);

@@ -100,6 +100,8 @@ class Mounts {
   Result<Fd> hand_down(Fd clone, const schema::Mount& mount, const Beside& users);
   Result<void> part_from_groups();
   Result<void> propagate(Stage stage);
+  bool is_widest(const Entry& entry) const;
+  Result<Fd> clone_widest(const Entry& first);
   Result<Fd*> anchor(uint32_t group, Stage stage);
   Result<void> join(const Entry& entry, Stage stage);
 

@@ -113,6 +113,17 @@ bool fits_station(const schema::Thread& thread) {
   return thread.pending().empty() && thread.credentials().groups_size() <= kMostGroups;
 }
 
+// Those that every task of the restart is born with.
+const std::vector<gid_t>& own_groups() {
+  static const std::vector<gid_t> groups = [] {
+    std::vector<gid_t> result(static_cast<size_t>(std::max(getgroups(0, nullptr), 0)));
+    const int count = getgroups(static_cast<int>(result.size()), result.data());
+    result.resize(static_cast<size_t>(std::max(count, 0)));
+    return result;
+  }();
+  return groups;
+}
+
 }  // namespace
 
 Registers TaskBuilder::recorded_registers(const schema::Thread& thread) {
@@ -312,8 +323,9 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
 void TaskBuilder::add_ids(Batch& batch, const schema::Credentials& wanted) {
   std::string groups;
   for (uint32_t group : wanted.groups()) groups.append(reinterpret_cast<const char*>(&group), sizeof group);
-  uint64_t address = batch.put(groups);
-  batch.call(SYS_setgroups, {static_cast<uint64_t>(wanted.groups_size()), address});
+  // Who is root only of a user namespace may not set groups, not even those that it has.
+  if (!std::equal(wanted.groups().begin(), wanted.groups().end(), own_groups().begin(), own_groups().end()))
+    batch.call(SYS_setgroups, {static_cast<uint64_t>(wanted.groups_size()), batch.put(groups)});
   // Capabilities must outlive the change of user until they are set.
   batch.call(SYS_prctl, {PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP});
   batch.call(SYS_setresgid, {wanted.gids(0), wanted.gids(1), wanted.gids(2)});
