@@ -1,10 +1,13 @@
 #include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <set>
 
 #include "image/validate_internal.h"
@@ -90,6 +93,16 @@ Result<void> check_network(const schema::Network& network, const std::string& wh
   STASIS_CHECK(check_entries(network.rules(), sizeof(fib_rule_hdr), where + ": rules"));
   STASIS_CHECK(check_entries(network.neighbours(), sizeof(ndmsg), where + ": neighbours"));
   STASIS_CHECK(check_entries(network.bridged(), sizeof(ndmsg), where + ": stations of bridges"));
+  if (network.filters_size() > kMostEntries) return bad(where, "its packet filter is too long");
+  for (const auto& filter : network.filters()) {
+    const std::string what = where + ": packet filter";
+    constexpr uint32_t kTypes[] = {NFT_MSG_NEWTABLE, NFT_MSG_NEWCHAIN,   NFT_MSG_NEWOBJ,
+                                   NFT_MSG_NEWSET,   NFT_MSG_NEWSETELEM, NFT_MSG_NEWRULE};
+    if (std::find(std::begin(kTypes), std::end(kTypes), filter.type()) == std::end(kTypes))
+      return bad(what, fmt::format("message {} makes nothing", filter.type()));
+    if (filter.entry().head().size() != sizeof(nfgenmsg)) return bad(what, "a message begins wrongly");
+    STASIS_CHECK(check_attributes(filter.entry().attributes(), what));
+  }
   if (network.settings_size() > kMostSettings) return bad(where, "it has too many settings");
   for (const auto& setting : network.settings()) {
     if (!is_setting_name(setting.name()) || setting.value().size() > kLongestSetting)

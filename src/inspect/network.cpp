@@ -7,8 +7,6 @@
 #include <linux/if_link.h>
 #include <linux/neighbour.h>
 #include <linux/net_namespace.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <linux/nexthop.h>
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
@@ -22,6 +20,7 @@
 #include <optional>
 #include <set>
 
+#include "inspect/network_filters.h"
 #include "inspect/network_settings.h"
 #include "kernel/ethtool.h"
 #include "kernel/network.h"
@@ -60,6 +59,7 @@ class Observer {
       STASIS_CHECK(add_neighbours(family, NTF_PROXY));
     }
     STASIS_CHECK(add_bridged());
+    STASIS_CHECK(read_network_filters(out_));
     STASIS_CHECK(read_network_settings(out_));
     return std::move(out_);
   }
@@ -181,14 +181,6 @@ Result<void> Observer::refuse_unknown() {
 }
 
 Result<void> Observer::refuse_filters() {
-  if (auto filters = Netlink::open(NETLINK_NETFILTER); filters.ok()) {
-    const nfgenmsg head = {.nfgen_family = AF_UNSPEC, .version = NFNETLINK_V0, .res_id = 0};
-    const auto tables =
-        filters->dump({static_cast<uint16_t>(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE), 0, head});
-    if (!tables.messages.empty())
-      return refusal("it has rules of nftables (or of iptables, which uses it)",
-                     "this is not supported; nft flush ruleset before a checkpoint");
-  }
   for (const char* name : {"ip_tables_names", "ip6_tables_names", "arp_tables_names"}) {
     auto text = read_file(fmt::format("/proc/self/net/{}", name));
     if (text.ok() && !text->empty())

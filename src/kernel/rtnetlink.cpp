@@ -155,6 +155,44 @@ int Netlink::ask(const NetlinkRequest& request, NetlinkMessage* reply) {
   return result;
 }
 
+int Netlink::transact(const std::vector<NetlinkRequest>& requests, size_t& refused) {
+  std::string bytes;
+  const uint32_t first = sequence_ + 1;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    std::string one = requests[i].bytes();
+    auto header = netlink_value<nlmsghdr>(one);
+    header.nlmsg_len = static_cast<uint32_t>(one.size());
+    header.nlmsg_seq = ++sequence_;
+    // The last one before the mark of the end is acknowledged when all have been done.
+    if (i + 2 == requests.size()) header.nlmsg_flags |= NLM_F_ACK;
+    memcpy(one.data(), &header, sizeof header);
+    bytes += one;
+  }
+  explanation_.clear();
+  refused = 0;
+  const int room = static_cast<int>(std::min<size_t>(bytes.size() * 2 + kBuffer, 1 << 30));
+  if (::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0)
+    ::setsockopt(fd_.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+  sockaddr_nl kernel = {};
+  kernel.nl_family = AF_NETLINK;
+  if (::sendto(fd_.get(), bytes.data(), bytes.size(), 0, reinterpret_cast<const sockaddr*>(&kernel),
+               sizeof kernel) < 0)
+    return errno;
+  int result = ETIMEDOUT;
+  std::string answers;
+  for (bool more = true; more && receive(answers);) {
+    more = for_each_message(answers, [&](const nlmsghdr& answer, std::string_view payload) {
+      const size_t index = answer.nlmsg_seq - first;
+      if (answer.nlmsg_type != NLMSG_ERROR || index >= requests.size()) return true;
+      result = -netlink_value<nlmsgerr>(payload).error;
+      refused = index;
+      explanation_ = words_of_error(answer, payload);
+      return false;
+    });
+  }
+  return result;
+}
+
 std::string Netlink::story_of(int error) const {
   return explanation_.empty() ? std::string(strerror(error))
                               : fmt::format("{} ({})", strerror(error), explanation_);

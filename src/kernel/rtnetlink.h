@@ -82,6 +82,9 @@ class Netlink {
 
   // 0 when it was done; else the error number. `reply`: gets a message that comes before the acknowledgement.
   int ask(const NetlinkRequest& request, NetlinkMessage* reply = nullptr);
+  // All of these or nothing, as nfnetlink takes them: the first and the last ones mark the batch. 0 when it
+  // was done; else an error number, and which request the kernel did not like.
+  int transact(const std::vector<NetlinkRequest>& requests, size_t& refused);
   // What the kernel said about the last error beside its number; may be empty.
   const std::string& explanation() const { return explanation_; }
   // "No such device (the lower device does not exist)"

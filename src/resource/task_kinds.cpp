@@ -74,11 +74,13 @@ constexpr KindInfo kRows[] = {
     {"networks", "Processes",
      "what is in a network of the session's own (launch --net=private), or in one that the program has made: "
      "interfaces (loopback, veth, bridge, macvlan, vlan, ipvlan, dummy, ifb, tun, tap), addresses, routes, "
-     "rules, "
-     "permanent neighbours, settings",
+     "rules, permanent neighbours, settings, packet filters (nftables, and iptables that uses it)",
      kPartial,
-     "refused: other kinds of interfaces, and those that lead out of the session; nftables, iptables, IPsec, "
-     "traffic control, nexthop objects, VLANs of a bridge; packets on their way are lost, as on a network"},
+     "refused: other kinds of interfaces, and those that lead out of the session; of nftables flow tables, "
+     "tables that a program owns and chains within rules; iptables-legacy, IPsec, traffic control, nexthop "
+     "objects, VLANs of a bridge; what conntrack knows is forgotten, and packets on their way are lost, as "
+     "on "
+     "a network"},
     {"mounts", "Processes",
      "what the program has mounted, also what is hidden or unmounted while in use: tmpfs with content, bind "
      "mounts, overlay, proc, devpts, disks; flags and propagation",

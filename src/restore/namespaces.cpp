@@ -12,6 +12,7 @@
 #include "kernel/network.h"
 #include "kernel/proc.h"
 #include "restore/network.h"
+#include "restore/network_filters.h"
 #include "restore/user_namespaces.h"
 
 #ifndef CLONE_NEWTIME
@@ -158,6 +159,15 @@ Result<void> Namespaces::keep(const schema::Namespace& wanted, Fd fd, int base) 
 }
 
 Result<void> Namespaces::complete() { return mounts_of_image_.complete(); }
+
+Result<void> Namespaces::make_filters(const schema::Manifest& manifest) {
+  if (manifest.has_session_network()) STASIS_CHECK(make_network_filters(manifest.session_network()));
+  for (const auto& wanted : manifest.namespaces()) {
+    if (wanted.network().filters_size() == 0) continue;
+    STASIS_CHECK(within({{wanted.id()}, 0}, [&] { return make_network_filters(wanted.network()); }));
+  }
+  return {};
+}
 
 Result<void> Namespaces::complete_inner(const Mounts::MountProcesses& mount) {
   return mounts_of_image_.complete_inner(mount);

@@ -22,6 +22,8 @@ class Namespaces {
   Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
   // In init, when the session has its /proc.
   Result<void> complete();
+  // Of all networks, when their sockets are connected: they may forbid that.
+  Result<void> make_filters(const schema::Manifest& manifest);
   // See there.
   Result<void> complete_inner(const Mounts::MountProcesses& mount);
 

@@ -65,6 +65,7 @@ GuardPlan RestartFromImage::plan_guard() const {
 Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
   STASIS_CHECK(table_->namespaces().complete());
   STASIS_CHECK(table_->settle());
+  STASIS_CHECK(table_->namespaces().make_filters(manifest()));
   std::unique_ptr<MemoryGuard> guard;
   if (mode_ == MemoryMode::kMapped) {
     STASIS_TRY(guard, MemoryGuard::install(plan_guard()));

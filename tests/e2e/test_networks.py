@@ -33,6 +33,35 @@ class AsRoot:
             self.skipTest("not root")
         return Sandbox(user=None)
 
+FILTER = '''
+table inet guard {
+  counter dropped { }
+  quota much { over 10 mbytes }
+  set bad { type ipv4_addr; flags interval; elements = { 10.1.0.0/16, 192.168.7.1 } }
+  set seen { type ipv4_addr . inet_service; flags dynamic,timeout; timeout 1h; }
+  map where { type inet_service : verdict; elements = { 22 : accept, 7779 : drop, 7778 : jump audit } }
+  chain audit {
+    counter name dropped reject with tcp reset comment "how many"
+  }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    ct state established,related accept
+    ip saddr @bad drop
+    iifname { "lo", "eth*" } tcp dport { 8000-8100, 9000 } counter packets 0 bytes 0 accept
+    tcp dport 7777 tcp flags & (syn | ack) == syn drop
+    tcp dport vmap @where
+    ip protocol icmp limit rate 5/second accept
+    add @seen { ip saddr . tcp dport }
+  }
+}
+table ip nat {
+  chain out {
+    type nat hook postrouting priority srcnat;
+    oifname "none" masquerade
+  }
+}
+'''
+
 
 class InNetwork:
     """A command in the network of a session."""
@@ -109,6 +138,72 @@ class Programs(InNetwork, ProgramTest):
                                                "touch ready\nsleep 1000\n"))
         self.await_file("ready")
         self.refused("s", "traffic control", "tbf", "tc qdisc del")
+
+    def inside_by_root(self, name, program, *args):
+        if os.getuid() != 0:
+            self.skipTest("not root")
+        process = self.box.session(name)["processes"][0]["host_pid"]
+        return subprocess.run([find_program("nsenter"), "-t", str(process), "-n", "--", find_program(program), *args],
+                              check=True, capture_output=True, text=True).stdout
+
+    def rules(self, name):
+        # How much of an hour is left is not compared.
+        return re.sub(r" expires [0-9a-z]+", "", self.inside_by_root(name, "nft", "list", "ruleset"))
+
+    def reaches(self, name, port):
+        code = ("import socket, sys\ntry: socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=0.5)\n"
+                "except TimeoutError: print('lost')\nexcept OSError as error: print(error.errno)\nelse: print('yes')")
+        return self.inside(name, "python3", "-c", code, port).stdout.strip()
+
+    def test_a_packet_filter(self):
+        nft = find_program("nft")
+        self.box.write("filter", FILTER)
+        # Both ends are of the session: their connection is made before the filter is there.
+        server = self.box.write("server", '''#!/usr/bin/python3
+import socket, subprocess, sys
+listener = socket.create_server(("127.0.0.1", 7777))
+client = socket.create_connection(("127.0.0.1", 7777))
+server = listener.accept()[0]
+subprocess.run([sys.argv[1], "-f", "filter"], check=True)
+open("ready", "w").close()
+while True:
+    client.sendall(b"x" * 1000)
+    if len(server.recv(1000, socket.MSG_WAITALL)) != 1000:
+        break
+''', 0o755)
+        self.launch("s", server, nft)
+        self.await_file("ready")
+        before = self.rules("s")
+        self.assertIn("vmap @where", before)
+        for _ in range(3):
+            self.assertEqual(self.reaches("s", "7777"), "lost")
+            self.assertEqual(self.reaches("s", "7778"), "111")
+            now = self.rules("s")
+            self.box.save_and_kill("s")
+            self.box.restart("s")
+            self.assertEqual(self.rules("s"), now)
+        self.assertTrue(self.box.session("s")["processes"])
+
+    def test_rules_of_iptables(self):
+        iptables = find_program("iptables-nft")
+        self.launch("s", self.script("old", f"{iptables} -A INPUT -p tcp --dport 7777 -m comment --comment no -j REJECT\n"
+                                            f"{iptables} -A INPUT -p udp -m multiport --dports 53,123 -j DROP\n"
+                                            f"{iptables} -t nat -A POSTROUTING ! -o lo -j MASQUERADE\n"
+                                            "touch ready\nsleep 1000\n"))
+        self.await_file("ready")
+        def save():
+            return re.sub(r"#.*", "", self.inside_by_root("s", "iptables-nft-save"))
+        before = save()
+        self.assertIn("--dports 53,123", before)
+        self.box.save_and_kill("s")
+        self.box.restart("s")
+        self.assertEqual(save(), before)
+
+    def test_a_chain_within_a_rule_is_refused(self):
+        self.launch("s", self.script("within", "nft 'add table ip t; add chain ip t c; "
+                                               "add rule ip t c tcp dport 1 jump { accept; }'\ntouch ready\nsleep 1000\n"))
+        self.await_file("ready")
+        self.refused("s", "nftables", "give the chain a name")
 
     def test_an_interface_that_is_not_known_is_refused(self):
         self.launch("s", self.script("odd", "ip link add vx0 type vxlan id 7 remote 10.0.0.1 dstport 4789 dev lo ||\n"
