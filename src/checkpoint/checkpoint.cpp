@@ -598,6 +598,7 @@ Result<Report> run(const Request& request) {
   constexpr int kAttempts = 100;
   // Each lets the program stand still for some milliseconds, so not many when it may never pass.
   constexpr int kTriesOfRefused = 40;
+  constexpr int64_t kLongestWait_ns = 4'000'000'000;  // some look for half a second
   constexpr int64_t kLongestPause_ns = 60'000'000;
   int64_t pause_ns = 2'000'000;
   // Memory that we need while the program stands still is fetched from the kernel before.
@@ -608,6 +609,7 @@ Result<Report> run(const Request& request) {
   auto base = BaseImage::open(request.base);
   auto held = hold_tracked(base, request);
   STASIS_TRY(Fd queues, inspect::open_message_queues(request.scope));
+  const int64_t begun_ns = monotonic_ns();
   for (int attempt = 1;; ++attempt) {
     if (request.tracking != nullptr) note_writes(*request.tracking);
     std::optional<Attempt> trial(std::in_place, request, base ? &*base : nullptr, held, queues);
@@ -616,7 +618,8 @@ Result<Report> run(const Request& request) {
     // A task that is still leaving the stub of a checkpoint that was killed is through within a moment.
     bool retry = report.error().code == ErrorCode::kBusy || trial->somebody_died();
     const bool refused_now = report.error().code == ErrorCode::kRefusedNow;
-    retry = refused_now ? attempt < kTriesOfRefused : retry && attempt < kAttempts;
+    retry = refused_now ? attempt < kTriesOfRefused && monotonic_ns() - begun_ns < kLongestWait_ns
+                        : retry && attempt < kAttempts;
     if (!retry) return report;
     std::set<int> program = trial->tasks();
     trial.reset();  // lets the tree go on
