@@ -127,6 +127,8 @@ class ProcessQuestions {
     }
     for (uint32_t which = 0; which < 3; ++which) {
       auto value = batch.output<itimerval>(interval_timers_[which]);
+      // When its signal waits the kernel winds a periodic timer up again only as that is taken.
+      if (nanoseconds(value.it_value) == 0) value.it_value = value.it_interval;
       if (nanoseconds(value.it_value) == 0) continue;
       auto* timer = out.add_interval_timers();
       timer->set_which(which);

@@ -50,6 +50,28 @@ CASE_WITH(itimer_real, subject::kTimed) {
   CHECK(g_rang > seen);
 }
 
+// While its signal waits the timer stands still, and goes on when that has been taken.
+CASE_WITH(itimer_real_whose_signal_waits, subject::kTimed) {
+  catching(SIGALRM);
+  sigset_t alarms, waiting;
+  sigemptyset(&alarms);
+  sigaddset(&alarms, SIGALRM);
+  MUST(sigprocmask(SIG_BLOCK, &alarms, nullptr) == 0);
+  itimerval timer = {{0, 20000}, {0, 20000}};
+  MUST(setitimer(ITIMER_REAL, &timer, nullptr) == 0);
+  do {
+    subject::pass(10);
+    MUST(sigpending(&waiting) == 0);
+  } while (sigismember(&waiting, SIGALRM) == 0);
+  subject::hold();
+  MUST(sigprocmask(SIG_UNBLOCK, &alarms, nullptr) == 0);
+  await_ring(2000);
+  int seen = g_rang;
+  CHECK(seen > 0);
+  subject::pass(500);
+  CHECK(g_rang > seen);
+}
+
 CASE_WITH(alarm_left, subject::kTimed) {
   catching(SIGALRM);
   alarm(60);
