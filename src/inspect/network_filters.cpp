@@ -24,10 +24,10 @@ constexpr uint16_t kChain[] = {NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME,     NFTA_CHAIN
                                NFTA_CHAIN_TYPE,  NFTA_CHAIN_COUNTERS, NFTA_CHAIN_FLAGS, NFTA_CHAIN_USERDATA};
 constexpr uint16_t kObject[] = {NFTA_OBJ_TABLE, NFTA_OBJ_NAME, NFTA_OBJ_TYPE, NFTA_OBJ_DATA,
                                 NFTA_OBJ_USERDATA};
-constexpr uint16_t kSet[] = {NFTA_SET_TABLE,       NFTA_SET_NAME,      NFTA_SET_FLAGS,    NFTA_SET_KEY_TYPE,
-                             NFTA_SET_KEY_LEN,     NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN, NFTA_SET_POLICY,
-                             NFTA_SET_DESC,        NFTA_SET_TIMEOUT,   NFTA_SET_GC_INTERVAL, NFTA_SET_USERDATA,
-                             NFTA_SET_OBJ_TYPE,    NFTA_SET_EXPR,      NFTA_SET_EXPRESSIONS};
+constexpr uint16_t kSet[] = {NFTA_SET_TABLE,    NFTA_SET_NAME,      NFTA_SET_FLAGS,       NFTA_SET_KEY_TYPE,
+                             NFTA_SET_KEY_LEN,  NFTA_SET_DATA_TYPE, NFTA_SET_DATA_LEN,    NFTA_SET_POLICY,
+                             NFTA_SET_DESC,     NFTA_SET_TIMEOUT,   NFTA_SET_GC_INTERVAL, NFTA_SET_USERDATA,
+                             NFTA_SET_OBJ_TYPE, NFTA_SET_EXPR,      NFTA_SET_EXPRESSIONS};
 constexpr uint16_t kElements[] = {NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET,
                                   NFTA_SET_ELEM_LIST_ELEMENTS};
 constexpr uint16_t kRule[] = {NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, NFTA_RULE_USERDATA};
@@ -83,7 +83,8 @@ class Reader {
     }
     STASIS_TRY(auto flows, list(NFT_MSG_GETFLOWTABLE));
     if (!flows.empty())
-      return refusal("nftables has flow tables in it", "this is not supported; delete them before a checkpoint");
+      return refusal("nftables has flow tables in it",
+                     "this is not supported; delete them before a checkpoint");
     return {};
   }
 
@@ -119,7 +120,8 @@ class Reader {
       const auto elements = netfilter_.dump(question);
       if (elements.error != 0) return errno_error("save", "a set of the packet filter", elements.error);
       for (const auto& some : elements.messages) {
-        if (kernel::netlink_attribute_map(some.payload, sizeof(nfgenmsg)).contains(NFTA_SET_ELEM_LIST_ELEMENTS))
+        if (kernel::netlink_attribute_map(some.payload, sizeof(nfgenmsg))
+                .contains(NFTA_SET_ELEM_LIST_ELEMENTS))
           add(NFT_MSG_NEWSETELEM, some, kElements);
       }
     }
@@ -129,8 +131,8 @@ class Reader {
   Result<void> add_rule(const NetlinkMessage& message) {
     auto attributes = kernel::netlink_attribute_map(message.payload, sizeof(nfgenmsg));
     auto& entry = add(NFT_MSG_NEWRULE, message, kRule);
-    const auto compatible = kernel::protocol_of_rule(attributes[NFTA_RULE_EXPRESSIONS],
-                                                     message.head<nfgenmsg>().nfgen_family);
+    const auto compatible =
+        kernel::protocol_of_rule(attributes[NFTA_RULE_EXPRESSIONS], message.head<nfgenmsg>().nfgen_family);
     if (!compatible) return {};
     auto* saved = entry.add_attributes();
     saved->set_type(NFTA_RULE_COMPAT);

@@ -39,8 +39,7 @@ Result<void> make_network_filters(const schema::Network& wanted) {
     const auto head = kernel::netlink_value<nfgenmsg>(filter.entry().head());
     // A rule goes behind those that are there.
     const uint16_t flags = NLM_F_CREATE | (filter.type() == NFT_MSG_NEWRULE ? NLM_F_APPEND : 0);
-    auto request =
-        kernel::filter_message(static_cast<uint16_t>(filter.type()), flags, head.nfgen_family);
+    auto request = kernel::filter_message(static_cast<uint16_t>(filter.type()), flags, head.nfgen_family);
     for (const auto& attribute : filter.entry().attributes())
       request.add(static_cast<uint16_t>(attribute.type()), attribute.value());
     requests.push_back(std::move(request));
@@ -50,8 +49,7 @@ Result<void> make_network_filters(const schema::Network& wanted) {
   const int error = netfilter.transact(requests, refused);
   if (error == 0) return {};
   const bool known = refused >= 1 && refused <= static_cast<size_t>(wanted.filters_size());
-  return Error{kStep,
-               known ? name_of(wanted.filters(static_cast<int>(refused) - 1).type()) : "nftables",
+  return Error{kStep, known ? name_of(wanted.filters(static_cast<int>(refused) - 1).type()) : "nftables",
                netfilter.story_of(error),
                error == ENOENT || error == EOPNOTSUPP
                    ? "a module of netfilter may be missing, or root has to load it (modprobe nf_tables)"
