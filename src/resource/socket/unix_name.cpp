@@ -97,6 +97,17 @@ Result<Fd> bind_anywhere(const Record& record, int fd) {
   return Fd();
 }
 
+// Who may connect is decided by the file's owner and mode. Only root can give a file away; whoever is in a
+// group may have given it to that. The mode comes last, as a change of the owner clears bits of it.
+Result<void> give_file_back(const Record& record, const std::string& path,
+                            const schema::UnixSocket& message) {
+  if (message.file_owned() && lchown(path.c_str(), message.file_user(), message.file_group()) < 0 &&
+      geteuid() == 0 && errno != EINVAL)
+    return cannot_make(record, path, errno, "give it back to its owner");
+  if (chmod(path.c_str(), message.file_mode()) < 0) return cannot_make(record, path);
+  return {};
+}
+
 // Directories that are there only for a moment.
 class MissingDirectories {
  public:
@@ -154,15 +165,17 @@ class AnyDirectory {
 
 enum class Afterwards { kRemove, kKeepIfAlone };
 
-Result<Fd> bind_for_a_moment(const Record& record, int fd, const std::string& address,
+Result<Fd> bind_for_a_moment(const Record& record, int fd, const schema::UnixSocket& message,
                              Afterwards afterwards) {
-  const std::string path = path_of(address);
+  const std::string path = path_of(message.address());
   MissingDirectories above(path);
   PutAside other(path);
-  if (bind_to(fd, address) < 0) return bind_anywhere(record, fd);
+  if (bind_to(fd, message.address()) < 0) return bind_anywhere(record, fd);
   Fd handle(open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (afterwards == Afterwards::kRemove || other.moved()) unlink(path.c_str());
+  const bool remove = afterwards == Afterwards::kRemove || other.moved();
+  if (remove) unlink(path.c_str());
   if (!handle) return cannot_make(record, path);
+  if (!remove) STASIS_CHECK(give_file_back(record, path, message));
   return handle;
 }
 
@@ -172,14 +185,14 @@ Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& 
   if (!relative) {
     InDirectory there({}, message.directory());
     if (!there.ok()) return bind_anywhere(record, fd);
-    return bind_for_a_moment(record, fd, message.address(), afterwards);
+    return bind_for_a_moment(record, fd, message, afterwards);
   }
   if (InDirectory there(message.directory()); there.ok())
-    return bind_for_a_moment(record, fd, message.address(), afterwards);
+    return bind_for_a_moment(record, fd, message, afterwards);
   AnyDirectory any;
   InDirectory there(any.path());
   if (!there.ok() || any.path().empty()) return bind_anywhere(record, fd);
-  return bind_for_a_moment(record, fd, message.address(), Afterwards::kRemove);
+  return bind_for_a_moment(record, fd, message, Afterwards::kRemove);
 }
 
 }  // namespace
@@ -220,7 +233,11 @@ void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixS
   bool found = stat((root + path).c_str(), &status) == 0 && S_ISSOCK(status.st_mode) && diag.file &&
                *diag.file == static_cast<uint32_t>(status.st_ino);
   message.set_name_removed(!found);
-  message.set_file_mode(found ? status.st_mode & 07777 : 0);
+  if (!found) return;
+  message.set_file_mode(status.st_mode & 07777);
+  message.set_file_user(status.st_uid);
+  message.set_file_group(status.st_gid);
+  message.set_file_owned(true);
 }
 
 Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& message) {
@@ -240,7 +257,7 @@ Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& mes
   if (!there.ok()) return cannot_make(record, message.directory());
   STASIS_CHECK(remove_stale(record, path, message));
   if (bind_to(fd, message.address()) < 0) return cannot_make(record, path);
-  if (chmod(path.c_str(), message.file_mode()) < 0) return cannot_make(record, path);
+  STASIS_CHECK(give_file_back(record, path, message));
   return Fd();
 }
 
