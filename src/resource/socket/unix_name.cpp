@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -240,11 +241,35 @@ void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixS
   message.set_file_owned(true);
 }
 
+namespace {
+
+// What is in flight in a circle keeps its names after the program's end until the kernel's collector of
+// garbage has come by, which works beside us. It is waited for once: a name may be taken for good, and by a
+// thousand.
+int bind_abstract(int fd, const std::string& address) {
+  static bool waited = false;
+  constexpr int kLooks = 50;
+  for (int look = 0;; ++look) {
+    if (bind_to(fd, address) == 0) return 0;
+    if (errno != EADDRINUSE || waited) return -1;
+    if (look == kLooks) break;
+    // The closing of a unix socket sends for the collector.
+    { Fd any(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+    timespec moment{0, 10'000'000};
+    nanosleep(&moment, nullptr);
+  }
+  waited = true;
+  errno = EADDRINUSE;
+  return -1;
+}
+
+}  // namespace
+
 Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& message) {
   if (message.address().empty()) return Fd();
   std::string path = path_of(message.address());
   if (path.empty()) {
-    if (bind_to(fd, message.address()) < 0) {
+    if (bind_abstract(fd, message.address()) < 0) {
       return cannot_make(
           record, unix_name(message.address()), errno,
           errno == EADDRINUSE ? "another program has this name; is the session itself still running?" : "");
@@ -265,7 +290,7 @@ Result<Fd> bind_unix_again(const Record& record, int fd, const schema::UnixSocke
   if (message.address().empty()) return Fd();
   if (path_of(message.address()).empty()) {
     // Of an abstract name there is one socket only, and a name that is taken is not worth failing for.
-    if (bind_to(fd, message.address()) < 0 && errno != EADDRINUSE)
+    if (bind_abstract(fd, message.address()) < 0 && errno != EADDRINUSE)
       return cannot_make(record, unix_name(message.address()));
     return Fd();
   }
