@@ -271,8 +271,8 @@ CASE(foreign_address) {
     if (family == AF_INET) {
       MUST(inet_pton(AF_INET, "192.0.2.77", &reinterpret_cast<sockaddr_in*>(&address.bytes)->sin_addr) == 1);
     } else {
-      MUST(inet_pton(AF_INET6, "2001:db8::77",
-                     &reinterpret_cast<sockaddr_in6*>(&address.bytes)->sin6_addr) == 1);
+      MUST(inet_pton(AF_INET6, "2001:db8::77", &reinterpret_cast<sockaddr_in6*>(&address.bytes)->sin6_addr) ==
+           1);
     }
     const int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6;
     const int name = family == AF_INET ? IP_FREEBIND : IPV6_FREEBIND;

@@ -573,7 +573,8 @@ CASE(raw_and_packet_sockets) {
 
 // The interface before Linux 2.2, of which some programs have not let go.
 CASE(old_packet_sockets) {
-  int bound = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP)), everywhere = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP));
+  int bound = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP)),
+      everywhere = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP));
   if (bound < 0 || everywhere < 0) SKIP("not root");
   sockaddr device = {};
   device.sa_family = AF_PACKET;

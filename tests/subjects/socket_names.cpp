@@ -20,7 +20,8 @@ sockaddr_un named(const char* name) {
 struct Abstract {
   explicit Abstract(char last) {
     address.sun_family = AF_UNIX;
-    const int count = snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "%s %c", subject::g_dir, last);
+    const int count =
+        snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "%s %c", subject::g_dir, last);
     length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path)) + 1 + static_cast<socklen_t>(count);
   }
   bool is_of(int fd) const {

@@ -25,8 +25,8 @@ void observe_foreign_address(schema::InetSocket& message) {
 
 int bind_again(int fd, const schema::InetSocket& message) {
   if (bind_to(fd, message.address()) == 0) return 0;
-  // The program may have cleared IP_FREEBIND since. An address that the host had at the checkpoint and has not
-  // now is another matter: nobody could reach the program there.
+  // The program may have cleared IP_FREEBIND since. An address that the host had at the checkpoint and has
+  // not now is another matter: nobody could reach the program there.
   if (errno != EADDRNOTAVAIL || !message.foreign_address()) return -1;
   const bool ipv6 = message.family() == AF_INET6;
   const int level = ipv6 ? IPPROTO_IPV6 : IPPROTO_IP, name = ipv6 ? IPV6_FREEBIND : IP_FREEBIND;

@@ -21,8 +21,7 @@ constexpr int kLocalPortRange = 51;  // IP_LOCAL_PORT_RANGE, newer than the C li
 // Every socket of a port has SO_REUSEADDR while sockets are being made: the kernel then lets them share the
 // port with one another and with what is left of the old connections (TIME_WAIT). The program's own setting
 // is put back last.
-Result<Fd> reusing_socket(const Record& record, const schema::InetSocket& message,
-                          Port port = Port::kAlone) {
+Result<Fd> reusing_socket(const Record& record, const schema::InetSocket& message, Port port = Port::kAlone) {
   STASIS_TRY(Fd fd, new_socket(record, message.family(), SOCK_STREAM, message.protocol()));
   STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kBeforeBind));
   int on = 1;
@@ -49,8 +48,8 @@ std::string bind_hint(int error, const std::string& address) {
 constexpr int kRetries = 60;
 constexpr timespec kRetryAfter = {0, 25'000'000};
 
-// Of several listeners that share an address the kernel chooses one. They are known to the world, so others may
-// get in between: those are let go.
+// Of several listeners that share an address the kernel chooses one. They are known to the world, so others
+// may get in between: those are let go.
 Result<Fd> accept_from(const Record& record, const std::vector<int>& listeners,
                        const std::string& client_address) {
   std::vector<pollfd> states;
@@ -99,17 +98,16 @@ bool is_chosen_by_kernel(uint16_t port) {
   return text.ok() && sscanf(text->c_str(), "%d %d", &low, &high) == 2 && low <= port && port <= high;
 }
 
-// Lets connect() choose a port where only one is left to choose. Most clients have got their port this way, and
-// bind() would differ: it makes an IPv6 socket one for IPv6 only, and is refused for a port with something in
-// TIME_WAIT that did not have SO_REUSEADDR. 0 or -1 with errno.
+// Lets connect() choose a port where only one is left to choose. Most clients have got their port this way,
+// and bind() would differ: it makes an IPv6 socket one for IPv6 only, and is refused for a port with
+// something in TIME_WAIT that did not have SO_REUSEADDR. 0 or -1 with errno.
 int connect_choosing(const Record& record, int fd, const schema::InetSocket& client) {
   const uint16_t port = port_of(client.address());
   const int no_port = socket_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT);
   const int range = socket_option(fd, IPPROTO_IP, kLocalPortRange);
   const int on = 1, only_this = port << 16 | port;
   // Linux 6.3 has brought the latter.
-  if (!is_chosen_by_kernel(port) ||
-      setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
+  if (!is_chosen_by_kernel(port) || setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) < 0 ||
       setsockopt(fd, IPPROTO_IP, kLocalPortRange, &only_this, sizeof only_this) < 0) {
     errno = EADDRNOTAVAIL;
     return -1;
@@ -163,8 +161,8 @@ Port is_port_shared(const Record& record, const schema::InetSocket& message, con
   for (auto at = first; at != last; ++at) {
     schema::InetSocket other;
     if (at->second->id == record.id || !other.ParseFromString(at->second->payload)) continue;
-    const bool listens = message.state() == schema::InetSocket::LISTENING ||
-                         other.state() == schema::InetSocket::LISTENING;
+    const bool listens =
+        message.state() == schema::InetSocket::LISTENING || other.state() == schema::InetSocket::LISTENING;
     if (listens && overlap(message, other)) return Port::kShared;
   }
   return Port::kAlone;
@@ -275,7 +273,8 @@ Result<TcpPair> connect_to_ourselves(const Record& record, const schema::InetSoc
   STASIS_TRY(Fd listener, listen_again(record, here));
   TcpPair pair;
   STASIS_TRY(pair.client, new_socket(record, family, SOCK_STREAM, IPPROTO_TCP));
-  STASIS_CHECK(apply_options(record, pair.client.get(), without(message.options(), SOL_SOCKET, SO_BINDTODEVICE),
+  STASIS_CHECK(apply_options(record, pair.client.get(),
+                             without(message.options(), SOL_SOCKET, SO_BINDTODEVICE),
                              OptionStage::kBeforeBind));
   if (connect_to(pair.client.get(), local_address(listener.get())) < 0) {
     return cannot_make(record, "connect over loopback", errno, "is the loopback interface up?");
