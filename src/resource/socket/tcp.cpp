@@ -225,8 +225,12 @@ Result<void> observe_connection(const OpenFile& file, const tcp_info& info, Obse
   // The far end's closing also sets our receiving side down, but moves us on to another state.
   message.set_shut_read(hung_up && (info.tcpi_state == kEstablished || info.tcpi_state == kFinWait2));
 
-  const OpenFile* other =
-      ended ? find_other_end_of_ended(file, message, tree) : find_other_end(file, message, tree);
+  const OpenFile* other = nullptr;
+  if (ended) {
+    other = find_other_end_of_ended(file, message, tree);
+  } else if (info.tcpi_state != kSynSent) {
+    other = find_other_end(file, message, tree);
+  }
   if (other) {
     message.set_state(InetSocket::CONNECTED);
     message.set_peer(other->id);

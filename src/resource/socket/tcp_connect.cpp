@@ -35,8 +35,11 @@ Result<Fd> reusing_socket(const Record& record, const schema::InetSocket& messag
 std::string bind_hint(int error, const std::string& address) {
   if (error == EADDRINUSE) {
     std::string holder = holder_of_tcp_port(port_of(address));
-    return fmt::format("the port is taken by {}; end it, or restart when the port is free",
-                       holder.empty() ? "another program" : holder);
+    if (holder.empty())
+      return "another program has the port, or a connection that has ended keeps it for a minute "
+             "(TIME_WAIT); "
+             "restart when the port is free";
+    return fmt::format("the port is taken by {}; end it, or restart when the port is free", holder);
   }
   if (error == EACCES) return "ports below net.ipv4.ip_unprivileged_port_start are for root";
   if (error == EADDRNOTAVAIL) return "this host does not have the address";
@@ -53,6 +56,7 @@ constexpr timespec kRetryAfter = {0, 25'000'000};
 Result<Fd> accept_from(const Record& record, const std::vector<int>& listeners,
                        const std::string& client_address) {
   std::vector<pollfd> states;
+  states.reserve(listeners.size());
   for (int listener : listeners) states.push_back({listener, POLLIN, 0});
   for (;;) {
     if (poll(states.data(), states.size(), 2000) <= 0) return cannot_make(record, "accept", ETIMEDOUT);
