@@ -571,6 +571,32 @@ CASE(raw_and_packet_sockets) {
   CHECK(readable(packet));
 }
 
+// The interface before Linux 2.2, of which some programs have not let go.
+CASE(old_packet_sockets) {
+  int bound = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP)),
+      everywhere = socket(AF_PACKET, SOCK_PACKET, htons(ETH_P_IP));
+  if (bound < 0 || everywhere < 0) SKIP("not root");
+  sockaddr device = {};
+  device.sa_family = AF_PACKET;
+  strcpy(device.sa_data, "lo");
+  MUST(bind(bound, &device, sizeof device) == 0);
+  subject::hold();
+  for (int fd : {bound, everywhere}) {
+    sockaddr now = {};
+    socklen_t length = sizeof now;
+    CHECK_EQ(getsockname(fd, &now, &length), 0);
+    CHECK_EQ(strcmp(now.sa_data, fd == bound ? "lo" : ""), 0);
+    char packet[2048];
+    while (recv(fd, packet, sizeof packet, MSG_DONTWAIT) >= 0) {
+    }
+  }
+  int client = socket(AF_INET, SOCK_DGRAM, 0);
+  sockaddr_in address = loopback(9);
+  CHECK_EQ(sendto(client, "x", 1, 0, plain(address), sizeof address), 1);
+  CHECK(readable(bound));
+  CHECK(readable(everywhere));
+}
+
 CASE(ping_socket) {
   int fd = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
   if (fd < 0) SKIP("net.ipv4.ping_group_range does not allow it");

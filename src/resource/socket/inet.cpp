@@ -139,6 +139,17 @@ std::string loopback(int family) {
   return {reinterpret_cast<char*>(&in), sizeof in};
 }
 
+std::string any_address(int family) {
+  if (family == AF_INET6) {
+    sockaddr_in6 in6 = {};
+    in6.sin6_family = AF_INET6;
+    return {reinterpret_cast<char*>(&in6), sizeof in6};
+  }
+  sockaddr_in in = {};
+  in.sin_family = AF_INET;
+  return {reinterpret_cast<char*>(&in), sizeof in};
+}
+
 std::string holder_of_tcp_port(uint16_t port) {
   Holder holder = find_listener(port);
   if (holder.inode.empty()) return {};

@@ -18,6 +18,8 @@ bool is_any(const std::string& address);
 std::string with_port(std::string address, uint16_t port);
 // 127.0.0.1 or ::1 with port 0.
 std::string loopback(int family);
+// 0.0.0.0 or :: with port 0.
+std::string any_address(int family);
 
 // "process 812 (redis-server)" or "a program of user 1000", as far as we may know; empty when nobody listens
 // there.

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "resource/refusal.h"
@@ -251,6 +252,31 @@ Result<void> set_filter(const Record& record, int fd, const std::string& filter)
   return {};
 }
 
+bool is_buffer_size(const schema::SocketOption& option) {
+  return option.level() == SOL_SOCKET && (option.name() == SO_SNDBUF || option.name() == SO_RCVBUF);
+}
+
+// Nothing: it is none of ours.
+std::optional<OptionStage> stage_of(const schema::SocketOption& option) {
+  if (is_buffer_size(option)) return OptionStage::kBeforeBind;
+  if (option.level() == SOL_SOCKET && option.name() == SO_BUF_LOCK) return OptionStage::kBeforeBind;
+  if (option.level() == SOL_SOCKET && option.name() == SO_ATTACH_FILTER) return OptionStage::kFilled;
+  auto row = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const Option& candidate) {
+    return candidate.level == option.level() && candidate.name == option.name();
+  });
+  return row == std::end(kOptions) ? std::nullopt : std::optional(row->stage);
+}
+
+Result<void> set(const Record& record, int fd, const schema::SocketOption& option) {
+  if (value_of(fd, option.level(), option.name()) == option.value()) return {};
+  if (setsockopt(fd, option.level(), option.name(), option.value().data(),
+                 static_cast<socklen_t>(option.value().size())) < 0) {
+    return cannot_make(record, fmt::format("socket option {} of level {}", option.name(), option.level()),
+                       errno, errno == EPERM ? "only root may set it: restart as root" : "");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
@@ -260,8 +286,9 @@ Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   STASIS_CHECK(observe_filter(file, options));
   for (const Option& option : kOptions) {
     if (!is_level_of(option.level, domain, type, protocol)) continue;
-    // Of a connection it is what both ends agreed upon.
-    if (option.level == IPPROTO_TCP && option.name == TCP_MAXSEG && !peer_address(fd).empty()) continue;
+    // Of a connection it is what both ends agreed upon, also when that has ended.
+    if (option.level == IPPROTO_TCP && option.name == TCP_MAXSEG && !peer_address_in_any_state(fd).empty())
+      continue;
     if (type == SOCK_STREAM && is_for_datagrams(option.level, option.name)) continue;
     std::string value = value_of(fd, option.level, option.name);
     if (!value.empty()) save(options, option.level, option.name, std::move(value));
@@ -270,38 +297,36 @@ Result<void> observe_options(const OpenFile& file, SocketOptions& options) {
   int locked = option_int(fd, SO_BUF_LOCK);
   if (locked & kSendLocked) save(options, SOL_SOCKET, SO_SNDBUF, value_of(fd, SOL_SOCKET, SO_SNDBUF));
   if (locked & kReceiveLocked) save(options, SOL_SOCKET, SO_RCVBUF, value_of(fd, SOL_SOCKET, SO_RCVBUF));
+  // After the sizes, as setting one locks it.
+  if (std::string lock = value_of(fd, SOL_SOCKET, SO_BUF_LOCK); !lock.empty())
+    save(options, SOL_SOCKET, SO_BUF_LOCK, std::move(lock));
   return {};
+}
+
+SocketOptions without(const SocketOptions& options, int level, int name) {
+  SocketOptions rest;
+  for (const auto& option : options) {
+    if (option.level() != level || option.name() != name) *rest.Add() = option;
+  }
+  return rest;
 }
 
 Result<void> apply_option(const Record& record, int fd, const SocketOptions& options, int level, int name) {
   for (const auto& option : options) {
-    if (option.level() != level || option.name() != name || value_of(fd, level, name) == option.value())
-      continue;
-    if (setsockopt(fd, level, name, option.value().data(), static_cast<socklen_t>(option.value().size())) < 0)
-      return cannot_make(record, fmt::format("socket option {} of level {}", name, level));
+    if (option.level() == level && option.name() == name) STASIS_CHECK(set(record, fd, option));
   }
   return {};
 }
 
 Result<void> apply_options(const Record& record, int fd, const SocketOptions& options, OptionStage stage) {
   for (const auto& option : options) {
-    if (option.level() == SOL_SOCKET && (option.name() == SO_SNDBUF || option.name() == SO_RCVBUF)) {
-      if (stage == OptionStage::kBeforeBind) STASIS_CHECK(set_buffer(record, fd, option));
-      continue;
-    }
-    if (option.level() == SOL_SOCKET && option.name() == SO_ATTACH_FILTER) {
-      if (stage == OptionStage::kFilled) STASIS_CHECK(set_filter(record, fd, option.value()));
-      continue;
-    }
-    auto row = std::find_if(std::begin(kOptions), std::end(kOptions), [&](const Option& candidate) {
-      return candidate.level == option.level() && candidate.name == option.name();
-    });
-    if (row == std::end(kOptions) || row->stage != stage) continue;
-    if (value_of(fd, option.level(), option.name()) == option.value()) continue;
-    if (setsockopt(fd, option.level(), option.name(), option.value().data(),
-                   static_cast<socklen_t>(option.value().size())) < 0) {
-      return cannot_make(record, fmt::format("socket option {} of level {}", option.name(), option.level()),
-                         errno, errno == EPERM ? "only root may set it: restart as root" : "");
+    if (stage_of(option) != stage) continue;
+    if (is_buffer_size(option)) {
+      STASIS_CHECK(set_buffer(record, fd, option));
+    } else if (option.level() == SOL_SOCKET && option.name() == SO_ATTACH_FILTER) {
+      STASIS_CHECK(set_filter(record, fd, option.value()));
+    } else {
+      STASIS_CHECK(set(record, fd, option));
     }
   }
   return {};

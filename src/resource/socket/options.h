@@ -19,6 +19,9 @@ using SocketOptions = google::protobuf::RepeatedPtrField<schema::SocketOption>;
 // Asks for all options of the table that the socket has. An Error when it has state that cannot be asked for.
 Result<void> observe_options(const OpenFile& file, SocketOptions& options);
 
+// All but one.
+SocketOptions without(const SocketOptions& options, int level, int name);
+
 // Sets a single one, if it was saved.
 Result<void> apply_option(const Record& record, int fd, const SocketOptions& options, int level, int name);
 // Sets those of one stage whose value differs from the socket's present one: setting even the default value

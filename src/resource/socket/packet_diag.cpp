@@ -34,6 +34,7 @@ void parse_memberships(const rtattr* attribute, PacketDiag& out) {
 PacketDiag parse(const nlmsghdr* header) {
   PacketDiag result;
   auto* message = static_cast<const packet_diag_msg*>(NLMSG_DATA(header));
+  result.protocol = message->pdiag_num;
   auto length = static_cast<int>(header->nlmsg_len - NLMSG_LENGTH(sizeof *message));
   auto* attribute = reinterpret_cast<const rtattr*>(message + 1);
   for (; RTA_OK(attribute, length); attribute = RTA_NEXT(attribute, length)) {

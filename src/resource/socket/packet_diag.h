@@ -10,6 +10,7 @@ namespace stasis::resource {
 
 struct PacketDiag {
   bool has_ring = false;
+  uint16_t protocol = 0;  // ETH_P_*, in the host's byte order; 0: none
   std::vector<schema::PacketMembership> memberships;
 };
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 
 #include "kernel/network_view.h"
@@ -42,12 +43,32 @@ std::string bytes_of(const sockaddr_ll& address) {
   return {reinterpret_cast<const char*>(&address), sizeof address};
 }
 
+// An old interface (SOCK_PACKET): an address names the interface, and the protocol belongs to the socket.
+std::string device_of_plain(const std::string& bytes) {
+  constexpr size_t kStart = offsetof(sockaddr, sa_data);
+  if (bytes.size() <= kStart) return {};
+  return bytes.substr(kStart, bytes.find('\0', kStart) - kStart);
+}
+
+Result<void> bind_plain(const Record& record, int fd, const RawSocket& message) {
+  if (message.device().empty()) return {};
+  sockaddr address = {};
+  address.sa_family = AF_PACKET;
+  memcpy(address.sa_data, message.device().data(), std::min(message.device().size(), sizeof address.sa_data));
+  if (bind_to(fd, {reinterpret_cast<const char*>(&address), sizeof address}) < 0)
+    return cannot_make(record, "bind to " + message.device());
+  return {};
+}
+
 Result<void> observe_packet(const OpenFile& file, RawSocket& message) {
-  sockaddr_ll address = link_address(message.address());
-  if (address.sll_ifindex != 0)
-    message.set_device(kernel::network_interface_name(static_cast<unsigned>(address.sll_ifindex)));
   auto diag = packet_diag(file.status.st_ino);
   if (!diag.ok()) return refusal(file, diag.error().cause, diag.error().hint);
+  if (message.type() == SOCK_PACKET) {
+    message.set_device(device_of_plain(message.address()));
+    message.set_protocol(diag->protocol);
+  } else if (sockaddr_ll address = link_address(message.address()); address.sll_ifindex != 0) {
+    message.set_device(kernel::network_interface_name(static_cast<unsigned>(address.sll_ifindex)));
+  }
   if (diag->has_ring) {
     return refusal(file, "it has a ring of packets that it shares with the kernel (PACKET_RX_RING)",
                    "receive without a ring, or close it for the time of the checkpoint");
@@ -60,7 +81,7 @@ Result<void> observe_packet(const OpenFile& file, RawSocket& message) {
   return {};
 }
 
-Result<void> bind_packet(const Record& record, int fd, const RawSocket& message) {
+Result<void> bind_link(const Record& record, int fd, const RawSocket& message) {
   sockaddr_ll address = link_address(message.address());
   if (!message.device().empty()) {
     address.sll_ifindex = static_cast<int>(if_nametoindex(message.device().c_str()));
@@ -71,6 +92,12 @@ Result<void> bind_packet(const Record& record, int fd, const RawSocket& message)
     address.sll_family = AF_PACKET;
     if (bind_to(fd, bytes_of(address)) < 0) return cannot_make(record, "bind");
   }
+  return {};
+}
+
+Result<void> bind_packet(const Record& record, int fd, const RawSocket& message) {
+  STASIS_CHECK(message.type() == SOCK_PACKET ? bind_plain(record, fd, message)
+                                             : bind_link(record, fd, message));
   for (const auto& membership : message.packet_memberships()) {
     packet_mreq request = {};
     request.mr_ifindex = static_cast<int>(if_nametoindex(membership.device().c_str()));
@@ -138,7 +165,11 @@ Result<std::string> RawSocketKind::observe(const OpenFile& file, Observation& tr
 Result<Fd> RawSocketKind::make(const Record& record, Making&) const {
   STASIS_TRY(auto message, unpack<RawSocket>(record));
   const bool packet = message.family() == AF_PACKET;
-  Fd fd(::socket(message.family(), message.type() | SOCK_CLOEXEC, packet ? 0 : message.protocol()));
+  const bool plain = packet && message.type() == SOCK_PACKET;
+  const int protocol = plain    ? htons(static_cast<uint16_t>(message.protocol()))
+                       : packet ? 0  // bind() gives it, so that nothing comes before
+                                : message.protocol();
+  Fd fd(::socket(message.family(), message.type() | SOCK_CLOEXEC, protocol));
   if (!fd) {
     const int error = errno;
     return cannot_make(record, "socket", error,

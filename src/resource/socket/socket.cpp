@@ -1,5 +1,7 @@
 #include "resource/socket/socket.h"
 
+#include <netinet/in.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -40,6 +42,16 @@ int socket_option(int fd, int level, int name, int otherwise) {
 
 std::string local_address(int fd) { return address_by(getsockname, fd); }
 std::string peer_address(int fd) { return address_by(getpeername, fd); }
+
+std::string peer_address_in_any_state(int fd) {
+  auto ask = [](int socket, sockaddr* address, socklen_t* length) {
+    // The kernel refuses to fill in less than it is asked for.
+    const bool ipv6 = socket_option(socket, SOL_SOCKET, SO_DOMAIN) == AF_INET6;
+    *length = ipv6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+    return getsockopt(socket, SOL_SOCKET, SO_PEERNAME, address, length);
+  };
+  return address_by(ask, fd);
+}
 
 Result<Fd> new_socket(const Record& record, int family, int type, int protocol) {
   Fd fd(::socket(family, type | SOCK_CLOEXEC, protocol));

@@ -18,6 +18,8 @@ int socket_option(int fd, int level, int name, int otherwise = -1);
 // struct sockaddr cut to its length; empty when there is none.
 std::string local_address(int fd);
 std::string peer_address(int fd);
+// The same, also of a TCP connection that is not there yet or has ended.
+std::string peer_address_in_any_state(int fd);
 
 Result<Fd> new_socket(const Record& record, int family, int type, int protocol);
 int bind_to(int fd, const std::string& address);

@@ -19,6 +19,7 @@
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 #include "resource/socket/inet.h"
+#include "resource/socket/inet_bind.h"
 #include "resource/socket/inet_diag.h"
 #include "resource/socket/options.h"
 #include "resource/socket/queue.h"
@@ -86,8 +87,31 @@ const OpenFile* find_other_end(const OpenFile& file, const InetSocket& message, 
   return is_loopback(message.address()) ? nullptr : elsewhere;
 }
 
+// Addresses of a connection that has ended are free for another, which may have ended as well: only where it
+// is certain.
+const OpenFile* find_other_end_of_ended(const OpenFile& file, const InetSocket& message,
+                                        const Observation& tree) {
+  auto key_of = [](uint64_t network, const std::string& from, const std::string& to) {
+    const std::string key = connection_key(from, to);
+    return key.empty() ? key : fmt::format("{}:{}", network, key);
+  };
+  const auto& ended = tree.index("tcp: ended connections", [&](const OpenFile& other) {
+    const int fd = other.duplicate.get();
+    if (!is_socket(other) || !is_tcp(fd) || !peer_address(fd).empty()) return std::string();
+    auto info = info_of(other);
+    if (!info.ok() || info->tcpi_state != kClose) return std::string();
+    return key_of(kernel::network_cookie(fd), local_address(fd), peer_address_in_any_state(fd));
+  });
+  const auto other = key_of(message.network(), message.peer_address(), message.address());
+  const auto mine = key_of(message.network(), message.address(), message.peer_address());
+  if (ended.count(other) != 1 || ended.count(mine) != 1) return nullptr;
+  const OpenFile* found = ended.find(other)->second;
+  return found == &file ? nullptr : found;
+}
+
 bool has_shut_write(uint8_t state) {
-  return state == kFinWait1 || state == kFinWait2 || state == kClosing || state == kLastAck;
+  return state == kFinWait1 || state == kFinWait2 || state == kClosing || state == kLastAck ||
+         state == kClose;
 }
 
 bool is_hung_up(int fd) {
@@ -195,31 +219,36 @@ Result<void> observe_queue(const OpenFile& file, uint32_t waiting, Observation& 
 
 Result<void> observe_connection(const OpenFile& file, const tcp_info& info, Observation& tree,
                                 InetSocket& message) {
-  message.set_peer_address(peer_address(file.duplicate.get()));
+  const bool ended = info.tcpi_state == kClose;
   message.set_shut_write(has_shut_write(info.tcpi_state));
   bool hung_up = is_hung_up(file.duplicate.get());
   // The far end's closing also sets our receiving side down, but moves us on to another state.
   message.set_shut_read(hung_up && (info.tcpi_state == kEstablished || info.tcpi_state == kFinWait2));
 
-  if (const OpenFile* other = find_other_end(file, message, tree)) {
+  const OpenFile* other = nullptr;
+  if (ended) {
+    other = find_other_end_of_ended(file, message, tree);
+  } else if (info.tcpi_state != kSynSent) {
+    other = find_other_end(file, message, tree);
+  }
+  if (other) {
     message.set_state(InetSocket::CONNECTED);
     message.set_peer(other->id);
-    STASIS_CHECK(let_arrive(file, *other));
-    // What it is to find in the queue may have come just now.
-    STASIS_CHECK(let_arrive(*other, file));
-  } else if (info.tcpi_state == kSynSent) {
-    // getpeername() tells of connections only.
-    for (const InetDiag& diag : inet_diag(message.protocol())) {
-      if (diag.inode == static_cast<uint32_t>(file.status.st_ino))
-        message.set_peer_address(diag.peer_address);
+    if (!ended) {
+      STASIS_CHECK(let_arrive(file, *other));
+      // What it is to find in the queue may have come just now.
+      STASIS_CHECK(let_arrive(*other, file));
     }
+  } else if (ended) {
+    message.set_state(InetSocket::CLOSED_BY_PEER);
+  } else if (info.tcpi_state == kSynSent) {
     message.set_state(InetSocket::CONNECTING);
     return {};
   } else {
     STASIS_TRY(bool waits, observe_waiting(file, tree, message));
     if (waits) return {};
     message.set_state(InetSocket::CLOSED_BY_PEER);
-    if (info.tcpi_state != kClose && !hung_up) {
+    if (!hung_up) {
       tree.warn(fmt::format("{}: the connection from {} to {} leaves the session; a restart closes it",
                             file.describe(), shown(message.address()), shown(message.peer_address())));
     }
@@ -234,36 +263,25 @@ Result<void> complete(const Record& record, int fd, const InetSocket& message) {
   return set_status_flags(fd, record.flags);
 }
 
-Result<Fd> make_unconnected(const Record& record, const InetSocket& message) {
-  STASIS_TRY(Fd fd, new_socket(record, message.family(), SOCK_STREAM, message.protocol()));
-  STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kBeforeBind));
-  if (port_of(message.address()) == 0) return fd;
-  int on = 1;
-  if (setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
-    return cannot_make(record, "SO_REUSEADDR");
-  if (bind_to(fd.get(), message.address()) < 0) {
-    int error = errno;
-    std::string holder = holder_of_tcp_port(port_of(message.address()));
-    return cannot_make(record, "bind to " + shown(message.address()), error,
-                       holder.empty() ? "" : "the port is taken by " + holder);
-  }
-  return fd;
-}
-
 Result<Fd> make_connected(const Record& record, const InetSocket& message, Making& context) {
   const Record* peer = context.record(message.peer());
   if (!peer) return cannot_make(record, "the other end is missing in the image", EINVAL);
   STASIS_TRY(auto peer_message, unpack<InetSocket>(*peer));
-  bool is_server = find_tcp_listener(message, context) != nullptr;
+  bool is_server = !find_tcp_listeners(message, context).empty();
   const TcpEnd mine_is = {record, message}, theirs_is = {*peer, peer_message};
   auto pair =
       is_server ? connect_again(mine_is, theirs_is, context) : connect_again(theirs_is, mine_is, context);
   if (!pair.ok()) return std::move(pair).error();
   Fd mine = std::move(is_server ? pair->server : pair->client);
   Fd theirs = std::move(is_server ? pair->client : pair->server);
-  // Of the one that was accepted nothing was set before.
-  STASIS_CHECK(apply_options(record, mine.get(), message.options(), OptionStage::kBeforeBind));
-  STASIS_CHECK(apply_options(*peer, theirs.get(), peer_message.options(), OptionStage::kBeforeBind));
+  // Of the one that was accepted nothing was set before. Whether a socket that has a port is for IPv6 only
+  // cannot be changed, and means nothing to a connection.
+  auto before_bind = [](const Record& whose, const Fd& fd, const SocketOptions& options) {
+    return apply_options(whose, fd.get(), without(options, IPPROTO_IPV6, IPV6_V6ONLY),
+                         OptionStage::kBeforeBind);
+  };
+  STASIS_CHECK(before_bind(record, mine, message.options()));
+  STASIS_CHECK(before_bind(*peer, theirs, peer_message.options()));
   STASIS_CHECK(complete(record, mine.get(), message));
   STASIS_CHECK(complete(*peer, theirs.get(), peer_message));
   context.provide(peer->id, std::move(theirs));
@@ -347,18 +365,24 @@ Result<std::string> TcpKind::observe(const OpenFile& file, Observation& tree) co
   message.set_family(socket_option(fd, SOL_SOCKET, SO_DOMAIN));
   message.set_protocol(socket_option(fd, SOL_SOCKET, SO_PROTOCOL));
   message.set_address(local_address(fd));
+  message.set_peer_address(peer_address_in_any_state(fd));
   message.set_network(kernel::network_cookie(fd));
   STASIS_CHECK(observe_options(file, *message.mutable_options()));
   STASIS_TRY(tcp_info info, info_of(file));
   if (info.tcpi_state == kListen) {
     message.set_state(InetSocket::LISTENING);
+    observe_foreign_address(message);
     message.set_backlog(info.tcpi_sacked);  // of a listener: the limit; tcpi_unacked is how many wait
     STASIS_CHECK(observe_queue(file, info.tcpi_unacked, tree, message));
     return pack(message);
   }
   // A connection that has ended altogether is in the same state as a socket that was never connected; only
-  // the former has its directions shut down.
-  if (info.tcpi_state == kClose && !is_hung_up(fd)) return pack(message);
+  // the former knows a peer.
+  if (info.tcpi_state == kClose && message.peer_address().empty()) {
+    observe_foreign_address(message);
+    message.set_shut_read(is_hung_up(fd));
+    return pack(message);
+  }
   STASIS_CHECK(observe_connection(file, info, tree, message));
   return pack(message);
 }
@@ -369,11 +393,11 @@ Result<Fd> TcpKind::make(const Record& record, Making& context) const {
   Fd fd;
   switch (message.state()) {
     case InetSocket::LISTENING: {
-      STASIS_TRY(fd, listen_again(record, message));
+      STASIS_TRY(fd, listen_again(record, message, is_port_shared(record, message, context)));
       break;
     }
     case InetSocket::CLOSED_BY_PEER: {
-      STASIS_TRY(TcpPair pair, connect_to_ourselves(record, message.family()));
+      STASIS_TRY(TcpPair pair, connect_to_ourselves(record, message));
       context.shared_objects()[other_end_key(record)] = std::move(pair.server);
       fd = std::move(pair.client);
       break;
@@ -387,7 +411,7 @@ Result<Fd> TcpKind::make(const Record& record, Making& context) const {
       // Only keeps the place: it would be let go when those that were accepted are connected.
       return new_socket(record, message.family(), SOCK_STREAM, message.protocol());
     default: {
-      STASIS_TRY(fd, make_unconnected(record, message));
+      STASIS_TRY(fd, bind_unconnected(record, message, is_port_shared(record, message, context)));
       break;
     }
   }
@@ -408,7 +432,10 @@ Result<void> TcpKind::fill(const Record& record, int fd, Making& context) const 
   } else if (message.state() == InetSocket::CLOSED_BY_PEER) {
     Fd other = std::move(context.shared_objects()[other_end_key(record)]);
     STASIS_CHECK(send_to(record, other.get(), fd, message.queue()));
+    other.reset();
     if (message.shut_write()) shutdown(fd, SHUT_WR);
+    // Only now: all that is restored comes over loopback.
+    STASIS_CHECK(apply_option(record, fd, message.options(), SOL_SOCKET, SO_BINDTODEVICE));
   } else if (message.state() == InetSocket::CONNECTING) {
     // Now, so that it takes nobody's place in a queue.
     STASIS_CHECK(connect_anew(record, fd, message));
@@ -417,6 +444,8 @@ Result<void> TcpKind::fill(const Record& record, int fd, Making& context) const 
   }
   if (message.shut_read() && shutdown(fd, SHUT_RD) < 0 && errno != ENOTCONN)
     return cannot_make(record, "shutdown");
+  // What shares a port is there.
+  STASIS_CHECK(apply_option(record, fd, message.options(), SOL_SOCKET, SO_REUSEPORT));
   return apply_options(record, fd, message.options(), OptionStage::kFilled);
 }
 

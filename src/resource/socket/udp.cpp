@@ -11,11 +11,11 @@
 #include <cstring>
 
 #include "kernel/network.h"
-#include "kernel/network_view.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
 #include "resource/socket/inet.h"
+#include "resource/socket/inet_bind.h"
 #include "resource/socket/inet_diag.h"
 #include "resource/socket/multicast.h"
 #include "resource/socket/options.h"
@@ -53,12 +53,6 @@ Result<void> refuse_corked(const OpenFile& file) {
                          "try again when it has been sent");
 }
 
-bool is_from_here(const std::string& address) {
-  Fd probe = kernel::network_socket(address.size() >= sizeof(sockaddr_in6) ? AF_INET6 : AF_INET,
-                                    SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  return probe && bind_to(probe.get(), with_port(address, 0)) == 0;
-}
-
 Result<void> observe_datagrams(const OpenFile& file, Observation& tree, schema::InetSocket& message) {
   pollfd state = {file.duplicate.get(), POLLIN, 0};
   // To look into the queue would take an error away that waits there.
@@ -66,7 +60,7 @@ Result<void> observe_datagrams(const OpenFile& file, Observation& tree, schema::
   STASIS_TRY(auto queue, peek_queue(file));
   size_t lost = 0;
   for (const Queued& queued : *queue) {
-    if (!is_from_here(queued.address)) {
+    if (!is_of_this_host(queued.address)) {
       ++lost;
       continue;
     }
@@ -149,6 +143,7 @@ Result<std::string> UdpKind::observe(const OpenFile& file, Observation& tree) co
   message.set_network(kernel::network_cookie(fd));
   message.set_state(message.peer_address().empty() ? schema::InetSocket::UNCONNECTED
                                                    : schema::InetSocket::CONNECTED);
+  observe_foreign_address(message);
   STASIS_CHECK(observe_options(file, *message.mutable_options()));
   observe_memberships(file, *message.mutable_memberships());
   if (message.state() == schema::InetSocket::CONNECTED) observe_shutdown(file, message);
@@ -163,7 +158,7 @@ Result<Fd> UdpKind::make(const Record& record, Making&) const {
   // Unlike TCP, SO_REUSEADDR lets two programs have the same address: only when the program wanted that.
   STASIS_CHECK(apply_option(record, fd.get(), message.options(), SOL_SOCKET, SO_REUSEADDR));
   STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kBeforeBind));
-  if (port_of(message.address()) != 0 && bind_to(fd.get(), message.address()) < 0) {
+  if (port_of(message.address()) != 0 && bind_again(fd.get(), message) < 0) {
     int error = errno;
     return cannot_make(record, "bind to " + shown(message.address()), error,
                        error == EADDRINUSE      ? "another program has this port"

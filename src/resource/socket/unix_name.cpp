@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -97,6 +98,17 @@ Result<Fd> bind_anywhere(const Record& record, int fd) {
   return Fd();
 }
 
+// Who may connect is decided by the file's owner and mode. Only root can give a file away; whoever is in a
+// group may have given it to that. The mode comes last, as a change of the owner clears bits of it.
+Result<void> give_file_back(const Record& record, const std::string& path,
+                            const schema::UnixSocket& message) {
+  if (message.file_owned() && lchown(path.c_str(), message.file_user(), message.file_group()) < 0 &&
+      geteuid() == 0 && errno != EINVAL)
+    return cannot_make(record, path, errno, "give it back to its owner");
+  if (chmod(path.c_str(), message.file_mode()) < 0) return cannot_make(record, path);
+  return {};
+}
+
 // Directories that are there only for a moment.
 class MissingDirectories {
  public:
@@ -154,15 +166,17 @@ class AnyDirectory {
 
 enum class Afterwards { kRemove, kKeepIfAlone };
 
-Result<Fd> bind_for_a_moment(const Record& record, int fd, const std::string& address,
+Result<Fd> bind_for_a_moment(const Record& record, int fd, const schema::UnixSocket& message,
                              Afterwards afterwards) {
-  const std::string path = path_of(address);
+  const std::string path = path_of(message.address());
   MissingDirectories above(path);
   PutAside other(path);
-  if (bind_to(fd, address) < 0) return bind_anywhere(record, fd);
+  if (bind_to(fd, message.address()) < 0) return bind_anywhere(record, fd);
   Fd handle(open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (afterwards == Afterwards::kRemove || other.moved()) unlink(path.c_str());
+  const bool remove = afterwards == Afterwards::kRemove || other.moved();
+  if (remove) unlink(path.c_str());
   if (!handle) return cannot_make(record, path);
+  if (!remove) STASIS_CHECK(give_file_back(record, path, message));
   return handle;
 }
 
@@ -172,14 +186,14 @@ Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& 
   if (!relative) {
     InDirectory there({}, message.directory());
     if (!there.ok()) return bind_anywhere(record, fd);
-    return bind_for_a_moment(record, fd, message.address(), afterwards);
+    return bind_for_a_moment(record, fd, message, afterwards);
   }
   if (InDirectory there(message.directory()); there.ok())
-    return bind_for_a_moment(record, fd, message.address(), afterwards);
+    return bind_for_a_moment(record, fd, message, afterwards);
   AnyDirectory any;
   InDirectory there(any.path());
   if (!there.ok() || any.path().empty()) return bind_anywhere(record, fd);
-  return bind_for_a_moment(record, fd, message.address(), Afterwards::kRemove);
+  return bind_for_a_moment(record, fd, message, Afterwards::kRemove);
 }
 
 }  // namespace
@@ -220,14 +234,42 @@ void observe_unix_name(const OpenFile& file, const UnixDiag& diag, schema::UnixS
   bool found = stat((root + path).c_str(), &status) == 0 && S_ISSOCK(status.st_mode) && diag.file &&
                *diag.file == static_cast<uint32_t>(status.st_ino);
   message.set_name_removed(!found);
-  message.set_file_mode(found ? status.st_mode & 07777 : 0);
+  if (!found) return;
+  message.set_file_mode(status.st_mode & 07777);
+  message.set_file_user(status.st_uid);
+  message.set_file_group(status.st_gid);
+  message.set_file_owned(true);
 }
+
+namespace {
+
+// What is in flight in a circle keeps its names after the program's end until the kernel's collector of
+// garbage has come by, which works beside us. It is waited for once: a name may be taken for good, and by a
+// thousand.
+int bind_abstract(int fd, const std::string& address) {
+  static bool waited = false;
+  constexpr int kLooks = 50;
+  for (int look = 0;; ++look) {
+    if (bind_to(fd, address) == 0) return 0;
+    if (errno != EADDRINUSE || waited) return -1;
+    if (look == kLooks) break;
+    // The closing of a unix socket sends for the collector.
+    { Fd any(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+    timespec moment{0, 10'000'000};
+    nanosleep(&moment, nullptr);
+  }
+  waited = true;
+  errno = EADDRINUSE;
+  return -1;
+}
+
+}  // namespace
 
 Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& message) {
   if (message.address().empty()) return Fd();
   std::string path = path_of(message.address());
   if (path.empty()) {
-    if (bind_to(fd, message.address()) < 0) {
+    if (bind_abstract(fd, message.address()) < 0) {
       return cannot_make(
           record, unix_name(message.address()), errno,
           errno == EADDRINUSE ? "another program has this name; is the session itself still running?" : "");
@@ -240,7 +282,7 @@ Result<Fd> bind_unix(const Record& record, int fd, const schema::UnixSocket& mes
   if (!there.ok()) return cannot_make(record, message.directory());
   STASIS_CHECK(remove_stale(record, path, message));
   if (bind_to(fd, message.address()) < 0) return cannot_make(record, path);
-  if (chmod(path.c_str(), message.file_mode()) < 0) return cannot_make(record, path);
+  STASIS_CHECK(give_file_back(record, path, message));
   return Fd();
 }
 
@@ -248,7 +290,7 @@ Result<Fd> bind_unix_again(const Record& record, int fd, const schema::UnixSocke
   if (message.address().empty()) return Fd();
   if (path_of(message.address()).empty()) {
     // Of an abstract name there is one socket only, and a name that is taken is not worth failing for.
-    if (bind_to(fd, message.address()) < 0 && errno != EADDRINUSE)
+    if (bind_abstract(fd, message.address()) < 0 && errno != EADDRINUSE)
       return cannot_make(record, unix_name(message.address()));
     return Fd();
   }

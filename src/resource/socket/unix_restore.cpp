@@ -67,8 +67,10 @@ Result<End> end_of(uint32_t id, const Record& whose, Making& context) {
   return end;
 }
 
-// Several datagram sockets can be connected to one; only two that are connected to each other are a pair.
+// Several datagram sockets can be connected to one; only two that are connected to each other are a pair. One
+// can even be connected to itself.
 bool is_mutual(const Record& record, const UnixSocket& message, const Making& context) {
+  if (message.peer() == record.id) return false;
   const Record* peer = context.record(message.peer());
   if (!peer) return false;
   auto theirs = unpack<UnixSocket>(*peer);
