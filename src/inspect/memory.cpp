@@ -116,8 +116,8 @@ class Classifier {
 
   Result<void> classify_private_file(MappingFacts& facts) {
     const auto& entry = facts.entry;
-    // Private pages of /dev/zero are anonymous memory with a name. So is shared anonymous memory called, which
-    // can be opened and mapped as a private copy, too: of that the file has what was not written.
+    // Private pages of /dev/zero are anonymous memory with a name. So is shared anonymous memory called,
+    // which can be opened and mapped as a private copy, too: of that the file has what was not written.
     const bool is_zero = entry.name.starts_with("/dev/zero") && !is_on_kernels_own(entry);
     if (is_zero || entry.name.starts_with("/anon_hugepage")) {
       facts.mapping.set_kind(Mapping::ANONYMOUS);

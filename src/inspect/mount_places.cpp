@@ -159,7 +159,8 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
   }
   Place place;
   place.of = tree->of;
-  // A removed file that has come to its mount by another one (see reopen_on_mount_of()) is shown where that had it.
+  // A removed file that has come to its mount by another one (see reopen_on_mount_of()) is shown where that
+  // had it.
   if (file.link.ends_with(kMark) && !path_below(without_mark(file.link), known->mount->point)) {
     const std::string name = file.link.substr(file.link.rfind('/') + 1);
     file.link = path_joined(known->mount->point, name);
@@ -201,16 +202,16 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
 Mounts::Known* Mounts::cover_of(Tree& tree, const Known& on, const std::string& below) {
   Known* cover = nullptr;
   for (Known& other : tree.known) {
-    if (other.mount->parent != on.mount->id || &other == &on || other.existing || other.mount->below.empty() ||
-        !path_below("/" + below, "/" + other.mount->below))
+    if (other.mount->parent != on.mount->id || &other == &on || other.existing ||
+        other.mount->below.empty() || !path_below("/" + below, "/" + other.mount->below))
       continue;
     if (cover == nullptr || other.mount->below.size() >= cover->mount->below.size()) cover = &other;
   }
   return cover;
 }
 
-// No path from the root of its mount leads to such a file. The directory on which the cover stands is bare when it
-// is mounted again.
+// No path from the root of its mount leads to such a file. The directory on which the cover stands is bare
+// when it is mounted again.
 void Mounts::look_beneath(Tree& tree, const Known& on, Known& cover, const std::string& below,
                           resource::OpenFile& file, Place& place) {
   Fd& point = points_[&cover];

@@ -40,9 +40,9 @@ uint32_t sealer(const Record& record, const schema::Memfd& message, const Making
   return 0;
 }
 
-// The description that memfd_create() has made is no writer to the kernel, as one by open() is: a program that is
-// in the memory can be executed while it is open. Which one that was is not shown; it is for reading and
-// writing, and nobody opens another one before it.
+// The description that memfd_create() has made is no writer to the kernel, as one by open() is: a program
+// that is in the memory can be executed while it is open. Which one that was is not shown; it is for reading
+// and writing, and nobody opens another one before it.
 bool is_original(const Record& record, const schema::Memfd& message, const Making& context) {
   for (const Record& other : context.records()) {
     if (other.kind != record.kind || (other.flags & (O_ACCMODE | O_PATH)) != O_RDWR) continue;

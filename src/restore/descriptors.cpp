@@ -37,7 +37,8 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image), num
                         description.position(), description.shown()});
     if (description.namespaces_size() > 0 || description.mount() != 0)
       where_[description.id()] = {{description.namespaces().begin(), description.namespaces().end()},
-                                  description.mount(), description.beneath_mount()};
+                                  description.mount(),
+                                  description.beneath_mount()};
     if (!description.host_path().empty()) host_paths_[description.id()] = description.host_path();
     const auto& owner = description.signal_owner();
     if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)

@@ -87,7 +87,8 @@ Result<Fd> Mounts::clone_below(const Entry& entry, int directory) {
   const Mount& mount = *entry.mount;
   Fd found = open_within(directory, mount.root());
   if (!found && errno == EXDEV) {
-    // Something is mounted over it: a copy of what is beneath has nothing on it. In the workshop it covers nothing.
+    // Something is mounted over it: a copy of what is beneath has nothing on it. In the workshop it covers
+    // nothing.
     Fd bare = clone_tree(directory);
     STASIS_CHECK(enter(workshop_.get()));
     Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));

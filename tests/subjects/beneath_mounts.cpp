@@ -1,5 +1,5 @@
-// Files that were opened before something was mounted over the directory in which they are, and files that are open
-// on several mounts of one file system: each is on the mount on which it was opened.
+// Files that were opened before something was mounted over the directory in which they are, and files that
+// are open on several mounts of one file system: each is on the mount on which it was opened.
 #include <sys/sysmacros.h>
 
 #include "mounts.h"
@@ -94,7 +94,8 @@ CASE(removed_file_on_two_mounts) {
   CHECK_EQ(status.st_nlink, 0u);
 }
 
-// The session's /proc comes late; what is bound from beneath something that is mounted on it comes from a copy.
+// The session's /proc comes late; what is bound from beneath something that is mounted on it comes from a
+// copy.
 CASE(bound_from_beneath_in_proc) {
   need_root();
   bind("/proc/sys", "/proc/sys");

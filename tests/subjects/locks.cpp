@@ -24,7 +24,8 @@ pid_t holder(int fd, off_t start) {
   CHECK_EQ(fcntl(fd, F_GETLK, &lock), 0);
   return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
 }
-// What /proc shows as the one who took the lock of a descriptor; 0: somebody who is gone; -1: it shows no lock.
+// What /proc shows as the one who took the lock of a descriptor; 0: somebody who is gone; -1: it shows no
+// lock.
 int shown_holder(int fd, const char* kind) {
   char name[64], text[4096];
   snprintf(name, sizeof name, "/proc/self/fdinfo/%d", fd);

@@ -123,13 +123,13 @@ Fd directory_towards(const std::string& path) {
 
 }  // namespace
 
-// The kernel opens what a handle names by any mount of its file system, for root. For others the file is the same,
-// and only the number of its mount differs.
+// The kernel opens what a handle names by any mount of its file system, for root. For others the file is the
+// same, and only the number of its mount differs.
 Result<Fd> reopen_on_mount_of(const std::string& path, int object, int flags) {
   const Fd directory = directory_towards(path);
   struct stat there = {}, status = {};
-  if (!directory || mount_of(directory.get()) == mount_of(object) ||
-      fstat(directory.get(), &there) != 0 || fstat(object, &status) != 0 || there.st_dev != status.st_dev)
+  if (!directory || mount_of(directory.get()) == mount_of(object) || fstat(directory.get(), &there) != 0 ||
+      fstat(object, &status) != 0 || there.st_dev != status.st_dev)
     return reopen(object, flags);
   alignas(file_handle) std::array<char, sizeof(file_handle) + MAX_HANDLE_SZ> storage = {};
   auto* handle = reinterpret_cast<file_handle*>(storage.data());
