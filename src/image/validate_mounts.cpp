@@ -69,6 +69,9 @@ class Checker {
         return bad(place, "its path outside is impossible");
       if (description.mount() != 0 && !mounts_.contains(description.mount()))
         return bad(place, "it is on a mount that does not exist");
+      if (description.beneath_mount() &&
+          (description.mount() == 0 || mounts_.at(description.mount())->parent() == 0))
+        return bad(place, "it is beneath a mount that is on nothing");
     }
     return {};
   }

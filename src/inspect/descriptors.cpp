@@ -495,10 +495,11 @@ Result<void> DescriptorGraph::observe(const freeze::FrozenTree& tree, image::Wri
       for (uint32_t id : namespaces_->of(file)) description->add_namespaces(id);
       if (const auto* place = namespaces_->place_of(file)) {
         description->set_mount(place->mount);
+        description->set_beneath_mount(place->beneath);
         description->set_host_path(place->host_path);
       }
     }
-    STASIS_CHECK(resource::observe_locks(file, *description));
+    STASIS_CHECK(resource::observe_locks(file, *this, *description));
     if (!observe_signal_owner(file, tree, *description))
       warn(fmt::format("{}: it sends signals to a process outside the session; after a restart to nobody",
                        file.describe()));

@@ -27,16 +27,21 @@ bool is_page_file(std::string_view name) {
   return name.ends_with(".stasis-pages");
 }
 
-// The kernel names the file of a segment after its key, and numbers it by its id. A file of the program's
-// could have such a name, but would be on another file system.
-bool is_system_v(const kernel::MapsEntry& entry) {
+// Shared memory that has never had a name in a file system is on one of the kernel's own.
+bool is_on_kernels_own(const kernel::MapsEntry& entry) {
   static const uint64_t kernels_own = [] {
     Fd file(::memfd_create("device", MFD_CLOEXEC));
     struct stat status = {};
     return ::fstat(file.get(), &status) == 0 ? status.st_dev : 0;
   }();
+  return entry.device == kernels_own;
+}
+
+// The kernel names the file of a segment after its key, and numbers it by its id. A file of the program's
+// could have such a name, but would be on another file system.
+bool is_system_v(const kernel::MapsEntry& entry) {
   return entry.name.starts_with("/SYSV") && entry.name.ends_with(kDeleted) &&
-         (entry.device == kernels_own || kernel::huge_page_shift_of(entry.device) != 0);
+         (is_on_kernels_own(entry) || kernel::huge_page_shift_of(entry.device) != 0);
 }
 
 bool is_anonymous_name(std::string_view name) {
@@ -111,8 +116,10 @@ class Classifier {
 
   Result<void> classify_private_file(MappingFacts& facts) {
     const auto& entry = facts.entry;
-    if (entry.name.starts_with("/dev/zero") || entry.name.starts_with("/anon_hugepage")) {
-      // Private pages of /dev/zero are anonymous memory with a name.
+    // Private pages of /dev/zero are anonymous memory with a name. So is shared anonymous memory called,
+    // which can be opened and mapped as a private copy, too: of that the file has what was not written.
+    const bool is_zero = entry.name.starts_with("/dev/zero") && !is_on_kernels_own(entry);
+    if (is_zero || entry.name.starts_with("/anon_hugepage")) {
       facts.mapping.set_kind(Mapping::ANONYMOUS);
       facts.content = Content::kModified;
       return {};

@@ -159,6 +159,12 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
   }
   Place place;
   place.of = tree->of;
+  // A removed file that has come to its mount by another one (see reopen_on_mount_of()) is shown where that
+  // had it.
+  if (file.link.ends_with(kMark) && !path_below(without_mark(file.link), known->mount->point)) {
+    const std::string name = file.link.substr(file.link.rfind('/') + 1);
+    file.link = path_joined(known->mount->point, name);
+  }
   const std::string path = without_mark(file.link);
   const auto on_it = [&](const std::string& where) {
     const Fd found = open_below(tree->mounts.top(), where);
@@ -173,21 +179,50 @@ Result<std::optional<Mounts::Place>> Mounts::locate(resource::OpenFile& file, ui
     file.link = path;
     return locate(file, own);
   }
-  const bool removed =
-      file.link != path && (on_it(resource::directory_of(path)) || on_it(known->mount->point));
+  const auto below = path_below(path, known->mount->point);
+  Known* const cover = below ? cover_of(*tree, *known, *below) : nullptr;
+  const bool removed = file.link != path && (on_it(resource::directory_of(path)) ||
+                                             (cover == nullptr && on_it(known->mount->point)));
   if (leads || removed) {
     if (own != 0 || tree->of != 0) file.root = tree->mounts.top();
     if (tree->of != 0 || !known->existing) place.host_path = host_path(tree->of, path);
     return std::optional<Place>(place);
   }
-  const auto below = path_below(path, known->mount->point);
   if (!below || tree->mounts.root_of(known->mount->id) < 0) return std::optional<Place>();
   place.visible = false;
   place.mount = number(*known);
   place.host_path = outside_path(*known->mount, *below);
   file.root = tree->mounts.root_of(known->mount->id);
   file.link = "/" + *below + file.link.substr(path.size());
+  if (cover != nullptr) look_beneath(*tree, *known, *cover, *below, file, place);
   return std::optional<Place>(place);
+}
+
+// What the program has mounted on the way from the root of a mount to a file: the nearest to the file counts.
+Mounts::Known* Mounts::cover_of(Tree& tree, const Known& on, const std::string& below) {
+  Known* cover = nullptr;
+  for (Known& other : tree.known) {
+    if (other.mount->parent != on.mount->id || &other == &on || other.existing ||
+        other.mount->below.empty() || !path_below("/" + below, "/" + other.mount->below))
+      continue;
+    if (cover == nullptr || other.mount->below.size() >= cover->mount->below.size()) cover = &other;
+  }
+  return cover;
+}
+
+// No path from the root of its mount leads to such a file. The directory on which the cover stands is bare
+// when it is mounted again.
+void Mounts::look_beneath(Tree& tree, const Known& on, Known& cover, const std::string& below,
+                          resource::OpenFile& file, Place& place) {
+  Fd& point = points_[&cover];
+  if (!point) point = open_below(tree.mounts.root_of(on.mount->id), cover.mount->below);
+  struct stat status = {};
+  if (!point || ::fstat(point.get(), &status) != 0 || !S_ISDIR(status.st_mode)) return;
+  const std::string mark = file.link.substr(below.size() + 1);
+  file.link = "/" + *path_below("/" + below, "/" + cover.mount->below) + mark;
+  file.root = point.get();
+  place.mount = number(cover);
+  place.beneath = true;
 }
 
 // A mount that lies beneath the root directory, whose number is not known.

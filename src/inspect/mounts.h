@@ -46,6 +46,7 @@ class Mounts {
   struct Place {
     uint32_t of = 0;        // the number of the mount namespace; 0: the session's
     uint32_t mount = 0;     // from whose root the path counts; 0: from that of the namespace
+    bool beneath = false;   // it counts from the directory on which that mount is
     bool visible = true;    // its path leads to it in that namespace
     std::string host_path;  // as in schema::Description
   };
@@ -101,6 +102,9 @@ class Mounts {
   Result<void> find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const;
   Result<void> note_removed(Tree& tree, Known& known, image::Writer& writer);
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
+  static Known* cover_of(Tree& tree, const Known& on, const std::string& below);
+  void look_beneath(Tree& tree, const Known& on, Known& cover, const std::string& below,
+                    resource::OpenFile& file, Place& place);
   static Known* find_beneath(const resource::OpenFile& file, Tree& tree);
   Result<std::optional<Place>> locate_detached(resource::OpenFile& file, int id, Tree& own);
   Result<Known*> add_detached(Tree& tree, int id, std::unique_ptr<kernel::Mount> mount, Fd root);
@@ -113,6 +117,7 @@ class Mounts {
   std::set<int> groups_;  // of peers that mounts of the image are in
   std::map<int, std::pair<Tree*, Known*>> detached_;
   std::vector<Fd> detached_roots_;
+  std::map<const Known*, Fd> points_;  // the directories on which mounts are that hide something
   uint32_t last_id_ = 0;
   std::vector<std::string> warnings_;
 };

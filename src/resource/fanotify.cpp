@@ -84,7 +84,11 @@ Result<void> find(const OpenFile& file, Line& line, const std::set<std::string>&
                   const Observation& tree) {
   if (line.mark.kind() == Mark::INODE) {
     line.mark.set_path(find_path(file, line.file, likely, tree));
-    if (!line.mark.path().empty()) return {};
+    if (!line.mark.path().empty()) {
+      if (is_link_itself(file, line.file, line.mark.path()))
+        line.mark.set_flags(line.mark.flags() | FAN_MARK_DONT_FOLLOW);
+      return {};
+    }
     line.mark.set_description(open_description(line.file, tree));
     if (line.mark.description() != 0) return {};
     return refusal(file, fmt::format("the path of its mark on inode {} cannot be found", line.file.inode),
@@ -97,7 +101,7 @@ Result<void> find(const OpenFile& file, Line& line, const std::set<std::string>&
 }
 
 Result<void> add(const Record& record, int fd, const Mark& mark, const std::string& path) {
-  unsigned type = FAN_MARK_ADD;
+  unsigned type = FAN_MARK_ADD | (mark.flags() & FAN_MARK_DONT_FOLLOW);
   if (mark.kind() == Mark::MOUNT) type |= FAN_MARK_MOUNT;
   if (mark.kind() == Mark::FILE_SYSTEM) type |= FAN_MARK_FILESYSTEM;
   auto set = [&](unsigned how, uint64_t mask) -> Result<void> {
@@ -152,12 +156,14 @@ Result<std::string> FanotifyKind::observe(const OpenFile& file, Observation& tre
 
 Result<Fd> FanotifyKind::make(const Record& record, Making&) const {
   STASIS_TRY(auto message, unpack<schema::Fanotify>(record));
-  Fd fd(fanotify_init(message.flags() | FAN_CLOEXEC, message.event_flags()));
+  // The group keeps the flags and shows them, also that the descriptor was to be closed by exec().
+  Fd fd(fanotify_init(message.flags(), message.event_flags()));
   if (!fd) {
     return cannot_make(
         record, "fanotify_init", errno,
         errno == EPERM ? "only root may watch without FAN_REPORT_FID: restart it as root" : "");
   }
+  if (fcntl(fd.get(), F_SETFD, FD_CLOEXEC) < 0) return cannot_make(record, "F_SETFD");
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   return fd;
 }

@@ -24,6 +24,8 @@ namespace {
 constexpr int kHighestNumber = 100'000;
 // Bits of the mask that fdinfo shows and inotify_add_watch() accepts.
 constexpr uint32_t kMask = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
+// The file is a symbolic link, which is watched itself: fdinfo does not show that, only what is at the path.
+constexpr uint32_t kItself = IN_DONT_FOLLOW;
 
 struct Line {
   int number = 0;
@@ -115,7 +117,8 @@ Result<std::string> InotifyKind::observe(const OpenFile& file, Observation& tree
     watch->set_number(line.number);
     watch->set_path(path);
     watch->set_description(description);
-    watch->set_mask(line.mask & kMask);
+    const bool itself = !path.empty() && is_link_itself(file, line.file, path);
+    watch->set_mask((line.mask & kMask) | (itself ? kItself : 0));
   }
   std::sort(message.mutable_watches()->begin(), message.mutable_watches()->end(),
             [](const auto& a, const auto& b) { return a.number() < b.number(); });

@@ -40,6 +40,19 @@ uint32_t sealer(const Record& record, const schema::Memfd& message, const Making
   return 0;
 }
 
+// The description that memfd_create() has made is no writer to the kernel, as one by open() is: a program
+// that is in the memory can be executed while it is open. Which one that was is not shown; it is for reading
+// and writing, and nobody opens another one before it.
+bool is_original(const Record& record, const schema::Memfd& message, const Making& context) {
+  const auto& candidates = context.index(record.kind, "original", [](const Record& other) {
+    if ((other.flags & (O_ACCMODE | O_PATH)) != O_RDWR) return std::string();
+    auto others = unpack<schema::Memfd>(other);
+    return others.ok() ? object_key(*others) : std::string();
+  });
+  const auto [first, last] = candidates.equal_range(object_key(message));
+  return first != last && first->second->id == record.id;
+}
+
 Result<Fd> make_object(const Record& record, const schema::Memfd& message, Making& context) {
   unsigned flags = MFD_CLOEXEC;
   // Without MFD_ALLOW_SEALING the kernel sets F_SEAL_SEAL alone. Executable or not is in the mode since
@@ -93,9 +106,11 @@ Result<Fd> MemfdKind::make(const Record& record, Making& context) const {
   if (!object) {
     STASIS_TRY(object, make_object(record, message, context));
   }
-  auto fd = reopen(object.get(), open_flags(record.flags));
+  const bool original = is_original(record, message, context);
+  auto fd = original ? duplicate(object.get()) : reopen(object.get(), open_flags(record.flags));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
   if (record.flags & O_PATH) return fd;
+  if (original) STASIS_CHECK(set_status_flags(fd->get(), record.flags));
   if (lseek(fd->get(), record.position, SEEK_SET) < 0) return cannot_make(record, "lseek");
   return fd;
 }

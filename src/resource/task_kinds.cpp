@@ -91,7 +91,8 @@ constexpr KindInfo kRows[] = {
      "to which no open directory leads lose their names; what is hidden beneath another root directory is "
      "private afterwards; a /proc of a pid namespace that has ended; what is written to a disk that the "
      "program "
-     "has mounted is not part of a checkpoint"},
+     "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount keeps that one "
+     "busy"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

@@ -25,9 +25,9 @@ std::string link_text(const std::string& link) {
   return length > 0 ? std::string(buffer.data(), static_cast<size_t>(length)) : std::string();
 }
 
-bool is_watched(const std::string& root, const std::string& path, const WatchedFile& watched) {
+bool is_watched(const std::string& root, const std::string& path, const WatchedFile& watched, int flags = 0) {
   struct stat status = {};
-  return stat((root + path).c_str(), &status) == 0 && status.st_ino == watched.inode &&
+  return fstatat(AT_FDCWD, (root + path).c_str(), &status, flags) == 0 && status.st_ino == watched.inode &&
          (kernel_device(status.st_dev) == watched.device);
 }
 
@@ -53,7 +53,7 @@ std::string path_by_handle(const OpenFile& file, const WatchedFile& watched,
     Fd found(open_by_handle_at(mount->get(), handle, O_PATH | O_CLOEXEC));
     if (!found) continue;
     std::string name = link_text(fmt::format("/proc/self/fd/{}", found.get()));
-    if (is_watched(root, name, watched)) return name;
+    if (is_watched(root, name, watched, AT_SYMLINK_NOFOLLOW)) return name;
   }
   return {};
 }
@@ -118,6 +118,13 @@ std::string find_path(const OpenFile& file, const WatchedFile& watched, const st
     if (path.empty()) path = search.in(directory);
   }
   return path.empty() ? search.below() : path;
+}
+
+bool is_link_itself(const OpenFile& file, const WatchedFile& watched, const std::string& path) {
+  const std::string root = fmt::format("/proc/{}/root", file.task);
+  struct stat status = {};
+  return lstat((root + path).c_str(), &status) == 0 && S_ISLNK(status.st_mode) &&
+         is_watched(root, path, watched, AT_SYMLINK_NOFOLLOW);
 }
 
 uint32_t open_description(const WatchedFile& watched, const Observation& tree) {

@@ -29,6 +29,9 @@ std::set<std::string> likely_paths(const OpenFile& file, const Observation& tree
 std::string find_path(const OpenFile& file, const WatchedFile& watched, const std::set<std::string>& likely,
                       const Observation& tree);
 
+// Whether what the path that was found leads to is a symbolic link, which is watched and not its target.
+bool is_link_itself(const OpenFile& file, const WatchedFile& watched, const std::string& path);
+
 // A file that was removed is watched for as long as somebody has it open. 0: nobody has.
 uint32_t open_description(const WatchedFile& watched, const Observation& tree);
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -21,13 +22,14 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image), num
     for (uint32_t id : process.namespaces()) {
       for (const auto& one : image.manifest().namespaces()) {
         if (one.id() == id && one.type() == CLONE_NEWNS)
-          mounts_of_memories_[static_cast<int>(process.memory())] = {{id}, 0};
+          mounts_of_memories_[static_cast<int>(process.memory())] = {{id}, 0, false};
       }
     }
     for (const auto& slot : process.descriptors()) {
       base_ = std::max(base_, slot.number() + 1);
-      if (process.state() != schema::Process::ZOMBIE)
-        first_owners_.emplace(slot.description(), process.pid());
+      if (process.state() == schema::Process::ZOMBIE) continue;
+      first_owners_.emplace(slot.description(), process.pid());
+      owners_.emplace(slot.description(), process.pid());
     }
   }
   for (const auto& description : image.manifest().descriptions()) {
@@ -35,7 +37,8 @@ DescriptorTable::DescriptorTable(const image::Image& image) : image_(image), num
                         description.position(), description.shown()});
     if (description.namespaces_size() > 0 || description.mount() != 0)
       where_[description.id()] = {{description.namespaces().begin(), description.namespaces().end()},
-                                  description.mount()};
+                                  description.mount(),
+                                  description.beneath_mount()};
     if (!description.host_path().empty()) host_paths_[description.id()] = description.host_path();
     const auto& owner = description.signal_owner();
     if (owner.id() != 0 || owner.signal() != 0 || (description.flags() & O_ASYNC) != 0)
@@ -299,6 +302,30 @@ Result<void> DescriptorTable::finish_last(Skeleton& skeleton, const schema::Proc
   return {};
 }
 
+// Whoever has such a lock may have closed the file since, and left it to a child.
+Result<void> DescriptorTable::take_locks_of_descriptions(std::map<int, Skeleton>& skeletons) const {
+  for (const auto& description : image_.manifest().descriptions()) {
+    for (const auto& lock : description.locks()) {
+      if (!resource::shows_holder(lock)) continue;
+      const int file = made_.at(description.id());
+      const int operation = resource::flock_operation(lock);
+      int error = 0;
+      if (auto holder = skeletons.find(lock.holder()); holder != skeletons.end()) {
+        STASIS_CHECK(holder->second.prepare());
+        Batch batch = holder->second.batch();
+        batch.call(SYS_flock, {static_cast<uint64_t>(file), static_cast<uint64_t>(operation)});
+        STASIS_CHECK(holder->second.run(batch));
+        if (batch.result(0) < 0) error = static_cast<int>(-batch.result(0));
+      } else if (::flock(file, operation) != 0) {
+        error = errno;  // the number of one who is gone, which a thread has got since
+      }
+      if (error != 0)
+        return resource::lock_refused(description.shown(), file, resource::as_flock(lock), error);
+    }
+  }
+  return {};
+}
+
 Result<void> DescriptorTable::take_record_locks(Skeleton& skeleton, const schema::Process& process) const {
   for (const auto& lock : process.record_locks()) {
     Batch batch = skeleton.batch();
@@ -329,13 +356,16 @@ Result<void> DescriptorTable::take_record_locks(Skeleton& skeleton, const schema
 Result<void> DescriptorTable::take_leases(Skeleton& skeleton, const schema::Process& process) const {
   for (const schema::Description* description : leased_) {
     auto first = first_owners_.find(description->id());
-    if (first == first_owners_.end() || first->second != process.pid()) continue;
+    if (first == first_owners_.end()) continue;
     auto slot =
         std::find_if(process.descriptors().begin(), process.descriptors().end(),
                      [&](const auto& candidate) { return candidate.description() == description->id(); });
+    if (slot == process.descriptors().end()) continue;
     const auto number = static_cast<uint64_t>(slot->number());
     for (const auto& lock : description->locks()) {
       if (lock.kind() != schema::FileLock::LEASE) continue;
+      const bool can = owners_.contains({description->id(), lock.holder()});
+      if (process.pid() != (can ? lock.holder() : first->second)) continue;
       Batch batch = skeleton.batch();
       const auto type = static_cast<uint64_t>(resource::lease_type(lock, description->flags()));
       const size_t taken = batch.call(SYS_fcntl, {number, F_SETLEASE, type});

@@ -57,10 +57,13 @@ class DescriptorTable final : public resource::Making {
   // What is left of the descriptors of which this process is the first owner, when it closes nothing any
   // more.
   Result<void> finish_last(Skeleton& skeleton, const schema::Process& process) const;
+  // The locks of descriptions that show who took them: by these, while they have all descriptions.
+  Result<void> take_locks_of_descriptions(std::map<int, Skeleton>& skeletons) const;
   // The locks that a process had on files, when it closes nothing any more.
   Result<void> take_record_locks(Skeleton& skeleton, const schema::Process& process) const;
   bool has_leases() const { return !leased_.empty(); }
-  // The leases on files of which this process is the first owner; it is then the one who is told.
+  // The leases on files that this process took; it is then the one who is told. Where that process has the
+  // file open no more, the first owner does.
   Result<void> take_leases(Skeleton& skeleton, const schema::Process& process) const;
   // Whom the descriptions signal of which this process is the first owner.
   Result<void> set_signal_owners(Skeleton& skeleton, const schema::Process& process) const;
@@ -100,6 +103,7 @@ class DescriptorTable final : public resource::Making {
   std::vector<Fd> owned_;
   std::map<uint32_t, int> made_;
   std::map<uint32_t, int> first_owners_;  // pids, by description
+  std::set<std::pair<uint32_t, int>> owners_;
   std::vector<const schema::Description*> signalling_, leased_;
   std::set<uint32_t> being_made_;
   std::map<std::string, Fd> shared_objects_, kept_objects_;

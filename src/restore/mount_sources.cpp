@@ -87,8 +87,10 @@ Result<Fd> Mounts::clone_below(const Entry& entry, int directory) {
   const Mount& mount = *entry.mount;
   Fd found = open_within(directory, mount.root());
   if (!found && errno == EXDEV) {
-    // Something is mounted over it: a copy of what is beneath has nothing on it.
+    // Something is mounted over it: a copy of what is beneath has nothing on it. In the workshop it covers
+    // nothing.
     Fd bare = clone_tree(directory);
+    STASIS_CHECK(enter(workshop_.get()));
     Fd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
     if (!bare || move_mount(bare.get(), root.get()) != 0) return cannot_mount(mount);
     found = open_within(bare.get(), mount.root());

@@ -112,6 +112,9 @@ Result<void> Mounts::begin(const image::Image& image, int base) {
   for (const auto& system : manifest.file_systems()) systems_[system.id()].system = &system;
   add(manifest.session_mounts());
   for (const auto& names : manifest.namespaces()) add(names);
+  for (const auto& description : manifest.descriptions()) {
+    if (description.beneath_mount()) entries_[description.mount()].hides = true;
+  }
   find_stages();
   if (empty() && !has_own && manifest.session_mounts().unmounted_size() == 0) return {};
   STASIS_TRY(Fd session, open_names());
@@ -149,6 +152,11 @@ Result<void> Mounts::enter(int names) {
 int Mounts::root_of(uint32_t mount) const {
   auto found = entries_.find(mount);
   return found == entries_.end() || !found->second.root ? -1 : found->second.root.get();
+}
+
+int Mounts::point_of(uint32_t mount) const {
+  auto found = entries_.find(mount);
+  return found == entries_.end() || !found->second.point ? -1 : found->second.point.get();
 }
 
 void Mounts::close() {
@@ -358,7 +366,7 @@ Result<void> Mounts::attach(Entry& entry) {
   }
   STASIS_CHECK(enter(names_of(entry.of)));
   if (move_mount(entry.root.get(), entry.point.get()) != 0) return cannot_mount(mount);
-  entry.point.reset();
+  if (!entry.hides) entry.point.reset();
   return {};
 }
 

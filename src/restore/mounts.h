@@ -48,6 +48,8 @@ class Mounts {
 
   // The root of a mount of the image, whatever is mounted on it; -1: there is none.
   int root_of(uint32_t mount) const;
+  // The directory on which it stands, as the file system has it beneath.
+  int point_of(uint32_t mount) const;
 
  private:
   // When something can be mounted: at once, when the session has its /proc, when pid namespaces below it have
@@ -59,7 +61,8 @@ class Mounts {
     Stage stage = Stage::kFirst;
     bool done = false;
     Fd root;
-    Fd point;  // on which it is to be mounted
+    Fd point;  // on which it is to be mounted, and, where files are beneath, is
+    bool hides = false;
     std::vector<Entry*> children;
   };
   struct System {

@@ -227,12 +227,14 @@ Result<void> Namespaces::go(const Where& where) {
     if (one.flag == CLONE_NEWNS && wanted == one.session && ::fchdir(directory_.get()) != 0)
       return errno_error(kEnter, ".");
   }
-  now_ = {where.ids, 0};
+  now_ = {where.ids, 0, false};
   const bool of_program =
       where.mount != 0 || std::any_of(where.ids.begin(), where.ids.end(),
                                       [this](uint32_t id) { return type(id) == CLONE_NEWNS; });
   kernel::set_root_of_program(of_program);
-  if (where.mount != 0 && (::fchdir(mounts_of_image_.root_of(where.mount)) != 0 || ::chroot(".") != 0))
+  const int root =
+      where.beneath ? mounts_of_image_.point_of(where.mount) : mounts_of_image_.root_of(where.mount);
+  if (where.mount != 0 && (::fchdir(root) != 0 || ::chroot(".") != 0))
     return errno_error(kEnter, fmt::format("mount {}", where.mount));
   if (of_program && ::fchdir(kernel::host_proc()) != 0) return errno_error(kEnter, "/proc");
   now_ = where;

@@ -33,10 +33,11 @@ class Namespaces {
   uint64_t type(uint32_t id) const;
 
   // Where something is made: in these namespaces, and in those of the session for all other types; and, if
-  // that is not 0, with the root of a mount as the root directory.
+  // that is not 0, with the root of a mount as the root directory, or the directory on which the mount is.
   struct Where {
     std::vector<uint32_t> ids;
     uint32_t mount = 0;
+    bool beneath = false;
     bool operator==(const Where&) const = default;
   };
   void close() { mounts_of_image_.close(); }

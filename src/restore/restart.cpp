@@ -320,6 +320,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   STASIS_CHECK(keep_ended_namespaces());
   STASIS_CHECK(end_temporaries());
   STASIS_CHECK(mount_inner_procs());
+  STASIS_CHECK(table_->take_locks_of_descriptions(skeletons_));
   // Before any parent ignores SIGCHLD: then the kernel would reap them.
   for (const auto& process : manifest().processes()) {
     if (process.state() != schema::Process::ZOMBIE) continue;

@@ -24,6 +24,18 @@ pid_t holder(int fd, off_t start) {
   CHECK_EQ(fcntl(fd, F_GETLK, &lock), 0);
   return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
 }
+// What /proc shows as the one who took the lock of a descriptor; 0: somebody who is gone; -1: it shows no
+// lock.
+int shown_holder(int fd, const char* kind) {
+  char name[64], text[4096];
+  snprintf(name, sizeof name, "/proc/self/fdinfo/%d", fd);
+  MUST(subject::slurp(name, text, sizeof text) > 0);
+  const char* line = strstr(text, "lock:");
+  char shown[16] = "";
+  int pid = -1;
+  if (line == nullptr || sscanf(line, "lock: %*d: %15s %*s %*s %d", shown, &pid) != 2) return -1;
+  return strcmp(shown, kind) == 0 ? pid : -1;
+}
 }  // namespace
 
 CASE(flock_exclusive) {
@@ -183,4 +195,67 @@ CASE_WITH(lease, subject::kMayRefuse) {
   subject::hold();
   CHECK_EQ(fcntl(fd, F_GETLEASE), F_WRLCK);
   CHECK_EQ(fcntl(fd, F_SETLEASE, F_UNLCK), 0);
+}
+// The kernel shows who took a lock, also where that process has closed the file since.
+CASE(who_took_a_flock) {
+  int own = opened("own"), left = opened("left"), of_child = opened("of_child"), of_dead = opened("of_dead");
+  MUST(flock(own, LOCK_SH) == 0 && flock(left, LOCK_EX) == 0);
+  const pid_t taker = subject::child([=] {
+    MUST(flock(of_child, LOCK_EX) == 0);
+    close(of_child);
+    subject::mark("taken");
+    subject::await("seen");
+  });
+  // It is there no more, but not yet waited for.
+  const pid_t dead = subject::child([=] { MUST(flock(of_dead, LOCK_EX) == 0); });
+  siginfo_t ended;
+  MUST(waitid(P_PID, dead, &ended, WEXITED | WNOWAIT) == 0);
+  const pid_t self = getpid();
+  const pid_t heir = subject::child([=] {
+    subject::await("closed");
+    subject::await("look");
+    CHECK_EQ(shown_holder(left, "FLOCK"), self);
+    subject::mark("seen");
+  });
+  close(left);
+  subject::mark("closed");
+  subject::await("taken");
+  MUST(shown_holder(own, "FLOCK") == self && shown_holder(of_child, "FLOCK") == taker);
+  MUST(shown_holder(of_dead, "FLOCK") == dead);
+  subject::hold();
+  CHECK_EQ(shown_holder(own, "FLOCK"), self);
+  CHECK_EQ(shown_holder(of_child, "FLOCK"), taker);
+  CHECK_EQ(shown_holder(of_dead, "FLOCK"), dead);
+  subject::mark("look");
+  JOIN(heir);
+  JOIN(taker);
+  JOIN(dead);
+}
+// Whoever took it has ended: the kernel has no number for it, and the lock stays.
+CASE(flock_of_one_who_is_gone) {
+  int fd = opened("file");
+  JOIN(subject::child([=] { MUST(flock(fd, LOCK_EX) == 0); }));
+  MUST(shown_holder(fd, "FLOCK") == 0);
+  subject::hold();
+  CHECK_EQ(shown_holder(fd, "FLOCK"), 0);
+  int other = opened("file");
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), -1);
+  close(fd);
+  CHECK_EQ(flock(other, LOCK_SH | LOCK_NB), 0);
+}
+CASE_WITH(who_took_a_lease, subject::kMayRefuse) {
+  int fd = opened("file");
+  const pid_t taker = subject::child([=] {
+    if (fcntl(fd, F_SETLEASE, F_WRLCK) != 0) _exit(77);
+    subject::mark("taken");
+    subject::await("seen");
+  });
+  for (int i = 0; i < 1000 && !subject::marked("taken"); ++i) subject::pass(1);
+  if (!subject::marked("taken")) SKIP("no leases here");
+  MUST(shown_holder(fd, "LEASE") == taker);
+  subject::hold();
+  CHECK_EQ(shown_holder(fd, "LEASE"), taker);
+  CHECK_EQ(fcntl(fd, F_GETLEASE), F_WRLCK);
+  subject::mark("seen");
+  JOIN(taker);
 }

@@ -184,6 +184,79 @@ CASE(memfd_private) {
   CHECK_EQ(memcmp(own + kPage, whole + kPage, kSize - kPage), 0);
 }
 
+// Memory that is shared and has no name can be opened, too, and mapped as a private copy.
+CASE(private_copy_of_shared_anonymous_memory) {
+  auto* shared = map(kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+  fill(shared, kSize, 14);
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", reinterpret_cast<long>(shared),
+           reinterpret_cast<long>(shared + kSize));
+  int fd = open(link, O_RDWR);
+  if (fd < 0) SKIP("this user may not open what a process has mapped");
+  auto* own = map(kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+  own[kPage] = 0x3c;
+  subject::hold();
+  CHECK_EQ(differs(shared, kSize, 14), -1);
+  CHECK_EQ(own[kPage], 0x3c);
+  CHECK_EQ(memcmp(own, shared, kPage), 0);
+  CHECK_EQ(memcmp(own + 2 * kPage, shared + 2 * kPage, kSize - 2 * kPage), 0);
+  shared[2 * kPage] = 0x55;
+  CHECK_EQ(own[2 * kPage], 0x55);
+}
+// The same where nobody has it open any more: all that could be read there is still there.
+CASE(private_copy_of_shared_anonymous_memory_that_is_not_open) {
+  auto* shared = map(kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
+  fill(shared, kSize, 15);
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", reinterpret_cast<long>(shared),
+           reinterpret_cast<long>(shared + kSize));
+  int fd = open(link, O_RDWR);
+  if (fd < 0) SKIP("this user may not open what a process has mapped");
+  auto* own = map(kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
+  close(fd);
+  own[kPage] = 0x3d;
+  subject::hold();
+  CHECK_EQ(differs(shared, kSize, 15), -1);
+  CHECK_EQ(own[kPage], 0x3d);
+  CHECK_EQ(memcmp(own, shared, kPage), 0);
+  CHECK_EQ(memcmp(own + 2 * kPage, shared + 2 * kPage, kSize - 2 * kPage), 0);
+}
+
+// What memfd_create() gave is not counted as a writer, so the program in it can be executed while it is open;
+// one that was opened for writing is.
+CASE(memfd_that_is_executed) {
+  int fd = memfd_create("script", 0);
+  static const char script[] = "#!/bin/true";
+  MUST(fd >= 0 && write(fd, script, sizeof script - 1) == static_cast<ssize_t>(sizeof script - 1));
+  MUST(lseek(fd, 2, SEEK_SET) == 2 && fcntl(fd, F_SETFL, O_APPEND | O_NONBLOCK) == 0);
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  int reader = open(link, O_RDONLY);
+  MUST(reader >= 0);
+  auto executed = [fd] {
+    pid_t pid = fork();
+    MUST(pid >= 0);
+    if (pid == 0) {
+      char name[] = "true";
+      char* arguments[] = {name, nullptr};
+      char* environment[] = {nullptr};
+      syscall(SYS_execveat, fd, "", arguments, environment, AT_EMPTY_PATH);
+      _exit(errno == ETXTBSY ? 26 : 99);
+    }
+    int status = -1;
+    MUST(waitpid(pid, &status, 0) == pid);
+    return WEXITSTATUS(status);
+  };
+  MUST(executed() == 0);
+  subject::hold();
+  CHECK_EQ(executed(), 0);
+  CHECK_EQ(lseek(fd, 0, SEEK_CUR), 2);
+  CHECK_EQ(fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK), O_RDWR | O_APPEND | O_NONBLOCK);
+  int writer = open(link, O_RDWR);
+  CHECK(writer >= 0);
+  CHECK_EQ(executed(), 26);
+}
+
 CASE(memfd_not_mapped) {
   int fd = memfd_create("quiet", MFD_ALLOW_SEALING);
   static uint8_t buffer[kSize];

@@ -165,3 +165,43 @@ CASE(fanotify_marks) {
   }
   CHECK_EQ(seen, FAN_MODIFY | FAN_CLOSE_WRITE | FAN_OPEN);
 }
+
+CASE(watch_of_a_symbolic_link_itself) {
+  int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+  close(made("file"));
+  MUST(symlink("file", subject::path("link")) == 0);
+  MUST(inotify_add_watch(fd, subject::path("link"), IN_MOVE_SELF | IN_DONT_FOLLOW) == 1);
+  MUST(inotify_add_watch(fd, subject::path("file"), IN_MODIFY) == 2);
+  subject::hold();
+  int file = made("file");
+  CHECK_EQ(write(file, "x", 1), 1);
+  CHECK_EQ(rename(subject::path("link"), subject::path("other")), 0);
+  Events events(fd);
+  const inotify_event* event = events.next();
+  CHECK(event != nullptr && event->wd == 2 && event->mask == IN_MODIFY);
+  event = event == nullptr ? nullptr : events.next();
+  CHECK(event != nullptr && event->wd == 1 && event->mask == IN_MOVE_SELF);
+}
+
+// What /proc shows of a group is what it was made with, also how its own descriptor was to be opened.
+CASE(fanotify_flags) {
+  auto shown = [](int fd) {
+    char name[64], text[4096];
+    unsigned flags = ~0u;
+    snprintf(name, sizeof name, "/proc/self/fdinfo/%d", fd);
+    MUST(subject::slurp(name, text, sizeof text) > 0);
+    const char* line = strstr(text, "fanotify flags:");
+    MUST(line != nullptr && sscanf(line, "fanotify flags:%x", &flags) == 1);
+    return flags;
+  };
+  int open_on_exec = fanotify_init(FAN_CLASS_NOTIF | FAN_NONBLOCK | FAN_REPORT_FID, O_RDONLY);
+  int closed_on_exec = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_REPORT_FID, O_RDONLY);
+  if (open_on_exec < 0 || closed_on_exec < 0) SKIP("no fanotify for this user");
+  unsigned one = shown(open_on_exec), other = shown(closed_on_exec);
+  MUST(one != other);
+  subject::hold();
+  CHECK_EQ(shown(open_on_exec), one);
+  CHECK_EQ(shown(closed_on_exec), other);
+  CHECK_EQ(fcntl(open_on_exec, F_GETFD), 0);
+  CHECK_EQ(fcntl(closed_on_exec, F_GETFD), FD_CLOEXEC);
+}

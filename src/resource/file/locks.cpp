@@ -95,7 +95,7 @@ std::string describe_holder(int fd, const struct flock& wanted) {
 
 }  // namespace
 
-Result<void> observe_locks(const OpenFile& file, schema::Description& out) {
+Result<void> observe_locks(const OpenFile& file, const Observation& tree, schema::Description& out) {
   for (const LockLine& line : locks_of(file)) {
     if (line.kind == "POSIX") continue;
     if (line.kind != "FLOCK" && line.kind != "OFDLCK" && line.kind != "LEASE") {
@@ -111,6 +111,8 @@ Result<void> observe_locks(const OpenFile& file, schema::Description& out) {
     lock->set_exclusive(line.exclusive);
     lock->set_start(line.start);
     lock->set_length(line.length);
+    // An OFD lock has none. Who is gone is shown by a number that means nobody.
+    if (line.holder.value > 0) lock->set_holder(tree.session_task(line.holder).value);
   }
   return {};
 }
@@ -135,13 +137,18 @@ std::vector<schema::RecordLock> record_locks(const OpenFile& file) {
   return locks;
 }
 
+bool shows_holder(const schema::FileLock& lock) {
+  return lock.kind() == schema::FileLock::FLOCK && lock.holder() != 0;
+}
+
+int flock_operation(const schema::FileLock& lock) { return (lock.exclusive() ? LOCK_EX : LOCK_SH) | LOCK_NB; }
+
 Result<void> lock_description(const schema::Description& description, int fd) {
   for (const auto& lock : description.locks()) {
-    if (lock.kind() == schema::FileLock::LEASE) continue;
+    if (lock.kind() == schema::FileLock::LEASE || shows_holder(lock)) continue;
     struct flock wanted = to_flock(lock);
-    int result = lock.kind() == schema::FileLock::FLOCK
-                     ? flock(fd, (lock.exclusive() ? LOCK_EX : LOCK_SH) | LOCK_NB)
-                     : fcntl(fd, F_OFD_SETLK, &wanted);
+    int result = lock.kind() == schema::FileLock::FLOCK ? flock(fd, flock_operation(lock))
+                                                        : fcntl(fd, F_OFD_SETLK, &wanted);
     if (result < 0) return lock_refused(description.shown(), fd, wanted, errno);
   }
   return {};
@@ -155,6 +162,10 @@ int lease_type(const schema::FileLock& lock, uint32_t flags) {
 }
 
 struct flock as_flock(const schema::RecordLock& lock) {
+  return to_flock(lock);
+}
+
+struct flock as_flock(const schema::FileLock& lock) {
   return to_flock(lock);
 }
 

@@ -4,8 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "kernel/proc.h"
 #include "resource/file/removed.h"
+#include "resource/file_search.h"
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -101,6 +104,42 @@ Result<Fd> open_by_name(const Record& record, const schema::File& message, Makin
                  "put the file of the program back to restart"};
   }
   return open_any(record, message.path());
+}
+
+namespace {
+
+uint64_t mount_of(int fd) {
+  struct statx status = {};
+  return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &status) == 0 ? status.stx_mnt_id : 0;
+}
+
+// By a directory that is left on the way to the name.
+Fd directory_towards(const std::string& path) {
+  for (std::string directory = directory_of(path);; directory = directory_of(directory)) {
+    Fd opened(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (opened || directory == "/") return opened;
+  }
+}
+
+}  // namespace
+
+// The kernel opens what a handle names by any mount of its file system, for root. For others the file is the
+// same, and only the number of its mount differs.
+Result<Fd> reopen_on_mount_of(const std::string& path, int object, int flags) {
+  const Fd directory = directory_towards(path);
+  struct stat there = {}, status = {};
+  if (!directory || mount_of(directory.get()) == mount_of(object) || fstat(directory.get(), &there) != 0 ||
+      fstat(object, &status) != 0 || there.st_dev != status.st_dev)
+    return reopen(object, flags);
+  alignas(file_handle) std::array<char, sizeof(file_handle) + MAX_HANDLE_SZ> storage = {};
+  auto* handle = reinterpret_cast<file_handle*>(storage.data());
+  handle->handle_bytes = MAX_HANDLE_SZ;
+  int mount = 0;
+  if (name_to_handle_at(object, "", handle, &mount, AT_EMPTY_PATH) == 0) {
+    Fd opened(open_by_handle_at(directory.get(), handle, flags & ~O_NOFOLLOW));
+    if (opened) return opened;
+  }
+  return reopen(object, flags);
 }
 
 Result<void> relocate_file(Record& record, const DescriptorKind::Place& place) {

@@ -16,6 +16,10 @@ Result<schema::File> observe_name(const OpenFile& file);
 // removed is made again.
 Result<Fd> open_by_name(const Record& record, const schema::File& message, Making& context);
 
+// reopen() of something without a name that had this one, on the mount to which the name leads where we are:
+// a description is on one mount, and the same file may have been opened on others.
+Result<Fd> reopen_on_mount_of(const std::string& path, int object, int flags);
+
 // DescriptorKind::relocate() of the kinds that keep it.
 Result<void> relocate_file(Record& record, const DescriptorKind::Place& place);
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "kernel/proc.h"
+#include "resource/file/open_by_name.h"
 #include "resource/file_search.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
@@ -96,7 +97,7 @@ Result<Fd> open_removed(const Record& record, const schema::File& message, Makin
   }
   // A link is never followed, so it cannot be opened again; nothing can be changed through it, either.
   if (S_ISLNK(message.mode())) return duplicate(object.get());
-  auto fd = reopen(object.get(), open_flags(record.flags));
+  auto fd = reopen_on_mount_of(message.path(), object.get(), open_flags(record.flags));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
   return fd;
 }

@@ -106,7 +106,8 @@ Result<Fd> UnlinkedFileKind::make(const Record& record, Making& context) const {
     STASIS_TRY(object, make_object(record, message, context));
   }
   // O_TMPFILE is a flag that F_GETFL keeps; opening with it again would ask for another new file.
-  auto fd = reopen(object.get(), open_flags(record.flags & ~static_cast<uint32_t>(O_TMPFILE)));
+  auto fd = reopen_on_mount_of(message.path(), object.get(),
+                               open_flags(record.flags & ~static_cast<uint32_t>(O_TMPFILE)));
   if (!fd.ok()) return std::move(fd).error().within("restore " + record.describe());
   if (record.flags & O_PATH) return fd;
   if (lseek(fd->get(), record.position, SEEK_SET) < 0) return cannot_make(record, "lseek");

@@ -84,8 +84,8 @@ TEST_F(Files, LocksOfDescriptions) {
   lock.l_len = 3;
   ASSERT_EQ(fcntl(range.get(), F_OFD_SETLK, &lock), 0);
   schema::Description of_whole, of_range;
-  ASSERT_OK(observe_locks(tree.add({whole.get()}), of_whole));
-  ASSERT_OK(observe_locks(tree.add({range.get()}), of_range));
+  ASSERT_OK(observe_locks(tree.add({whole.get()}), tree, of_whole));
+  ASSERT_OK(observe_locks(tree.add({range.get()}), tree, of_range));
   of_range.set_shown("range");
   Fd whole_again = open_file(directory / "flock", O_RDWR).value();
   Fd range_again = open_file(directory / "range", O_RDWR).value();
@@ -120,7 +120,7 @@ TEST_F(Files, RecordLocksAreSeenAndTheirHolderIsNamed) {
   ASSERT_EQ(fcntl(file.get(), F_SETLK, &lock), 0);
   const OpenFile& seen = tree.add({file.get()});
   schema::Description description;
-  ASSERT_OK(observe_locks(seen, description));
+  ASSERT_OK(observe_locks(seen, tree, description));
   EXPECT_EQ(description.locks_size(), 0) << "they are the process's";
   auto locks = record_locks(seen);
   ASSERT_EQ(locks.size(), 2u);
