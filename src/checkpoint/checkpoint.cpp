@@ -91,10 +91,11 @@ class Attempt {
     STASIS_CHECK(ask_participants());
     STASIS_CHECK(look());
 
-    // From here on nothing is refused any more, so now something may be written.
+    // From here on little is refused any more, so now something may be written.
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, files_, manifest_));
     STASIS_CHECK(namespaces_.save(writer, manifest_));
+    if (request_.approve) STASIS_CHECK(request_.approve(manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
