@@ -24,6 +24,7 @@
 #include "image/writer.h"
 #include "inspect/aio.h"
 #include "inspect/filters.h"
+#include "inspect/job_control.h"
 #include "inspect/message_queues.h"
 #include "inspect/namespaces.h"
 #include "inspect/outside.h"
@@ -214,6 +215,9 @@ class Attempt {
         namespaces_.describe_path(processes[living[i]], facts.mapping);
       STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
       observe_terminal(processes[living[i]], *out(i));
+      STASIS_CHECK(inspect::observe_news(
+          *tree_, processes[living[i]], savers_[i]->batch(),
+          [&](remote::Batch& batch) { return savers_[i]->run(batch); }, manifest_));
     }
     for (const std::string& warning : namespaces_.warnings()) files_.warn(warning);
     STASIS_CHECK(inspect::observe_sharing(*tree_, files_, manifest_));

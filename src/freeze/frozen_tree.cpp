@@ -4,6 +4,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "freeze/sleepers.h"
+#include "freeze/vfork.h"
 #include "kernel/affinity.h"
 #include "remote/interrupted.h"
 
@@ -141,6 +143,7 @@ class FrozenTree::Freezer {
   }
 
   std::string unstoppable() const { return unstoppable_; }
+  std::string waiting_child_of_vfork() const { return vfork_.waiting(); }
 
  private:
   struct StoppedTask {
@@ -339,6 +342,7 @@ class FrozenTree::Freezer {
           auto status = read_status(HostTid{tid});
           unstoppable_ = status.ok() ? fmt::format("task {} ({})", status->ns_tid, status->name)
                                      : fmt::format("task {}", tid);
+          look_for_child_of_vfork(HostTid{tid});
           return false;
         }
         using Kind = remote::Stop::Kind;
@@ -356,6 +360,24 @@ class FrozenTree::Freezer {
       }
     }
     return true;
+  }
+
+  void look_for_child_of_vfork(HostTid parent) {
+    for (HostTid pid : processes_) {
+      auto stat = kernel::read_stat(pid);
+      if (!stat.ok() || stat->parent != parent || !seized_.contains(pid.value) || !shares_memory(parent, pid))
+        continue;
+      remote::Tracee child(pid);
+      for (int tries = 0; !stopped_.contains(pid.value) && tries < 3; ++tries) {
+        auto stop = child.wait(monotonic_ns() + kMillisecond);
+        if (stop.ok() && *stop && (*stop)->kind == remote::Stop::Kind::kInterrupt) note_stop(child, 0);
+      }
+      auto stopped = stopped_.find(pid.value);
+      auto status = read_status(pid);
+      if (stopped == stopped_.end() || !status.ok()) continue;
+      vfork_.note(pid, stopped->second.registers, status->voluntary_switches,
+                  fmt::format("task {} ({})", status->ns_tid, status->name));
+    }
   }
 
   void note_stop(const remote::Tracee& task, int group_stop_signal) {
@@ -460,6 +482,7 @@ class FrozenTree::Freezer {
   std::set<int> ended_;
   std::set<int> late_;
   std::string unstoppable_;
+  VforkWatch vfork_;
 };
 
 namespace {
@@ -546,6 +569,13 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
     deadlines.save();
     if (!outcome.ok()) return std::move(outcome).error();
     unstoppable = freezer.unstoppable();
+    if (const std::string child = freezer.waiting_child_of_vfork(); !child.empty()) {
+      return Error{
+          "freeze", unstoppable,
+          fmt::format("it waits in vfork() until its child, {}, has called exec(), and that waits, too",
+                      child),
+          "try again when it has gone on", ErrorCode::kRefused};
+    }
     timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
     ::nanosleep(&pause, nullptr);
   }
@@ -567,10 +597,32 @@ std::set<uint32_t> users_of(const FrozenTree& tree) {
   return users;
 }
 
+namespace {
+
+// A stop signal that came when a task was stopped already is pending, which changes nothing, but shows.
+// Whoever executes system calls for us takes it. Somebody may have let the task go on meanwhile, who took it
+// away.
+void send_stops_again(const FrozenProcess& process) {
+  constexpr uint64_t kStop = uint64_t{1} << (SIGSTOP - 1), kContinue = uint64_t{1} << (SIGCONT - 1);
+  const auto continued = [](HostTid task) {
+    auto now = kernel::read_status(task);
+    return !now.ok() || ((now->pending | now->shared_pending) & kContinue) != 0;
+  };
+  if ((process.status.shared_pending & kStop) != 0 && !continued(process.pid))
+    ::kill(process.leader.value, SIGSTOP);
+  for (const auto& thread : process.threads) {
+    if ((thread.status.pending & kStop) != 0 && !continued(thread.tid))
+      ::syscall(SYS_tgkill, process.leader.value, thread.tid.value, SIGSTOP);
+  }
+}
+
+}  // namespace
+
 void FrozenTree::thaw() {
   if (!frozen_) return;
   frozen_ = false;
   for (const auto& process : processes_) {
+    if (process.stopped()) send_stops_again(process);
     for (const auto& thread : process.threads) remote::Tracee(thread.tid).detach();
   }
   deadlines_.save();

@@ -43,7 +43,8 @@ class Search {
       return found;
     }
     for (size_t i = 0; i < count_; ++i)
-      found.descents.push_back({maker_[i], maker_[i] && born_[i] && relatives_[*maker_[i]].leader != *born_[i]});
+      found.descents.push_back(
+          {maker_[i], maker_[i] && born_[i] && relatives_[*maker_[i]].leader != *born_[i]});
     return found;
   }
 
@@ -106,8 +107,8 @@ class Search {
   bool place(size_t one, std::vector<Choice>& choices) {
     const auto& above = above_[one];
     if (above.empty()) return true;
-    const size_t lowest =
-        *std::max_element(above.begin(), above.end(), [&](size_t a, size_t b) { return depth_[a] < depth_[b]; });
+    const size_t lowest = *std::max_element(above.begin(), above.end(),
+                                            [&](size_t a, size_t b) { return depth_[a] < depth_[b]; });
     for (size_t other : above) {
       if (is_at_or_above(other, lowest)) continue;
       order(one, lowest, other, choices);
@@ -144,8 +145,8 @@ class Search {
     choices = {{second, first}, {first, second}};
   }
 
-  // `other` stands above somebody who is born in the session: above the leader, too, or, if it leads a session
-  // now, as one who was born in this one.
+  // `other` stands above somebody who is born in the session: above the leader, too, or, if it leads a
+  // session now, as one who was born in this one.
   void leave_session_to(size_t leader, size_t other, std::vector<Choice>& choices) const {
     const Choice adopts = {other, leader}, left = {leader, other, true};
     const bool can_have_left = relatives_[other].leader == other && !born_[other] && other != leader;
@@ -157,8 +158,8 @@ class Search {
 
   const std::vector<Relative>& relatives_;
   size_t count_;
-  std::vector<std::vector<size_t>> above_;    // who has to stand above each
-  std::vector<std::optional<size_t>> born_;   // the session in which each has to be born, by its leader
+  std::vector<std::vector<size_t>> above_;   // who has to stand above each
+  std::vector<std::optional<size_t>> born_;  // the session in which each has to be born, by its leader
   std::vector<std::optional<size_t>> maker_;
   std::vector<size_t> depth_;
   uint64_t spent_ = 0;

@@ -331,6 +331,8 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   // When every task is there: some descriptors refer to tasks.
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
+  for (auto& builder : builders_) STASIS_CHECK(builder.stop());
+  STASIS_CHECK(tell_parents());
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
   remote::Deadlines deadlines(deadlines_file);
   for (auto& builder : builders_) STASIS_CHECK(builder.arm(deadlines));

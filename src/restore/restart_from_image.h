@@ -84,6 +84,7 @@ class RestartFromImage final : public Restart {
   Result<void> mount_inner_procs();
   Result<Fd> mount_inner_proc(const schema::FileSystem& system, uint32_t space);
   Result<void> end_temporaries();
+  Result<void> tell_parents();
 
   image::Image image_;
   Topology topology_;

@@ -159,8 +159,8 @@ class Planner {
     const uint32_t wanted = adopter == kInit ? 0 : births[index_.at(adopter)].numbers.space;
     if (space != wanted) return no_order(births[maker]);
     const int pid = take_spare();
-    const size_t father =
-        append(temporary(pid, {std::vector<int>(numbers_.depth(space) + 1, pid), space}, births[maker].pid.value));
+    const size_t father = append(
+        temporary(pid, {std::vector<int>(numbers_.depth(space) + 1, pid), space}, births[maker].pid.value));
     add_child(maker, early, father);
     known->second = father;
     adopters_[father] = adopter;

@@ -443,8 +443,8 @@ CASE(parent_waits) {
   JOIN(parent);
 }
 
-// One was a sub-reaper when the leader of a session below it made an orphan, and none when that leader lost its
-// own father: the leader went to whoever was above.
+// One was a sub-reaper when the leader of a session below it made an orphan, and none when that leader lost
+// its own father: the leader went to whoever was above.
 CASE(leader_adopted_past_an_ancestor) {
   MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
   pid_t self = getpid(), own_session = getsid(0);
