@@ -4,7 +4,6 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/parallel.h"
+#include "freeze/pending_stops.h"
 #include "freeze/sleepers.h"
 #include "freeze/vfork.h"
 #include "kernel/affinity.h"
@@ -596,27 +596,6 @@ std::set<uint32_t> users_of(const FrozenTree& tree) {
   }
   return users;
 }
-
-namespace {
-
-// A stop signal that came when a task was stopped already is pending, which changes nothing, but shows.
-// Whoever executes system calls for us takes it. Somebody may have let the task go on meanwhile, who took it
-// away.
-void send_stops_again(const FrozenProcess& process) {
-  constexpr uint64_t kStop = uint64_t{1} << (SIGSTOP - 1), kContinue = uint64_t{1} << (SIGCONT - 1);
-  const auto continued = [](HostTid task) {
-    auto now = kernel::read_status(task);
-    return !now.ok() || ((now->pending | now->shared_pending) & kContinue) != 0;
-  };
-  if ((process.status.shared_pending & kStop) != 0 && !continued(process.pid))
-    ::kill(process.leader.value, SIGSTOP);
-  for (const auto& thread : process.threads) {
-    if ((thread.status.pending & kStop) != 0 && !continued(thread.tid))
-      ::syscall(SYS_tgkill, process.leader.value, thread.tid.value, SIGSTOP);
-  }
-}
-
-}  // namespace
 
 void FrozenTree::thaw() {
   if (!frozen_) return;

@@ -1,5 +1,6 @@
 #include "resource/file/device.h"
 
+#include <fcntl.h>
 #include <linux/kd.h>
 #include <sys/ioctl.h>
 #include <sys/sysmacros.h>
@@ -20,11 +21,11 @@ constexpr unsigned kNull = 3, kZero = 5, kFull = 7, kRandom = 8, kUrandom = 9;
 
 // A terminal of the host, whose state is not the program's: opened by name, it is the same one again.
 constexpr unsigned kTtyMajor = 4, kOtherTtyMajor = 5;
-constexpr unsigned kCurrentTerminal = 0, kConsole = 1;
+constexpr unsigned kLastVirtual = 63, kConsole = 1;
 
 bool is_console(dev_t device) {
   return (major(device) == kOtherTtyMajor && minor(device) == kConsole) ||
-         (major(device) == kTtyMajor && minor(device) == kCurrentTerminal);
+         (major(device) == kTtyMajor && minor(device) <= kLastVirtual);
 }
 
 bool has_no_state(dev_t device) {
@@ -36,7 +37,8 @@ bool has_no_state(dev_t device) {
 }  // namespace
 
 KindInfo DeviceKind::info() const {
-  return {"device", "Descriptors", "/dev/null, zero, full, random, urandom, console, tty0; block devices"};
+  return {"device", "Descriptors",
+          "/dev/null, zero, full, random, urandom, console, virtual terminals in text mode; block devices"};
 }
 
 bool DeviceKind::recognises(const OpenFile& file, const Observation&) const {
@@ -63,7 +65,10 @@ Result<std::string> DeviceKind::observe(const OpenFile& file, Observation&) cons
 
 Result<Fd> DeviceKind::make(const Record& record, Making& context) const {
   STASIS_TRY(auto message, unpack<schema::File>(record));
-  STASIS_TRY(Fd fd, open_by_name(record, message, context));
+  // The terminal of whoever opens it is not what it should become.
+  Record without_control = record;
+  if (is_console(message.special())) without_control.flags |= O_NOCTTY;
+  STASIS_TRY(Fd fd, open_by_name(without_control, message, context));
   if (S_ISBLK(message.mode()) && lseek(fd.get(), record.position, SEEK_SET) < 0)
     return cannot_make(record, "lseek");
   return fd;
