@@ -5,8 +5,8 @@
 
 namespace stasis::freeze {
 
-// One that came when the task was stopped already changes nothing, but shows. Whoever executes system calls for
-// us takes it, so it is sent once more before the task is let go. Somebody may have let the task go on
+// One that came when the task was stopped already changes nothing, but shows. Whoever executes system calls
+// for us takes it, so it is sent once more before the task is let go. Somebody may have let the task go on
 // meanwhile, who took it away.
 void send_stops_again(const FrozenProcess& process);
 

@@ -29,8 +29,8 @@ class ThreadQuestions {
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out);
 
-// A stop signal cannot be blocked: whoever executes system calls for us has taken the one that was pending in a
-// stopped task, before the signals were read. `pending`: those that there were.
+// A stop signal cannot be blocked: whoever executes system calls for us has taken the one that was pending in
+// a stopped task, before the signals were read. `pending`: those that there were.
 void add_taken_stop(uint64_t pending, std::vector<std::string>& signals);
 
 // After its questions were answered. `forks`: it is the one that forks for a checkpoint, and has to be able

@@ -1,8 +1,8 @@
 // Descriptors of files, directories and devices: offsets, flags, sharing, numbers.
-#include <sys/sysmacros.h>
 #include <dirent.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include "subject.h"
