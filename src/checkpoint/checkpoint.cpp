@@ -24,6 +24,7 @@
 #include "image/writer.h"
 #include "inspect/aio.h"
 #include "inspect/filters.h"
+#include "inspect/job_control.h"
 #include "inspect/message_queues.h"
 #include "inspect/namespaces.h"
 #include "inspect/outside.h"
@@ -91,10 +92,11 @@ class Attempt {
     STASIS_CHECK(ask_participants());
     STASIS_CHECK(look());
 
-    // From here on nothing is refused any more, so now something may be written.
+    // From here on little is refused any more, so now something may be written.
     STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
     STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, files_, manifest_));
     STASIS_CHECK(namespaces_.save(writer, manifest_));
+    if (request_.approve) STASIS_CHECK(request_.approve(manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
     STASIS_CHECK(fork_snapshots(writer));
@@ -213,6 +215,9 @@ class Attempt {
         namespaces_.describe_path(processes[living[i]], facts.mapping);
       STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
       observe_terminal(processes[living[i]], *out(i));
+      STASIS_CHECK(inspect::observe_news(
+          *tree_, processes[living[i]], savers_[i]->batch(),
+          [&](remote::Batch& batch) { return savers_[i]->run(batch); }, manifest_));
     }
     for (const std::string& warning : namespaces_.warnings()) files_.warn(warning);
     STASIS_CHECK(inspect::observe_sharing(*tree_, files_, manifest_));

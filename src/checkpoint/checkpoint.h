@@ -40,6 +40,8 @@ struct Request {
   // Who takes part beside the engine; made anew for each attempt.
   using MakeParticipant = std::function<std::unique_ptr<plugin::Participant>()>;
   std::vector<MakeParticipant> participants;
+  // Whether a restart could make this; what it could not is refused while the program is there. May be empty.
+  std::function<Result<void>(const schema::Manifest& manifest)> approve;
   FilePolicy files;
   Tracking* tracking = nullptr;  // what is known of the base, and after the checkpoint of the new one
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of pages written; may be empty

@@ -94,6 +94,7 @@ class ProcessSaver {
   // Of a process that stands still, of whom nothing else is wanted: between enter() and leave().
   Result<void> run(remote::Batch& batch) { return foothold_->run(batch); }
   Result<remote::Batch> complete_entry();
+  remote::Batch batch() const { return remote::Batch(foothold_->scratch()); }
   // Bytes that were read to see whether they had changed.
   uint64_t compared() const { return compared_; }
 

@@ -15,7 +15,9 @@
 
 #include "base/clock.h"
 #include "base/parallel.h"
+#include "freeze/pending_stops.h"
 #include "freeze/sleepers.h"
+#include "freeze/vfork.h"
 #include "kernel/affinity.h"
 #include "remote/interrupted.h"
 
@@ -141,6 +143,7 @@ class FrozenTree::Freezer {
   }
 
   std::string unstoppable() const { return unstoppable_; }
+  std::string waiting_child_of_vfork() const { return vfork_.waiting(); }
 
  private:
   struct StoppedTask {
@@ -339,6 +342,7 @@ class FrozenTree::Freezer {
           auto status = read_status(HostTid{tid});
           unstoppable_ = status.ok() ? fmt::format("task {} ({})", status->ns_tid, status->name)
                                      : fmt::format("task {}", tid);
+          look_for_child_of_vfork(HostTid{tid});
           return false;
         }
         using Kind = remote::Stop::Kind;
@@ -356,6 +360,24 @@ class FrozenTree::Freezer {
       }
     }
     return true;
+  }
+
+  void look_for_child_of_vfork(HostTid parent) {
+    for (HostTid pid : processes_) {
+      auto stat = kernel::read_stat(pid);
+      if (!stat.ok() || stat->parent != parent || !seized_.contains(pid.value) || !shares_memory(parent, pid))
+        continue;
+      remote::Tracee child(pid);
+      for (int tries = 0; !stopped_.contains(pid.value) && tries < 3; ++tries) {
+        auto stop = child.wait(monotonic_ns() + kMillisecond);
+        if (stop.ok() && *stop && (*stop)->kind == remote::Stop::Kind::kInterrupt) note_stop(child, 0);
+      }
+      auto stopped = stopped_.find(pid.value);
+      auto status = read_status(pid);
+      if (stopped == stopped_.end() || !status.ok()) continue;
+      vfork_.note(pid, stopped->second.registers, status->voluntary_switches,
+                  fmt::format("task {} ({})", status->ns_tid, status->name));
+    }
   }
 
   void note_stop(const remote::Tracee& task, int group_stop_signal) {
@@ -460,6 +482,7 @@ class FrozenTree::Freezer {
   std::set<int> ended_;
   std::set<int> late_;
   std::string unstoppable_;
+  VforkWatch vfork_;
 };
 
 namespace {
@@ -546,6 +569,13 @@ Result<std::unique_ptr<FrozenTree>> FrozenTree::freeze(const Scope& scope,
     deadlines.save();
     if (!outcome.ok()) return std::move(outcome).error();
     unstoppable = freezer.unstoppable();
+    if (const std::string child = freezer.waiting_child_of_vfork(); !child.empty()) {
+      return Error{
+          "freeze", unstoppable,
+          fmt::format("it waits in vfork() until its child, {}, has called exec(), and that waits, too",
+                      child),
+          "try again when it has gone on", ErrorCode::kRefused};
+    }
     timespec pause{0, std::min(attempt + 1, 20) * kMillisecond};
     ::nanosleep(&pause, nullptr);
   }
@@ -571,6 +601,7 @@ void FrozenTree::thaw() {
   if (!frozen_) return;
   frozen_ = false;
   for (const auto& process : processes_) {
+    if (process.stopped()) send_stops_again(process);
     for (const auto& thread : process.threads) remote::Tracee(thread.tid).detach();
   }
   deadlines_.save();

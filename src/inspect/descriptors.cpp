@@ -3,9 +3,11 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <set>
+#include <span>
 
 #include "base/parallel.h"
 #include "inspect/namespaces.h"
@@ -50,6 +53,33 @@ Result<Fd> open_pidfd(const freeze::FrozenProcess& process) {
   return Fd(fd);
 }
 
+// The terminal of a session may be open in nobody any more: its leader has it all the same. To be there after
+// a restart it has to be opened for a moment; here, too, where the kernel then undoes, and at the end does
+// again, what the last close of a slave does to the master. nullptr: there is none, or it is locked.
+std::unique_ptr<OpenFile> open_closed_terminal(const freeze::FrozenProcess& leader,
+                                               std::span<const std::unique_ptr<OpenFile>> files) {
+  const bool leads = leader.status.ns_session == leader.status.ns_tgid;
+  const uint64_t device = leads && !leader.zombie ? kernel::terminal_device(leader.stat.terminal) : 0;
+  if (!resource::is_pty_slave(device)) return nullptr;
+  const OpenFile* master = nullptr;
+  for (const auto& file : files) {
+    if (resource::is_master(*file)) {
+      if (resource::tty_index(file->duplicate.get()) == minor(device)) master = file.get();
+    } else if (resource::is_terminal(*file) && resource::tty_device(file->duplicate.get()) == device) {
+      return nullptr;
+    }
+  }
+  if (master == nullptr) return nullptr;
+  auto file = std::make_unique<OpenFile>();
+  file->task = leader.pid;
+  file->pid = leader.status.ns_tgid;
+  file->flags = O_RDWR;
+  file->link = fmt::format("/dev/pts/{}", minor(device));
+  file->duplicate = Fd(::ioctl(master->duplicate.get(), TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (!file->duplicate || ::fstat(file->duplicate.get(), &file->status) != 0) return nullptr;
+  return file;
+}
+
 }  // namespace
 
 Result<void> DescriptorGraph::collect(const freeze::FrozenTree& tree) {
@@ -85,6 +115,11 @@ Result<void> DescriptorGraph::collect_hidden(const freeze::FrozenTree& tree) {
     }
     return {};
   };
+  for (const auto& process : tree.processes()) {
+    if (auto terminal = open_closed_terminal(process, files_)) {
+      STASIS_TRY([[maybe_unused]] uint32_t id, keep_hidden(std::move(terminal)));
+    }
+  }
   STASIS_CHECK(locate(true));
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];

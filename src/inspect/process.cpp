@@ -367,6 +367,7 @@ Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess
                                                      remote::Foothold& foothold, schema::Process& out) {
   out.set_umask(process.status.umask);
   STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
+  add_taken_stop(process.status.shared_pending, shared_pending);
   for (auto& info : shared_pending) out.add_shared_pending()->set_info(std::move(info));
   auto inspection =
       std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(readings.timers));

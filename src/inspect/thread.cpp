@@ -106,6 +106,18 @@ void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& 
   out.set_no_new_privs(status.no_new_privs);
 }
 
+void add_taken_stop(uint64_t pending, std::vector<std::string>& signals) {
+  siginfo_t stop = {};
+  stop.si_signo = SIGSTOP;
+  const auto is_stop = [](const std::string& info) {
+    int number = 0;
+    std::memcpy(&number, info.data(), std::min(info.size(), sizeof number));
+    return number == SIGSTOP;
+  };
+  if ((pending >> (SIGSTOP - 1) & 1) == 0 || std::any_of(signals.begin(), signals.end(), is_stop)) return;
+  signals.emplace_back(reinterpret_cast<const char*>(&stop), sizeof stop);
+}
+
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out) {
   remote::Tracee task(thread.tid);
@@ -116,6 +128,7 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
   out.set_signal_mask(context.mask);
   if (thread.status.pending != 0) {
     STASIS_TRY(auto pending, task.pending_signals(false));
+    add_taken_stop(thread.status.pending, pending);
     for (auto& info : pending) out.add_pending()->set_info(std::move(info));
   }
   std::string name = thread.status.name;

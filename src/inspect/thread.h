@@ -1,6 +1,9 @@
 // What the kernel keeps for one thread.
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "freeze/frozen_tree.h"
 #include "remote/batch.h"
 #include "remote/executor.h"
@@ -25,6 +28,10 @@ class ThreadQuestions {
 // What can be read from outside: registers, FPU, mask, pending signals, rseq, credentials.
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out);
+
+// A stop signal cannot be blocked: whoever executes system calls for us has taken the one that was pending in
+// a stopped task, before the signals were read. `pending`: those that there were.
+void add_taken_stop(uint64_t pending, std::vector<std::string>& signals);
 
 // After its questions were answered. `forks`: it is the one that forks for a checkpoint, and has to be able
 // to.

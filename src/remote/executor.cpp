@@ -273,6 +273,12 @@ Result<std::optional<Registers>> Executor::handle(const Tracee& task, const Task
   STASIS_TRY(auto report, read_report(task, context, stop));
   if (report) return report;
   int expected = context.report_signal != 0 ? context.report_signal : SIGTRAP;
+  if (stop.kind == Stop::Kind::kSignal && stop.signal == SIGSTOP) {
+    // It cannot be blocked. Job control stops the task, or has stopped it already, as soon as it is let go;
+    // until then that is one more stop of many.
+    STASIS_CHECK(task.resume(SIGSTOP));
+    return report;
+  }
   if (stop.kind == Stop::Kind::kSignal && stop.signal != expected) {
     // Only faults get here: everything else is blocked.
     STASIS_TRY(Registers now, task.registers());

@@ -19,6 +19,7 @@ namespace stasis::restore {
 
 using remote::Batch;
 
+// Those that somebody makes in a pid namespace that is not below its own child's.
 Result<void> RestartFromImage::raise_postponed() {
   while (!postponed_.empty()) {
     auto waiting = std::exchange(postponed_, {});
@@ -88,6 +89,9 @@ uint32_t RestartFromImage::users_of(const Skeleton& task) const {
   return found != users_.end() ? found->second : 0;
 }
 
+// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go
+// there and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can
+// be entered only before.
 Result<void> RestartFromImage::make_init_of_users(Skeleton& maker, std::span<const size_t> child) {
   const Birth& birth = topology_.births()[child.front()];
   const uint32_t owner = numbers().owner(birth.numbers.space);
@@ -165,6 +169,7 @@ Result<void> RestartFromImage::enter_users() {
   return {};
 }
 
+// In which its children are born: setns() takes only namespaces that are below its own.
 Result<void> RestartFromImage::choose_space_of_children(Skeleton& maker, uint32_t space) {
   uint32_t& now = spaces_of_children_[maker.ns_pid().value];
   if (now == space) return {};
@@ -184,6 +189,7 @@ Result<void> RestartFromImage::choose_space_of_children(Skeleton& maker, uint32_
   return {};
 }
 
+// Nobody can be born in them any more, but for as long as their init is there they can be opened.
 Result<void> RestartFromImage::keep_ended_namespaces() {
   for (const auto& process : manifest().processes()) {
     const uint32_t space = process.namespace_of_children();
@@ -208,12 +214,16 @@ Result<void> RestartFromImage::keep_ended_namespaces() {
   return {};
 }
 
+// What shows the processes of a pid namespace can be mounted by these only.
 Result<void> RestartFromImage::mount_inner_procs() {
   if (!numbers().nested()) return {};
   return table_->namespaces().complete_inner(
       [this](const schema::FileSystem& system, uint32_t space) { return mount_inner_proc(system, space); });
 }
 
+// By a helper, which need not come back: in a copy of the session's mounts that belongs to the user namespace
+// in which it is, it has the rights, and the kernel's condition for them is met, another /proc
+// (mount_too_revealing()).
 Result<Fd> RestartFromImage::mount_inner_proc(const schema::FileSystem& system, uint32_t space) {
   constexpr const char* kStep = "mount the /proc of a pid namespace";
   constexpr uint64_t kSetFlag = 0, kSetString = 1, kCreate = 6;  // FSCONFIG_*
@@ -253,6 +263,7 @@ Result<Fd> RestartFromImage::mount_inner_proc(const schema::FileSystem& system, 
   return mount;
 }
 
+// When all threads are there: the kernel makes none in a process that has another namespace for children.
 Result<void> RestartFromImage::settle_spaces_of_children(bool of_single_threads) {
   for (const auto& process : manifest().processes()) {
     if (process.namespace_of_children() == 0 || (process.threads_size() == 1) != of_single_threads) continue;
@@ -270,9 +281,11 @@ Result<void> RestartFromImage::settle_spaces_of_children(bool of_single_threads)
   return {};
 }
 
+// A process that cannot name its group is in it from birth, or is put into it by its parent. `may_wait`: the
+// group may not be there yet.
 Result<void> RestartFromImage::join_group(const Birth& birth, bool may_wait) {
   // A session leader is the leader of its group already.
-  if (birth.becomes_session_leader) return {};
+  if (birth.becomes_session_leader || birth.group.value == 0) return {};
   const int group = birth.group.value;
   int& now = groups_[birth.pid.value];
   if (now == group && numbers().nested()) return {};

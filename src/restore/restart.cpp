@@ -125,7 +125,6 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
   return raise_postponed();
 }
 
-// Those that somebody makes in a pid namespace that is not below its own child's.
 // Makes the whole subtree of a skeleton that stands stripped.
 Result<void> RestartFromImage::raise(size_t index) {
   const Birth& birth = topology_.births()[index];
@@ -135,7 +134,6 @@ Result<void> RestartFromImage::raise(size_t index) {
   STASIS_CHECK(raise_children(maker, birth.early_children));
   if (birth.becomes_session_leader) STASIS_CHECK(begin_session(maker, birth.process));
   STASIS_CHECK(raise_children(maker, birth.children));
-  for (size_t orphan : birth.orphans) STASIS_CHECK(make_orphan(maker, orphan));
   return {};
 }
 
@@ -248,40 +246,6 @@ Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const 
   return {};
 }
 
-// A pid namespace belongs to the user namespace of whoever makes it. The maker of its first process cannot go
-// there and come back: a helper goes, and leaves the child to it. Namespaces that belong to those above can
-// be entered only before.
-// Whoever was born there is in it already.
-// In which its children are born: setns() takes only namespaces that are below its own.
-// Nobody can be born in them any more, but for as long as their init is there they can be opened.
-// What shows the processes of a pid namespace can be mounted by these only.
-// By a helper, which need not come back: in a copy of the session's mounts that belongs to the user namespace
-// in which it is, it has the rights, and the kernel's condition for them is met, another /proc
-// (mount_too_revealing()). When all threads are there: the kernel makes none in a process that has another
-// namespace for children. A child of init, or of a process above, in the session of `maker`: made by a helper
-// that ends, whereupon that process adopts it.
-Result<void> RestartFromImage::make_orphan(Skeleton& maker, size_t index) {
-  NsTid parent = topology_.births()[index].parent;
-  auto set_reaping = [&](uint64_t on) -> Result<void> {
-    if (parent.value <= 1) return {};
-    Skeleton& adopter = skeletons_.at(parent.value);
-    STASIS_CHECK(adopter.prepare());
-    Batch batch = adopter.batch();
-    batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, on});
-    return adopter.run_checked(batch, "adopt a process");
-  };
-  // Who is adopted by whom is a matter of one namespace.
-  const uint32_t space = parent.value <= 1 ? 0 : space_of(skeletons_.at(parent.value));
-  STASIS_TRY(Skeleton helper, make_helper(maker, space, SIGCHLD));
-  STASIS_CHECK(make_children(helper, {index}));
-  STASIS_CHECK(set_reaping(1));
-  STASIS_CHECK(end_helper(maker, helper));
-  STASIS_CHECK(set_reaping(0));
-  return raise(index);
-}
-
-// A process that cannot name its group is in it from birth, or is put into it by its parent. `may_wait`: the
-// group may not be there yet.
 Result<void> RestartFromImage::join_groups() {
   // Leaders first, then members.
   for (bool leaders : {true, false}) {
@@ -293,12 +257,22 @@ Result<void> RestartFromImage::join_groups() {
 }
 
 Result<void> RestartFromImage::end_temporaries() {
-  for (const auto& birth : topology_.births()) {
-    if (birth.process != nullptr) continue;
+  for (const Ending& ending : topology_.endings()) {
+    const Birth& birth = topology_.births()[ending.birth];
+    const auto set_reaping = [&](uint64_t on) -> Result<void> {
+      if (ending.adopter.value <= 1) return {};
+      Skeleton& adopter = skeletons_.at(ending.adopter.value);
+      STASIS_CHECK(adopter.prepare());
+      Batch batch = adopter.batch();
+      batch.call(SYS_prctl, {PR_SET_CHILD_SUBREAPER, on});
+      return adopter.run_checked(batch, "adopt a process");
+    };
+    STASIS_CHECK(set_reaping(1));
     HostTid host = skeletons_.at(birth.pid.value).pid();
     ::kill(host.value, SIGKILL);
     while (::waitpid(host.value, nullptr, __WALL) > 0) {
     }
+    STASIS_CHECK(set_reaping(0));
     // Its parent is init, which reaps it, or a process of the program, which must not find it.
     if (birth.parent.value > 1 && skeletons_.contains(birth.parent.value)) {
       Skeleton& parent = skeletons_.at(birth.parent.value);
@@ -359,6 +333,8 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   // When every task is there: some descriptors refer to tasks.
   STASIS_CHECK(table_->finish(skeletons_, manifest()));
   for (auto& builder : builders_) STASIS_CHECK(builder.start_timers());
+  for (auto& builder : builders_) STASIS_CHECK(builder.stop());
+  STASIS_CHECK(tell_parents());
   for (auto& builder : builders_) STASIS_CHECK(builder.finish());
   remote::Deadlines deadlines(deadlines_file);
   for (auto& builder : builders_) STASIS_CHECK(builder.arm(deadlines));

@@ -69,7 +69,6 @@ class RestartFromImage final : public Restart {
   Result<void> set_next_number(uint32_t space, int number);
   Result<void> enter_users();
   bool can_be_born(const Birth& child) const;
-  Result<void> make_orphan(Skeleton& maker, size_t index);
   Result<void> begin_session(Skeleton& leader, const schema::Process* process);
   Result<void> join_group(const Birth& birth, bool may_wait);
   Result<void> join_groups();
@@ -85,6 +84,7 @@ class RestartFromImage final : public Restart {
   Result<void> mount_inner_procs();
   Result<Fd> mount_inner_proc(const schema::FileSystem& system, uint32_t space);
   Result<void> end_temporaries();
+  Result<void> tell_parents();
 
   image::Image image_;
   Topology topology_;

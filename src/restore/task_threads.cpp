@@ -305,6 +305,8 @@ Result<void> TaskBuilder::queue_signals(ThreadState& thread, bool shared) {
     }
     int number = 0;
     std::memcpy(&number, signal.info().data(), sizeof number);
+    // Only a stopped task has it pending, which cannot block it: it comes last.
+    if (number == SIGSTOP) continue;
     uint64_t info = batch.put(signal.info());
     // A task may send itself any siginfo; from outside the kernel would not let us fake the sender.
     if (shared) {
@@ -498,7 +500,8 @@ Result<void> TaskBuilder::interrupt_sleep(ThreadState& thread, const remote::Exe
   for (int attempt = 0; attempt < 1000; ++attempt) {
     STASIS_CHECK(task.interrupt());
     STASIS_TRY(auto stop, task.wait());
-    if (stop->kind == Stop::Kind::kInterrupt) {
+    // The second when job control has stopped it.
+    if (stop->kind == Stop::Kind::kInterrupt || stop->kind == Stop::Kind::kGroup) {
       STASIS_TRY(Registers now, task.registers());
       if (in_restartable_sleep(now) && now.orig_rax == number) {
         thread.primed = true;

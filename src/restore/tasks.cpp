@@ -324,14 +324,15 @@ Result<void> TaskBuilder::end_leader() {
 }
 
 // The last pages of ours can only be given up by code that is not in them: the vDSO has a `syscall`
-// instruction.
+// instruction, and where the program has unmapped that, some code of its own.
 Result<void> TaskBuilder::drop_work_area() {
-  // The leader of a program without a vDSO keeps the area; nothing refers to it.
-  uint64_t vdso = 0;
+  uint64_t instruction = 0;
   for (const auto& mapping : memory_.mappings()) {
-    if (mapping.kind() == schema::Mapping::VDSO) vdso = mapping.start();
+    if (mapping.kind() == schema::Mapping::VDSO) instruction = mapping.start() + area_.syscall_offset();
   }
-  if (vdso == 0) return {};
+  if (instruction == 0) instruction = find_system_call();
+  // A program without any keeps the area; nothing refers to it.
+  if (instruction == 0) return {};
   // Any thread that lives may do it, and one that is inside a primed sleep must not be disturbed.
   auto free_thread = std::find_if(threads_.begin(), threads_.end(), [](const auto& thread) {
     return !thread.primed && !thread.record->ended();
@@ -340,25 +341,45 @@ Result<void> TaskBuilder::drop_work_area() {
     free_thread = threads_.begin() + (threads_.front().record->ended() ? 1 : 0);
   remote::Tracee task = free_thread->skeleton.task();
   Registers registers = free_thread->skeleton.context().registers;
-  registers.rip = vdso + area_.syscall_offset();
+  registers.rip = instruction;
   registers.orig_rax = ~uint64_t{0};
   registers.rax = SYS_munmap;
   registers.rdi = area_.start();
   registers.rsi = WorkArea::size();
   STASIS_CHECK(task.set_registers(registers));
-  // The kernel would take the program's handler for SIGTRAP away if the signal were blocked when it comes.
-  STASIS_CHECK(task.set_signal_mask(~(uint64_t{1} << (SIGTRAP - 1))));
-  STASIS_CHECK(task.step());
+  // Not by single step: its trap is a signal, for which the kernel would take the program's handler away if
+  // it were blocked, and a pending SIGTRAP of the program would be delivered if it were not.
+  STASIS_CHECK(task.set_signal_mask(~uint64_t{0}));
+  STASIS_CHECK(task.resume_to_system_call());
   for (;;) {
     STASIS_TRY(auto stop, task.wait());
     if (stop->kind == Stop::Kind::kExited) return Error{"restart: leave", name(), "the task ended", {}};
-    if (stop->kind == Stop::Kind::kSignal && stop->signal == SIGTRAP) break;
-    STASIS_CHECK(task.step());
+    if (stop->kind == Stop::Kind::kSignal && stop->signal == SIGTRAP) {
+      STASIS_TRY(registers, task.registers());
+      // It stops before the call, too; until that has been made, its result is ENOSYS.
+      if (static_cast<int64_t>(registers.rax) != -ENOSYS) break;
+    }
+    STASIS_CHECK(task.resume_to_system_call());
   }
-  STASIS_TRY(Registers after, task.registers());
-  if (after.rax != 0)
-    return errno_error("restart: leave", name(), static_cast<int>(-static_cast<int64_t>(after.rax)));
+  const auto result = static_cast<int64_t>(registers.rax);
+  if (result < 0) return errno_error("restart: leave", name(), static_cast<int>(-result));
   return {};
+}
+
+// Where the program itself could make a system call; 0: nowhere.
+uint64_t TaskBuilder::find_system_call() const {
+  constexpr uint64_t kAtOnce = 1 << 20;
+  constexpr int kReadable = PROT_READ | PROT_EXEC;
+  std::string code;
+  for (const auto& mapping : memory_.mappings()) {
+    if ((static_cast<int>(mapping.protection()) & kReadable) != kReadable) continue;
+    for (uint64_t at = mapping.start(); at < mapping.end(); at += kAtOnce) {
+      code.resize(std::min(kAtOnce, mapping.end() - at));
+      if (!remote::read_memory(skeleton_.pid(), RemotePtr{at}, code).ok()) break;
+      if (auto found = code.find("\x0f\x05"); found != std::string::npos) return at + found;
+    }
+  }
+  return 0;
 }
 
 Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
@@ -384,13 +405,7 @@ Result<void> TaskBuilder::arm(remote::Deadlines& deadlines) {
       deadlines.note(thread.skeleton.ns_pid(), status.voluntary_switches, registers, thread.deadline_ns);
     }
   }
-  if (process_.state() == schema::Process::STOPPED) return stop_again();
-  return {};
-}
-
-Result<void> TaskBuilder::stop_again() {
-  // Every thread enters the group stop while we still hold it, so that none executes an instruction.
-  if (::kill(skeleton_.pid().value, SIGSTOP) != 0) return errno_error("restart: stop", name());
+  send_stops_again();
   return {};
 }
 

@@ -49,6 +49,8 @@ class TaskBuilder {
   Result<void> make_threads();
   // Timers run from here on.
   Result<void> start_timers();
+  // As job control had stopped it (see job_control.cpp). Remote calls still work.
+  Result<void> stop();
   // Locks are taken, rights are given up, signals become pending: the last remote calls. Then the work area
   // goes.
   Result<void> finish();
@@ -86,7 +88,8 @@ class TaskBuilder {
   Result<void> interrupt_sleep(ThreadState& thread, const remote::Executor& executor);
   Result<void> end_leader();
   Result<void> drop_work_area();
-  Result<void> stop_again();
+  uint64_t find_system_call() const;
+  void send_stops_again() const;
   std::string name() const;
 
   Skeleton& skeleton_;

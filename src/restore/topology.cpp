@@ -3,21 +3,16 @@
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <tuple>
+
+#include "restore/ancestry.h"
 
 namespace stasis::restore {
 
 namespace {
 
-constexpr int kAnySession = 0;
 constexpr int kInit = 1;
 
-// Every process is born in the session of its maker, and only setsid() ever changes that. So a process is
-// made
-// - by its parent, when that is in the session already;
-// - by its parent before that one calls setsid(), so that the parent, too, has to be born in this session;
-// - by the leader of the session, through a helper that ends: the parent, which stands above the leader,
-// adopts
-//   it as init or a sub-reaper did when the real one lost its father.
 class Planner {
  public:
   Planner(const schema::Manifest& manifest, const Numbers& numbers)
@@ -25,30 +20,30 @@ class Planner {
     for (const auto& process : manifest.processes()) {
       used_.insert({process.pid(), process.group(), process.session()});
       for (const auto& thread : process.threads()) used_.insert(thread.tid());
+      for (const auto* inner : {&process.inner_numbers(), &process.inner_groups(), &process.inner_sessions()})
+        used_.insert(inner->begin(), inner->end());
+      for (const auto& thread : process.threads())
+        used_.insert(thread.inner_numbers().begin(), thread.inner_numbers().end());
     }
   }
 
-  Result<std::vector<Birth>> plan(std::vector<size_t>& roots) {
+  Result<void> plan() {
     STASIS_CHECK(add_processes());
-    size_t processes = births_.size();
-    for (size_t i = 0; i < processes; ++i) {
-      if (!births_[i].becomes_session_leader) STASIS_CHECK(require(i, sessions_[i]));
-    }
-    // Leaders of whose birth nobody asks anything may be born anywhere.
-    for (size_t i = 0; i < processes; ++i) {
-      if (required_[i] != kAnySession) continue;
-      if (maker(births_[i]) == kInit) {
-        add_root(roots, i);
-      } else {
-        births_[index_.at(maker(births_[i]))].children.push_back(i);
-      }
-    }
-    STASIS_CHECK(place_adopted(roots));
-    STASIS_CHECK(add_dead_group_leaders());
+    const size_t processes = births.size();
+    add_ended_session_leaders();
+    STASIS_TRY(const auto relatives, find_relatives(processes));
+    const Ancestry ancestry = Ancestry::find(relatives);
+    if (ancestry.stuck) return no_order(births[*ancestry.stuck]);
+    for (size_t i = 0; i < relatives.size(); ++i) STASIS_CHECK(settle(i, ancestry.descents[i]));
+    STASIS_CHECK(add_ended_group_leaders());
     add_ended_namespaces();
-    STASIS_CHECK(check_all_are_born(roots));
-    return std::move(births_);
+    find_endings();
+    return {};
   }
+
+  std::vector<Birth> births;
+  std::vector<size_t> roots;
+  std::vector<Ending> endings;
 
  private:
   Result<void> add_processes() {
@@ -62,147 +57,142 @@ class Planner {
       birth.pid.value = process.pid();
       birth.numbers = numbers_.find(process.pid());
       birth.parent.value = process.parent() <= kInit ? kInit : process.parent();
-      const int shared = std::max(process.descriptors_of(), process.directories_of());
+      const int shared = shares_with(process);
       birth.of_brother = shared != 0 && shared != process.parent();
       birth.process = &process;
       birth.becomes_session_leader = process.session() == process.pid();
       birth.group.value = process.group();
-      append(birth, process.session());
-    }
-    for (const auto& birth : births_) {
-      if (birth.parent.value != kInit && !index_.contains(birth.parent.value)) return no_order(birth);
-      if (birth.of_brother && !index_.contains(maker(birth))) return no_order(birth);
+      append(birth);
     }
     return {};
   }
 
-  static int maker(const Birth& birth) {
-    if (!birth.of_brother) return birth.parent.value;
-    return std::max(birth.process->descriptors_of(), birth.process->directories_of());
+  static int shares_with(const schema::Process& process) {
+    return std::max(process.descriptors_of(), process.directories_of());
   }
 
-  size_t append(const Birth& birth, int session) {
-    index_[birth.pid.value] = births_.size();
-    sessions_.push_back(session);
-    required_.push_back(kAnySession);
-    births_.push_back(birth);
-    return births_.size() - 1;
+  size_t append(const Birth& birth) {
+    index_[birth.pid.value] = births.size();
+    births.push_back(birth);
+    return births.size() - 1;
   }
 
-  // Finds a maker that gives this process its session at birth. Follows the parents as far as they have to be
-  // born in that session, too.
-  Result<void> require(size_t index, int session) {
-    for (;;) {
-      const Birth& birth = births_[index];
-      if (required_[index] == session) return {};
-      if (required_[index] != kAnySession) return no_order(birth);
-      required_[index] = session;
-      if (birth.of_brother && session != sessions_[index_.at(maker(birth))]) return no_order(birth);
-      if (maker(birth) == kInit) {
-        adopted_[session].push_back(index);
-        return {};
-      }
-      size_t parent = index_.at(maker(birth));
-      if (session == sessions_[parent]) {
-        births_[parent].children.push_back(index);
-        return {};
-      }
-      bool leader_is_below = index_.contains(session) && is_above(birth.parent.value, session);
-      if (leader_is_below || !makes_before_setsid(parent, session)) {
-        adopted_[session].push_back(index);
-        return {};
-      }
-      births_[parent].early_children.push_back(index);
-      index = parent;
+  // One that is there for a moment.
+  Birth temporary(int pid, const Numbers::Of& numbers, int maker) const {
+    Birth birth;
+    birth.pid.value = pid;
+    birth.numbers = numbers;
+    birth.parent.value = maker;
+    return birth;
+  }
+
+  void add_ended_session_leaders() {
+    for (const auto& process : manifest_.processes()) {
+      if (index_.contains(process.session())) continue;
+      Birth leader = temporary(process.session(), numbers_.find(process.session()), kInit);
+      leader.becomes_session_leader = true;
+      leader.group = leader.pid;
+      append(leader);
     }
   }
 
-  // Whether the parent has made a child that is in `session` before it became leader of its own, or adopted
-  // it.
-  bool makes_before_setsid(size_t parent, int session) const {
-    const Birth& birth = births_[parent];
-    bool possible =
-        birth.becomes_session_leader && (required_[parent] == kAnySession || required_[parent] == session);
-    if (!possible || index_.contains(session)) return possible;
-    // Both would do when the leader of that session has ended. What is likely asks less of the others.
-    return !birth.process->child_subreaper();
-  }
-
-  // True for the ancestors of a process, which do not include itself.
-  bool is_above(int ancestor, int pid) const {
-    while (pid != kInit) {
-      pid = births_[index_.at(pid)].parent.value;
-      if (pid == ancestor) return true;
-    }
-    return false;
-  }
-
-  Result<void> place_adopted(std::vector<size_t>& roots) {
-    for (const auto& [session, adopted] : adopted_) {
-      if (!index_.contains(session)) {
-        // The leader has ended: one that is there for a moment stands below all that adopt from it.
-        int lowest = kInit;
-        for (size_t child : adopted) {
-          int parent = births_[child].parent.value;
-          if (lowest == kInit || (parent != kInit && is_above(lowest, parent))) lowest = parent;
+  Result<std::vector<Relative>> find_relatives(size_t processes) const {
+    std::vector<Relative> relatives;
+    for (size_t i = 0; i < births.size(); ++i) {
+      const Birth& birth = births[i];
+      Relative one;
+      one.leader = i;
+      one.ended = i >= processes;
+      if (!one.ended) {
+        one.leader = index_.at(birth.process->session());
+        one.sub_reaper = birth.process->child_subreaper();
+        if (birth.parent.value != kInit) {
+          STASIS_TRY(one.parent, find(birth.parent.value, birth));
         }
-        Birth leader;
-        leader.pid.value = session;
-        leader.parent.value = lowest;
-        leader.numbers = numbers_.find(session);
-        leader.becomes_session_leader = true;
-        leader.group = leader.pid;
-        size_t index = append(leader, session);
-        if (lowest == kInit) {
-          add_root(roots, index);
-        } else {
-          births_[index_.at(lowest)].children.push_back(index);
+        if (birth.of_brother) {
+          STASIS_TRY(one.brother, find(shares_with(*birth.process), birth));
+          if (births[*one.brother].parent != birth.parent) return no_order(birth);
         }
       }
-      for (size_t child : adopted) {
-        const Birth& birth = births_[child];
-        if (birth.parent.value != kInit && !is_above(birth.parent.value, session)) return no_order(birth);
-        births_[index_.at(session)].orphans.push_back(child);
-      }
+      relatives.push_back(one);
     }
+    return relatives;
+  }
+
+  Result<size_t> find(int pid, const Birth& asks) const {
+    auto found = index_.find(pid);
+    if (found == index_.end()) return no_order(asks);
+    return found->second;
+  }
+
+  // By its maker itself, or, if that is not the parent, by somebody whom it makes and who ends.
+  Result<void> settle(size_t index, const Descent& descent) {
+    if (!descent.maker) {
+      add_root(index);
+      return {};
+    }
+    const size_t maker = *descent.maker;
+    const int parent = births[index].parent.value;
+    if (births[index].process == nullptr) {
+      births[index].parent = births[maker].pid;
+    } else if (!births[index].of_brother && parent != births[maker].pid.value) {
+      // Only who makes it can share with it.
+      if (shares_with(*births[index].process) != 0) return no_order(births[index]);
+      STASIS_TRY(const size_t father, father_for(maker, descent.early, parent));
+      births[father].children.push_back(index);
+      return {};
+    }
+    add_child(maker, descent.early, index);
     return {};
   }
 
-  Result<void> add_dead_group_leaders() {
+  void add_child(size_t maker, bool early, size_t child) {
+    (early ? births[maker].early_children : births[maker].children).push_back(child);
+  }
+
+  // One for all that the same parent adopts.
+  Result<size_t> father_for(size_t maker, bool early, int adopter) {
+    auto [known, is_new] = fathers_.try_emplace({maker, early, adopter});
+    if (!is_new) return known->second;
+    // Who is adopted by whom is a matter of one namespace.
+    const uint32_t space = births[maker].numbers.space;
+    const uint32_t wanted = adopter == kInit ? 0 : births[index_.at(adopter)].numbers.space;
+    if (space != wanted) return no_order(births[maker]);
+    const int pid = take_spare();
+    const size_t father = append(
+        temporary(pid, {std::vector<int>(numbers_.depth(space) + 1, pid), space}, births[maker].pid.value));
+    add_child(maker, early, father);
+    known->second = father;
+    adopters_[father] = adopter;
+    return father;
+  }
+
+  Result<void> add_ended_group_leaders() {
     for (const auto& process : manifest_.processes()) {
       if (index_.contains(process.group())) continue;
-      auto session = index_.find(process.session());
-      if (session == index_.end()) return no_order(births_[index_.at(process.pid())]);
-      Birth leader;
-      leader.pid.value = process.group();
-      leader.numbers = numbers_.find(process.group());
-      leader.parent.value = process.session();
+      Birth leader = temporary(process.group(), numbers_.find(process.group()), process.session());
       leader.group = leader.pid;
-      size_t parent = session->second;
-      size_t index = append(leader, process.session());
-      births_[parent].children.push_back(index);
+      add_child(index_.at(process.session()), false, append(leader));
     }
     return {};
   }
 
   // The session's init makes only what is in its own pid namespace; the others are made by somebody who
   // leaves them to it.
-  void add_root(std::vector<size_t>& roots, size_t index) {
-    if (births_[index].numbers.space == 0) {
+  void add_root(size_t index) {
+    if (births[index].numbers.space == 0) {
       roots.push_back(index);
       return;
     }
     if (!stand_in_) {
-      Birth stand_in;
-      stand_in.pid.value = take_spare();
-      stand_in.numbers = {{stand_in.pid.value}, 0};
-      stand_in.parent.value = kInit;
+      const int pid = take_spare();
+      Birth stand_in = temporary(pid, {{pid}, 0}, kInit);
       stand_in.becomes_session_leader = true;
       stand_in.group = stand_in.pid;
-      stand_in_ = append(stand_in, stand_in.pid.value);
+      stand_in_ = append(stand_in);
       roots.push_back(*stand_in_);
     }
-    births_[*stand_in_].children.push_back(index);
+    births[*stand_in_].children.push_back(index);
   }
 
   // Whoever has made a pid namespace, and whose first child in it has ended, can make no child any more.
@@ -212,18 +202,15 @@ class Planner {
       const uint32_t space = process.namespace_of_children();
       if (space == 0 || numbers_.find(process.pid()).space != numbers_.parent(space)) continue;
       // Of one that has just ended the init may be a zombie.
-      const bool has_init = std::any_of(births_.begin(), births_.end(), [&](const Birth& birth) {
+      const bool has_init = std::any_of(births.begin(), births.end(), [&](const Birth& birth) {
         return birth.numbers.space == space && birth.is_init();
       });
       if (has_init || !done.insert(space).second) continue;
-      Birth first;
-      first.pid.value = take_spare();
-      first.numbers = {std::vector<int>(numbers_.depth(space) + 1, first.pid.value), space};
+      const int pid = take_spare();
+      Birth first = temporary(pid, {std::vector<int>(numbers_.depth(space) + 1, pid), space}, process.pid());
       first.numbers.levels.back() = kInit;
-      first.parent.value = process.pid();
       first.group = first.pid;
-      const size_t index = append(first, process.session());
-      births_[index_.at(process.pid())].children.push_back(index);
+      add_child(index_.at(process.pid()), false, append(first));
     }
   }
 
@@ -232,28 +219,24 @@ class Planner {
     return next_spare_;
   }
 
-  // A forged image could let a process wait for its own child.
-  Result<void> check_all_are_born(const std::vector<size_t>& roots) const {
-    std::vector<bool> born(births_.size());
-    std::vector<size_t> next = roots;
-    while (!next.empty()) {
-      size_t index = next.back();
-      next.pop_back();
-      born[index] = true;
-      const Birth& birth = births_[index];
-      for (const auto* made : {&birth.early_children, &birth.children, &birth.orphans})
-        next.insert(next.end(), made->begin(), made->end());
+  void find_endings() {
+    std::vector<size_t> order = roots;
+    for (size_t next = 0; next < order.size(); ++next) {
+      const Birth& birth = births[order[next]];
+      for (const auto* made : {&birth.early_children, &birth.children})
+        order.insert(order.end(), made->begin(), made->end());
     }
-    for (size_t i = 0; i < births_.size(); ++i) {
-      if (!born[i]) return no_order(births_[i]);
+    for (auto index = order.rbegin(); index != order.rend(); ++index) {
+      if (births[*index].process != nullptr) continue;
+      auto adopter = adopters_.find(*index);
+      endings.push_back({*index, NsTid{adopter != adopters_.end() ? adopter->second : kInit}});
     }
-    return {};
   }
 
   static Error no_order(const Birth& birth) {
     return Error{"plan the restart",
                  fmt::format("task {}", birth.pid),
-                 "it was adopted by a process of another session, and no order of births gives that",
+                 "no order of births gives it its session and its parent",
                  {},
                  ErrorCode::kRefused};
   }
@@ -263,11 +246,9 @@ class Planner {
   std::set<int> used_;
   int next_spare_;  // behind the one that helpers use
   std::optional<size_t> stand_in_;
-  std::vector<Birth> births_;
-  std::vector<int> sessions_;  // in which each is in the end
-  std::vector<int> required_;  // in which each has to be born
   std::map<int, size_t> index_;
-  std::map<int, std::vector<size_t>> adopted_;  // by session
+  std::map<std::tuple<size_t, bool, int>, size_t> fathers_;
+  std::map<size_t, int> adopters_;
 };
 
 }  // namespace
@@ -275,8 +256,17 @@ class Planner {
 Result<Topology> Topology::plan(const schema::Manifest& manifest) {
   Topology topology;
   topology.numbers_ = Numbers(manifest);
-  STASIS_TRY(topology.births_, Planner(manifest, topology.numbers_).plan(topology.roots_));
+  Planner planner(manifest, topology.numbers_);
+  STASIS_CHECK(planner.plan());
+  topology.births_ = std::move(planner.births);
+  topology.roots_ = std::move(planner.roots);
+  topology.endings_ = std::move(planner.endings);
   return topology;
+}
+
+Result<void> check_order_of_births(const schema::Manifest& manifest) {
+  STASIS_CHECK(Topology::plan(manifest));
+  return {};
 }
 
 }  // namespace stasis::restore

@@ -11,6 +11,7 @@
 #include "image/store.h"
 #include "kernel/proc.h"
 #include "plugin/plugins.h"
+#include "restore/topology.h"
 #include "session/opengl.h"
 #include "session/tracking_keeper.h"
 
@@ -44,6 +45,7 @@ class StopMarker {
 checkpoint::Request engine_request(const Record& record, const CheckpointRequest& request,
                                    const std::string& directory) {
   checkpoint::Request engine;
+  engine.approve = restore::check_order_of_births;
   engine.scope = freeze::Scope::session(record.init);
   engine.root = record.root;
   engine.session = record.name;

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "image/store.h"
 #include "kernel/proc.h"
+#include "restore/topology.h"
 #include "session/names.h"
 #include "session/namespaces.h"
 #include "session/record.h"
@@ -136,6 +137,7 @@ Result<ForeignSaved> checkpoint_foreign(const ForeignRequest& request) {
   STASIS_CHECK(identify_origin(record, request.root));
 
   checkpoint::Request engine;
+  engine.approve = restore::check_order_of_births;
   engine.scope = freeze::Scope::program(request.root);
   engine.root = record.root;
   engine.session = record.name;

@@ -52,6 +52,17 @@ class SessionTest(ProgramTest):
 
 
 class Life(SessionTest):
+    def test_nobody_waits_with_the_waiting_child_of_a_vfork(self):
+        turmoil = Path(os.environ["STASIS_BUILD"]) / "tests" / "subjects" / "turmoil"
+        self.box.launch("v", "env", f"SUBJECT_DIR={self.box.dir}", str(turmoil), "vfork_whose_child_waits")
+        wait_for("it is in vfork()", (self.box.dir / "in-vfork").exists)
+        begun = time.monotonic()
+        refused = self.box.stasis("checkpoint", "v", check=False)
+        self.assertEqual(refused.returncode, 4)
+        self.assertRegex(refused.stderr, r"waits in vfork\(\) until its child, task \d+ \(turmoil\)")
+        # Who waits for others has some ten seconds of patience.
+        self.assertLess(time.monotonic() - begun, 6)
+
     def test_foreground_learns_that_it_was_stopped(self):
         process = self.popen("launch", "--name", "s", "--", "sh", "-c", COUNTER)
         self.goes_on()

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 
 #include "subject.h"
@@ -443,4 +444,15 @@ CASE(standard_streams) {
     CHECK_EQ(fstat(i, &now), 0);
     CHECK_EQ(now.st_ino, before[i].st_ino);
   }
+}
+
+CASE(console_by_another_name) {
+  if (mknod(subject::path("console"), S_IFCHR | 0600, makedev(5, 1)) != 0) SKIP("only root may make devices");
+  int fd = open(subject::path("console"), O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  if (fd < 0) SKIP("there is no console here");
+  subject::hold();
+  struct stat status = {};
+  CHECK_EQ(fstat(fd, &status), 0);
+  CHECK_EQ(status.st_rdev, makedev(5, 1));
+  CHECK_EQ(fcntl(fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
 }

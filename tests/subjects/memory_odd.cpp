@@ -146,6 +146,31 @@ CASE(file_opened_for_reading_stays_so) {
   CHECK_EQ(memory[0], 0);
 }
 
+// Nothing may be called here that asks for the time: the C library would look for it in the vDSO.
+CASE(without_the_kernels_code) {
+  static char maps[1 << 16];
+  pid_t pid = subject::child([] {
+    MUST(subject::slurp("/proc/self/maps", maps, sizeof maps) > 0);
+    for (char* line = strtok(maps, "\n"); line != nullptr; line = strtok(nullptr, "\n")) {
+      unsigned long start = 0, end = 0;
+      if (strstr(line, "[vdso]") == nullptr && strstr(line, "[vvar") == nullptr) continue;
+      MUST(sscanf(line, "%lx-%lx", &start, &end) == 2);
+      MUST(munmap(reinterpret_cast<void*>(start), end - start) == 0);
+    }
+    subject::mark("without");
+    while (!subject::told_to_go()) {
+      timespec moment = {0, 5'000'000};
+      syscall(SYS_nanosleep, &moment, nullptr);
+    }
+    CHECK(subject::slurp("/proc/self/maps", maps, sizeof maps) > 0);
+    CHECK(strstr(maps, "[vdso]") == nullptr);
+    CHECK(strstr(maps, "[vvar") == nullptr);
+  });
+  subject::await("without");
+  subject::hold();
+  JOIN(pid);
+}
+
 CASE(stacks_that_grow_down) {
   auto* reserve = subject::map(64 * kPage, PROT_NONE);
   MUST(munmap(reserve, 64 * kPage) == 0);

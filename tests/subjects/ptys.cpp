@@ -355,3 +355,45 @@ CASE(packet_mode_and_lock) {
   CHECK_EQ(ioctl(master, TIOCGPTLCK, &value), 0);
   CHECK_EQ(value, 1);
 }
+
+// A slave belongs to whoever opened the master, until that is changed.
+CASE(owner_and_mode) {
+  Terminal t = make_terminal();
+  const bool root = geteuid() == 0;
+  if (root) MUST(fchown(t.slave, 13, 44) == 0);
+  MUST(fchmod(t.slave, 0640) == 0);
+  struct stat before = {}, after = {};
+  MUST(fstat(t.slave, &before) == 0);
+  subject::hold();
+  CHECK_EQ(fstat(t.slave, &after), 0);
+  CHECK_EQ(after.st_uid, before.st_uid);
+  CHECK_EQ(after.st_gid, before.st_gid);
+  CHECK_EQ(after.st_mode, before.st_mode);
+}
+
+// The leader of a session has its terminal also when nobody has that open.
+CASE(terminal_that_only_the_session_has) {
+  Terminal t = make_terminal();
+  pid_t pid = subject::child([=] {
+    MUST(setsid() == getpid());
+    MUST(ioctl(t.slave, TIOCSCTTY, 0) == 0);
+    raw(t.slave);
+    signal(SIGHUP, SIG_IGN);
+    close(t.slave);
+    subject::mark("alone");
+    subject::await("go");
+    char back[8];
+    errno = 0;
+    fcntl(t.master, F_SETFL, O_RDWR | O_NONBLOCK);
+    CHECK_EQ(read(t.master, back, sizeof back), -1);
+    CHECK_EQ(errno, EIO);  // no slave is there
+    int terminal = open("/dev/tty", O_RDWR);
+    CHECK(terminal >= 0);
+    type(t.master, "keys");
+    expect(terminal, "keys");
+  });
+  close(t.slave);
+  subject::await("alone");
+  subject::hold();
+  JOIN(pid);
+}

@@ -320,3 +320,124 @@ CASE(core_limit_and_stop_signals_pending) {
   siginfo_t info;
   CHECK_EQ(take({SIGTSTP}, &info), SIGTSTP);
 }
+
+namespace {
+
+// What a parent would be told of the child now; it stays untold. 0: nothing.
+int news_of(pid_t pid, int* status) {
+  siginfo_t info = {};
+  MUST(waitid(P_PID, pid, &info, WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT) == 0);
+  if (status != nullptr) *status = info.si_status;
+  return info.si_pid == 0 ? 0 : info.si_code;
+}
+
+pid_t child_that_waits() {
+  pid_t pid = subject::child([] {
+    MUST(setpgid(0, 0) == 0);
+    subject::mark("waits");
+    subject::await("end");
+  });
+  subject::await("waits");
+  return pid;
+}
+
+void stop(pid_t pid, int signal) {
+  MUST(kill(pid, signal) == 0);
+  while (subject::state_of(pid) != 'T') subject::pass(1);
+}
+
+void end(pid_t pid) {
+  CHECK_EQ(subject::state_of(pid), 'T');
+  subject::mark("end");
+  kill(pid, SIGCONT);
+  int status = -1;
+  CHECK_EQ(waitpid(pid, &status, 0), pid);
+  CHECK_EQ(status, 0);
+}
+
+}  // namespace
+
+CASE(stopped_by_the_keyboard_and_nobody_told) {
+  pid_t pid = child_that_waits();
+  stop(pid, SIGTSTP);
+  subject::hold();
+  int signal = 0;
+  CHECK_EQ(news_of(pid, &signal), CLD_STOPPED);
+  CHECK_EQ(signal, SIGTSTP);
+  end(pid);
+}
+
+CASE(stopped_and_told) {
+  pid_t pid = child_that_waits();
+  stop(pid, SIGTTIN);
+  int status = 0;
+  MUST(waitpid(pid, &status, WUNTRACED) == pid && WSTOPSIG(status) == SIGTTIN);
+  subject::hold();
+  CHECK_EQ(news_of(pid, nullptr), 0);
+  end(pid);
+}
+
+CASE(stopped_with_threads) {
+  pid_t pid = subject::child([] {
+    MUST(setpgid(0, 0) == 0);
+    pthread_t thread = subject::thread([] { subject::await("end"); });
+    subject::mark("waits");
+    subject::await("end");
+    pthread_join(thread, nullptr);
+  });
+  subject::await("waits");
+  stop(pid, SIGTTOU);
+  subject::hold();
+  int signal = 0;
+  CHECK_EQ(news_of(pid, &signal), CLD_STOPPED);
+  CHECK_EQ(signal, SIGTTOU);
+  end(pid);
+}
+
+// SIGCONT throws the second one away.
+CASE(stopped_with_another_stop_pending) {
+  pid_t pid = child_that_waits();
+  stop(pid, SIGSTOP);
+  MUST(kill(pid, SIGSTOP) == 0);
+  MUST(syscall(SYS_tkill, pid, SIGSTOP) == 0);
+  subject::hold();
+  int signal = 0;
+  CHECK_EQ(news_of(pid, &signal), CLD_STOPPED);
+  CHECK_EQ(signal, SIGSTOP);
+  end(pid);
+}
+
+CASE(continued_and_nobody_told) {
+  pid_t pid = child_that_waits();
+  stop(pid, SIGSTOP);
+  MUST(kill(pid, SIGCONT) == 0);
+  while (news_of(pid, nullptr) != CLD_CONTINUED) subject::pass(1);
+  subject::hold();
+  CHECK_EQ(news_of(pid, nullptr), CLD_CONTINUED);
+  int status = 0;
+  CHECK_EQ(waitpid(pid, &status, WCONTINUED), pid);
+  CHECK(WIFCONTINUED(status));
+  subject::mark("end");
+  CHECK_EQ(waitpid(pid, &status, 0), pid);
+  CHECK_EQ(status, 0);
+}
+
+// The debugger's signal is an ordinary one for a program, and may wait like any other.
+CASE(trap_pending) {
+  struct sigaction action = {}, now = {};
+  action.sa_handler = [](int) {};
+  MUST(sigaction(SIGTRAP, &action, nullptr) == 0);
+  sigset_t trap, pending;
+  sigemptyset(&trap);
+  sigaddset(&trap, SIGTRAP);
+  MUST(sigprocmask(SIG_BLOCK, &trap, nullptr) == 0);
+  MUST(kill(getpid(), SIGTRAP) == 0);
+  subject::hold();
+  CHECK_EQ(sigpending(&pending), 0);
+  CHECK_EQ(sigismember(&pending, SIGTRAP), 1);
+  CHECK_EQ(sigaction(SIGTRAP, nullptr, &now), 0);
+  CHECK(now.sa_handler == action.sa_handler);
+  siginfo_t info = {};
+  CHECK_EQ(sigwaitinfo(&trap, &info), SIGTRAP);
+  CHECK_EQ(info.si_pid, getpid());
+}

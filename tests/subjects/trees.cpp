@@ -443,6 +443,64 @@ CASE(parent_waits) {
   JOIN(parent);
 }
 
+// One was a sub-reaper when the leader of a session below it made an orphan, and none when that leader lost
+// its own father: the leader went to whoever was above.
+CASE(leader_adopted_past_an_ancestor) {
+  MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  pid_t self = getpid(), own_session = getsid(0);
+  pid_t between = subject::child([=] {
+    pid_t adopter = getpid();
+    pid_t early = subject::child([=] {
+      subject::await("go");
+      CHECK_EQ(getppid(), adopter);
+      CHECK_EQ(getsid(0), own_session);
+    });
+    MUST(setsid() == adopter);
+    MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+    pid_t father = subject::child([=] {
+      subject::child([=] {
+        pid_t session = setsid();
+        pid_t ends = subject::child([=] {
+          subject::child([=] {
+            while (getppid() != adopter) subject::pass(1);
+            subject::mark("orphan");
+            subject::await("go");
+            CHECK_EQ(getppid(), adopter);
+            CHECK_EQ(getsid(0), session);
+          });
+          _exit(0);
+        });
+        JOIN(ends);
+        while (getppid() != self) subject::pass(1);
+        subject::mark("leader");
+        subject::await("go");
+        CHECK_EQ(getppid(), self);
+        CHECK_EQ(getsid(0), getpid());
+      });
+      subject::await("orphan");
+      subject::await("let-go");
+    });
+    subject::await("orphan");
+    MUST(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
+    subject::mark("let-go");
+    JOIN(father);
+    subject::mark("between");
+    JOIN(early);
+    int status = -1;
+    CHECK(waitpid(-1, &status, 0) > 0);
+    CHECK_EQ(status, 0);
+    CHECK_EQ(waitpid(-1, &status, 0), -1);
+  });
+  subject::await("leader");
+  subject::await("between");
+  subject::hold();
+  JOIN(between);
+  int status = -1;
+  CHECK(waitpid(-1, &status, 0) > 0);  // the leader
+  CHECK_EQ(status, 0);
+  CHECK_EQ(waitpid(-1, &status, 0), -1);
+}
+
 CASE(subreaper) {
   MUST(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
   pid_t self = getpid();

@@ -149,6 +149,25 @@ CASE_WITH(vfork_for_long, subject::kBusy | subject::kMayRefuse) {
   JOIN(pid);
 }
 
+// It waits for what comes from outside of it: nobody should wait with it.
+CASE_WITH(vfork_whose_child_waits, subject::kBusy | subject::kMayRefuse) {
+  int ends[2];
+  MUST(pipe2(ends, O_CLOEXEC) == 0);
+  pid_t pid = subject::child([=] {
+    pid_t below = vfork();
+    if (below == 0) {
+      char byte;
+      subject::mark("in-vfork");
+      _exit(read(ends[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    JOIN(below);
+  });
+  subject::await("in-vfork");
+  subject::hold();
+  CHECK_EQ(write(ends[1], "x", 1), 1);
+  JOIN(pid);
+}
+
 CASE_WITH(mapping_storm, subject::kBusy) {
   pthread_t t = subject::thread([] {
     for (int i = 0; !subject::told_to_go(); ++i) {

@@ -62,6 +62,36 @@ Result<Fd> new_master(const Record& record, const schema::Pty& message) {
   }
 }
 
+// The inode of the slave. By the master, not by a path; and it is not opened as a terminal, which would leave
+// a mark.
+Fd slave_inode(int master) { return Fd(ioctl(master, TIOCGPTPEER, O_PATH | O_CLOEXEC)); }
+
+void observe_inode(int master, schema::Pty& message) {
+  struct stat status = {};
+  Fd inode = slave_inode(master);
+  if (!inode || fstat(inode.get(), &status) != 0) return;
+  message.set_user(status.st_uid);
+  message.set_group(status.st_gid);
+  message.set_mode(status.st_mode);
+}
+
+// It was born with what the file system gives it: whoever may not change that has what it would have had
+// then.
+Result<void> set_inode(const Record& record, int master, const schema::Pty& message) {
+  if (message.mode() == 0) return {};
+  struct stat status = {};
+  Fd inode = slave_inode(master);
+  if (!inode || fstat(inode.get(), &status) != 0) return cannot_make(record, "look at the slave");
+  if (status.st_uid != message.user() || status.st_gid != message.group()) {
+    if (fchownat(inode.get(), "", message.user(), message.group(), AT_EMPTY_PATH) != 0 && errno != EPERM)
+      return cannot_make(record, "chown the slave");
+  }
+  if (status.st_mode == message.mode()) return {};
+  if (chmod(fmt::format("/proc/self/fd/{}", inode.get()).c_str(), message.mode() & 07777) != 0)
+    return cannot_make(record, "chmod the slave");
+  return {};
+}
+
 // What both sides share is set through the master: opening a slave for it would leave a mark when it is
 // closed again.
 Result<Fd*> pair_of(const Record& record, const schema::Pty& message, Making& context) {
@@ -162,6 +192,7 @@ Result<std::string> PtyKind::observe(const OpenFile& file, Observation& tree) co
     message.set_packet_mode(ioctl(fd, TIOCGPKT, &value) == 0 && value != 0);
     message.set_locked(ioctl(fd, TIOCGPTLCK, &value) == 0 && value != 0);
     message.set_slave_closed(hung_up);
+    observe_inode(fd, message);
   } else {
     message.set_exclusive(ioctl(fd, TIOCGEXCL, &value) == 0 && value != 0);
   }
@@ -192,6 +223,7 @@ Result<Fd> PtyKind::make(const Record& record, Making& context) const {
     if (!slave) return cannot_make(record, "open the slave of the terminal");
     context.shared_objects()[slave_key(message)] = std::move(slave);
   }
+  STASIS_CHECK(set_inode(record, master->get(), message));
   STASIS_TRY(Fd fd, duplicate(master->get()));
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   return fd;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <random>
 
 namespace stasis::restore {
 namespace {
@@ -44,25 +45,27 @@ class Topologies : public testing::Test {
       if (birth.becomes_session_leader) sessions[pid] = pid;
       for (size_t child : birth.children) bear(child, pid);
       for (size_t child : birth.children) raise(child);
-      for (size_t child : birth.orphans) {
-        int adopter = births[child].parent.value;
-        int above = pid;
-        while (above != adopter && above > 1) above = parents.at(above);
-        EXPECT_EQ(above, adopter) << births[child].pid.value << " cannot be adopted";
-        bear(child, adopter);
-        raise(child);
-      }
     };
     for (size_t root : topology->roots()) {
       parents[births[root].pid.value] = 1;
       sessions[births[root].pid.value] = 1;
     }
     for (size_t root : topology->roots()) raise(root);
+    const auto session_of = sessions;
+    for (const Ending& ending : topology->endings()) {
+      const int ended = births[ending.birth].pid.value;
+      int above = parents.at(ended);
+      while (above != ending.adopter.value && above > 1) above = parents.at(above);
+      parents.erase(ended);
+      for (auto& [pid, parent] : parents) {
+        if (parent == ended) parent = above;
+      }
+    }
     for (const auto& process : manifest.processes()) {
       EXPECT_EQ(parents[process.pid()], process.parent()) << process.pid();
       EXPECT_EQ(sessions[process.pid()], process.session()) << process.pid();
       // The leader of its group is there, in the same session.
-      EXPECT_EQ(sessions[process.group()], process.session()) << process.pid();
+      EXPECT_EQ(session_of.at(process.group()), process.session()) << process.pid();
       EXPECT_NE(topology->numbers().spare(0).levels.front(), process.pid());
     }
   }
@@ -165,15 +168,100 @@ TEST_F(Topologies, OneThatWasAdoptedLeadsAndAdopts) {
   expect_order();
 }
 
-TEST_F(Topologies, NoOrderIsAnError) {
+// 3 was a sub-reaper when 4, the leader of a session below it, made 5, and none when 4 lost its own father.
+TEST_F(Topologies, LeaderWhoWasAdoptedPastAnAncestor) {
   add({2, 1, 2, 2});
   add({3, 2, 3, 3});
   add({4, 2, 4, 4});
-  add({5, 3, 4, 4});  // 3 stands beside the leader of the session
+  add({5, 3, 4, 4});
   add({6, 3, 2, 2});
+  expect_order();
+}
+
+// Each of two stood above the other's session.
+TEST_F(Topologies, NoOrderIsAnError) {
+  add({2, 1, 2, 2});
+  add({3, 1, 3, 3});
+  add({4, 2, 3, 3});
+  add({5, 3, 2, 2});
+  manifest.mutable_processes(1)->set_parent(4);
+  manifest.mutable_processes(0)->set_parent(5);
   auto topology = Topology::plan(manifest);
   ASSERT_FALSE(topology.ok());
   EXPECT_EQ(topology.error().code, ErrorCode::kRefused);
+}
+
+// What the kernel does with processes that fork, call setsid(), become and cease to be sub-reapers, and end.
+class History {
+ public:
+  explicit History(unsigned seed) : random_(seed) { tasks_[2] = {1, 2, 2, false}; }
+
+  void act() {
+    auto at = tasks_.begin();
+    std::advance(at, pick(tasks_.size()));
+    auto& [pid, task] = *at;
+    switch (pick(8)) {
+      case 0:
+      case 1:
+      case 2:
+        if (tasks_.size() > 12) break;
+        tasks_[next_] = {pid, task.session, task.group, false};
+        ++next_;
+        break;
+      case 3:
+        if (task.group != pid) task.session = task.group = pid;
+        break;
+      case 4:
+        if (task.session != pid) task.group = pid;
+        break;
+      case 5:
+        task.sub_reaper = !task.sub_reaper;
+        break;
+      default:
+        if (tasks_.size() > 3) end(pid);
+    }
+  }
+
+  struct Task {
+    int parent, session, group;
+    bool sub_reaper;
+  };
+  const std::map<int, Task>& tasks() const { return tasks_; }
+
+ private:
+  size_t pick(size_t below) { return random_() % below; }
+
+  void end(int pid) {
+    int adopter = tasks_.at(pid).parent;
+    while (adopter != 1 && !tasks_.at(adopter).sub_reaper) adopter = tasks_.at(adopter).parent;
+    tasks_.erase(pid);
+    for (auto& [other, task] : tasks_) {
+      if (task.parent == pid) task.parent = adopter;
+    }
+  }
+
+  std::minstd_rand random_;
+  std::map<int, Task> tasks_;
+  int next_ = 3;
+};
+
+TEST_F(Topologies, WhateverHistoryGives) {
+  for (unsigned seed = 1; seed <= 20'000 && !HasFailure(); ++seed) {
+    SCOPED_TRACE(seed);
+    History history(seed);
+    for (int i = 0; i < 80; ++i) history.act();
+    manifest.Clear();
+    for (const auto& [pid, task] : history.tasks())
+      add({pid, task.parent, task.session, task.group, task.sub_reaper});
+    expect_order();
+  }
+}
+
+// Nobody waits for an answer for ever.
+TEST_F(Topologies, ManyAdopted) {
+  add({2, 1, 2, 2, true});
+  for (int i = 0; i < 2000; ++i) add({10 + 2 * i, 2, 11 + 2 * i, 11 + 2 * i});
+  expect_order();
 }
 
 // Only a forged image has it: the process that waits for its own child to make it.
