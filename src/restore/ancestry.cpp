@@ -57,11 +57,15 @@ class Search {
 
   // Two tries per open question suffice for most trees; this bounds what a forged image can cost.
   static constexpr uint64_t kPatience = 50'000'000;
+  // Each question is a call within that of the question before.
+  static constexpr size_t kDeepest = 10'000;
 
   bool solve() {
     std::vector<Choice> choices;
     if (!stand(choices)) return false;
     if (choices.empty()) return true;
+    if (questions_ == kDeepest) spent_ = kPatience;
+    ++questions_;
     for (const Choice& choice : choices) {
       above_[choice.lower].push_back(choice.upper);
       if (choice.by_birth) born_[choice.lower] = choice.upper;
@@ -69,6 +73,7 @@ class Search {
       if (choice.by_birth) born_[choice.lower].reset();
       above_[choice.lower].pop_back();
     }
+    --questions_;
     return false;
   }
 
@@ -163,6 +168,7 @@ class Search {
   std::vector<std::optional<size_t>> maker_;
   std::vector<size_t> depth_;
   uint64_t spent_ = 0;
+  size_t questions_ = 0;  // that are open
   size_t stuck_ = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "connected.h"
 #include "subject.h"
 
 namespace {
@@ -85,18 +86,6 @@ Connection connected(int family, bool only_this_family = true) {
   all.server = accept(all.listener, nullptr, nullptr);
   MUST(all.server >= 0);
   return all;
-}
-
-bool readable(int fd, int ms = 2000) {
-  pollfd entry = {fd, POLLIN, 0};
-  return poll(&entry, 1, ms) == 1;
-}
-void say_and_hear(int a, int b, const char* text) {
-  char back[64] = {};
-  CHECK_EQ(send(a, text, strlen(text), MSG_NOSIGNAL), static_cast<ssize_t>(strlen(text)));
-  CHECK(readable(b));
-  CHECK_EQ(recv(b, back, sizeof back, MSG_DONTWAIT), static_cast<ssize_t>(strlen(text)));
-  CHECK_EQ(strcmp(back, text), 0);
 }
 
 void check_ended(int fd) {

@@ -184,14 +184,21 @@ CASE(memfd_private) {
   CHECK_EQ(memcmp(own + kPage, whole + kPage, kSize - kPage), 0);
 }
 
+namespace {
+// The file that is mapped there, of kSize bytes.
+int open_mapped(unsigned char* start) {
+  char link[64];
+  snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", reinterpret_cast<long>(start),
+           reinterpret_cast<long>(start + kSize));
+  return open(link, O_RDWR);
+}
+}  // namespace
+
 // Memory that is shared and has no name can be opened, too, and mapped as a private copy.
 CASE(private_copy_of_shared_anonymous_memory) {
   auto* shared = map(kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
   fill(shared, kSize, 14);
-  char link[64];
-  snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", reinterpret_cast<long>(shared),
-           reinterpret_cast<long>(shared + kSize));
-  int fd = open(link, O_RDWR);
+  int fd = open_mapped(shared);
   if (fd < 0) SKIP("this user may not open what a process has mapped");
   auto* own = map(kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
   own[kPage] = 0x3c;
@@ -203,14 +210,12 @@ CASE(private_copy_of_shared_anonymous_memory) {
   shared[2 * kPage] = 0x55;
   CHECK_EQ(own[2 * kPage], 0x55);
 }
+
 // The same where nobody has it open any more: all that could be read there is still there.
 CASE(private_copy_of_shared_anonymous_memory_that_is_not_open) {
   auto* shared = map(kSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
   fill(shared, kSize, 15);
-  char link[64];
-  snprintf(link, sizeof link, "/proc/self/map_files/%lx-%lx", reinterpret_cast<long>(shared),
-           reinterpret_cast<long>(shared + kSize));
-  int fd = open(link, O_RDWR);
+  int fd = open_mapped(shared);
   if (fd < 0) SKIP("this user may not open what a process has mapped");
   auto* own = map(kSize, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd);
   close(fd);
