@@ -92,7 +92,8 @@ constexpr KindInfo kRows[] = {
      "private afterwards; a /proc of a pid namespace that has ended; what is written to a disk that the "
      "program "
      "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount keeps that one "
-     "busy"},
+     "busy; in a user namespace, mounts with locked ones on them that two mount namespaces share cannot be "
+     "joined again: the restart fails"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

@@ -200,11 +200,17 @@ Result<void> SystemV::make_queue(const schema::MessageQueue& queue) {
   msqid_ds state = {};
   set_owner(object, state.msg_perm);
   state.msg_qbytes = std::max(queue.max_bytes(), total);
-  // The limits of the namespace are those of a fresh one; only who may set them could have gone beyond.
+  // The limits of the namespace are those of a fresh one.
   if (::msgctl(object.id(), IPC_SET, &state) != 0 &&
       (!write_sysctl("msgmnb", std::to_string(state.msg_qbytes)) ||
        ::msgctl(object.id(), IPC_SET, &state) != 0)) {
-    return cannot_make(what, errno, "see kernel.msgmnb");
+    // Whoever may not raise them gets what new queues have here, if the messages fit: where the program ran
+    // that may have been more.
+    msqid_ds fresh = {};
+    if (::msgctl(object.id(), IPC_STAT, &fresh) != 0 || fresh.msg_qbytes < total)
+      return cannot_make(what, EPERM, "see kernel.msgmnb");
+    state.msg_qbytes = fresh.msg_qbytes;
+    if (::msgctl(object.id(), IPC_SET, &state) != 0) return cannot_make(what);
   }
   std::vector<char> buffer(sizeof(long) + longest);
   for (const auto& message : queue.messages()) {

@@ -585,8 +585,46 @@ def children(pid):
     return list(map(int, pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
+QUEUE = """
+import ctypes, os, sys, time
+class Message(ctypes.Structure):
+    _fields_ = [("type", ctypes.c_long), ("text", ctypes.c_char * 16)]
+libc = ctypes.CDLL(None, use_errno=True)
+queue = libc.msgget(0, 0o600 | 0o1000)
+message = Message(1, b"kept")
+assert libc.msgsnd(queue, ctypes.byref(message), 16, 0) == 0
+open("ready", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+message.text = b""
+assert libc.msgrcv(queue, ctypes.byref(message), 16, 0, 0) == 16
+with open("got", "wb") as file:
+    file.write(message.text)
+"""
+
+
 class OfTheUser(Foreign, ProgramTest):
-    pass
+    def test_queue_of_a_host_with_higher_limits(self):
+        """In an IPC namespace that stands for a host where the administrator has raised them."""
+        if os.getuid() != 0:
+            self.skipTest("root has to raise the limits")
+        program = self.box.write("queue.py", QUEUE)
+        stasis = self.box.binary
+        script = self.box.write("script", f"""#!/bin/sh -e
+setsid python3 {program} < /dev/null > /dev/null 2>&1 &
+while ! test -e ready; do sleep 0.02; done
+{stasis} checkpoint --pid $! --name q --stop
+{stasis} restart --background q
+""")
+        user = " ".join(map(str, self.box.line([script])))
+        done = subprocess.run(["unshare", "--ipc", "sh", "-c", f"echo 65536 > /proc/sys/kernel/msgmnb; exec {user}"],
+                              env=self.box.env, cwd=self.box.dir, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=30)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        (self.box.dir / "go").touch()
+        wait_for("it has the message", (self.box.dir / "got").exists)
+        wait_for("it ends", lambda: not self.box.session("q"))
+        self.assertEqual((self.box.dir / "got").read_bytes(), b"kept")
 
 
 class OfRoot(Foreign, ProgramTest):
