@@ -25,7 +25,7 @@ constexpr size_t kLargestRecord = 1 << 20;
 
 bool is_name_character(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-         c == '-';
+         c == '+' || c == '-';
 }
 
 std::string boot_id() {
@@ -147,10 +147,10 @@ Result<std::string> sessions_directory() {
 
 Result<void> check_name(const std::string& name) {
   bool valid = !name.empty() && name.size() <= kLongestName && name.front() != '-' && name.front() != '.' &&
-               std::all_of(name.begin(), name.end(), is_name_character);
+               name.front() != '+' && std::all_of(name.begin(), name.end(), is_name_character);
   if (valid) return {};
   return Error{"name the session", name, "not a valid name",
-               "use up to 64 letters, digits, '.', '_' and '-', beginning with a letter, a digit or '_'",
+               "use up to 64 letters, digits, '.', '_', '+' and '-', beginning with a letter, a digit or '_'",
                ErrorCode::kUsage};
 }
 
@@ -160,7 +160,8 @@ std::string name_for_program(const std::string& program) {
   if (name.size() > kLongestName - 8) name.resize(kLongestName - 8);
   for (char& c : name)
     if (!is_name_character(c)) c = '_';
-  while (!name.empty() && (name.front() == '-' || name.front() == '.')) name.erase(0, 1);
+  while (!name.empty() && (name.front() == '-' || name.front() == '.' || name.front() == '+'))
+    name.erase(0, 1);
   return name.empty() ? "session" : name;
 }
 

@@ -118,14 +118,15 @@ TEST_F(RecordTest, missing_session_is_not_found) {
 }
 
 TEST_F(RecordTest, names) {
-  for (const char* good : {"a", "A.b_c-1", "_x", "7"}) EXPECT_TRUE(check_name(good).ok()) << good;
-  for (const char* bad : {"", "-a", ".a", "..", "a/b", "a b", "a@1", "\xc3\xa4"})
+  for (const char* good : {"a", "A.b_c-1", "_x", "7", "g++"}) EXPECT_TRUE(check_name(good).ok()) << good;
+  for (const char* bad : {"", "-a", ".a", "+a", "..", "a/b", "a b", "a@1", "\xc3\xa4"})
     EXPECT_FALSE(check_name(bad).ok()) << bad;
   EXPECT_FALSE(check_name(std::string(65, 'x')).ok());
   EXPECT_EQ(name_for_program("/usr/bin/python3"), "python3");
   EXPECT_EQ(name_for_program("./my prog"), "my_prog");
   EXPECT_EQ(name_for_program("/"), "session");
   EXPECT_EQ(name_for_program(".hidden"), "hidden");
+  EXPECT_EQ(name_for_program("/usr/bin/g++"), "g++");
   EXPECT_TRUE(check_name(name_for_program(std::string(300, 'x'))).ok());
 }
 
