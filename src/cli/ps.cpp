@@ -4,6 +4,7 @@
 #include "cli/output.h"
 #include "cli/verbs.h"
 #include "session/display.h"
+#include "session/interval.h"
 #include "session/processes.h"
 
 namespace stasis::cli {
@@ -41,6 +42,11 @@ json session_json(const session::Record& record, const std::vector<session::Sess
                  {"terminal", record.terminal_device != 0},
                  {"started", iso_time(record.started_ns)}};
   if (record.display) object["display"] = display_json(record);
+  if (record.interval_ns > 0) {
+    auto failure = session::interval_failure(record.name);
+    object["interval_failure"] =
+        failure ? json{{"since", iso_time(failure->since_ns)}, {"message", failure->message}} : json(nullptr);
+  }
   return object;
 }
 
@@ -59,6 +65,7 @@ int run_ps(bool as_json) {
   if (!records.ok()) return report(records.error());
   json all = json::array();
   std::vector<std::vector<std::string>> rows;
+  std::string failures;
   for (const session::Record& record : *records) {
     if (!session::is_alive(record)) continue;
     auto processes = session::list_processes(record);
@@ -68,12 +75,16 @@ int run_ps(bool as_json) {
     } else {
       rows.push_back({record.name, session::state_name(session::state_of(record, *processes)),
                       std::to_string(processes->size()), iso_time(record.started_ns), shown_command(record)});
+      if (auto failure = session::interval_failure(record.name))
+        failures += fmt::format("stasis: {}: its checkpoints by interval fail since {}: {}\n", record.name,
+                                iso_time(failure->since_ns), failure->message);
     }
   }
   if (as_json) {
     fmt::print("{}\n", all.dump(2, ' ', false, json::error_handler_t::replace));
   } else {
     print_table({{"SESSION"}, {"STATE"}, {"PROCESSES", Align::kRight}, {"STARTED"}, {"COMMAND"}}, rows);
+    fmt::print(stderr, "{}", failures);
   }
   return kExitOk;
 }
@@ -87,7 +98,8 @@ CLI::App* add_ps(CLI::App& app, int& status) {
   verb->footer(R"(
 The state is starting, running, stopped (all processes are stopped by job control) or checkpointing.
 In JSON each process has its pid in the session, its host_pid and its comm; a session with a display has one:
-number, size, and the paths of the socket and the authority file by which it is reached from outside.
+number, size, and the paths of the socket and the authority file by which it is reached from outside; one that is saved
+by interval has interval_failure: null, or since when its checkpoints fail, and why the last one did.
 
 Example:
   stasis ps --json | jq '.[].processes[].host_pid')");

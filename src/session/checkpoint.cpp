@@ -7,7 +7,6 @@
 
 #include <memory>
 
-#include "base/clock.h"
 #include "image/store.h"
 #include "kernel/proc.h"
 #include "plugin/plugins.h"
@@ -17,9 +16,6 @@
 
 namespace stasis::session {
 namespace {
-
-// Checkpoints with this tag were made by the timer and may be removed by it.
-constexpr const char* kIntervalTag = "interval";
 
 // The file that tells the supervisor why its session ended. It stays when the stop succeeded, until the next
 // start.
@@ -88,23 +84,6 @@ void enter_user_namespace(const Record& record) {
   ::prctl(PR_SET_DUMPABLE, 1);
 }
 
-Result<void> prune(const Record& record) {
-  if (record.keep == 0) return {};
-  STASIS_TRY(std::vector<image::Entry> entries, image::list(record.store + "/" + record.name));
-  std::erase_if(entries, [](const image::Entry& entry) { return entry.tag != kIntervalTag; });
-  for (size_t i = 0; i + record.keep < entries.size(); ++i) STASIS_CHECK(image::remove(entries[i].directory));
-  return {};
-}
-
-void write_log(const std::string& name, const std::string& text) {
-  auto directory = session_directory(name);
-  if (!directory.ok()) return;
-  auto file = open_file(*directory + "/log", O_WRONLY | O_CREAT | O_APPEND, 0600);
-  if (!file.ok()) return;
-  if (!write_all(file->get(), fmt::format("{} {}\n", clock_ns(CLOCK_REALTIME) / 1'000'000'000, text)).ok())
-    return;
-}
-
 }  // namespace
 
 // Any would do, since pages are compared, and none at all is no failure.
@@ -139,20 +118,6 @@ Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request) 
   if (!report.ok() || !request.stop) leave_tracking(directory, tracking);
   if (report.ok() && marker) marker->keep();
   return report;
-}
-
-int interval_checkpoint(const Record& record) {
-  auto result = checkpoint_session({.name = record.name, .tag = kIntervalTag});
-  if (!result.ok()) {
-    write_log(record.name, result.error().message());
-    return 1;
-  }
-  for (const std::string& warning : result->warnings) write_log(record.name, warning);
-  if (auto pruned = prune(record); !pruned.ok()) {
-    write_log(record.name, pruned.error().message());
-    return 1;
-  }
-  return 0;
 }
 
 bool is_stopping(const std::string& name) {

@@ -27,10 +27,6 @@ Result<checkpoint::Report> checkpoint_session(const CheckpointRequest& request);
 // from, else the newest that there is; empty: there is none.
 std::string find_base(const Record& record);
 
-// For the supervisor's timer: saves, removes the oldest interval checkpoints beyond record.keep, and writes
-// what went wrong to the session's log. The exit code of the process that does it.
-int interval_checkpoint(const Record& record);
-
 // Whether `checkpoint --stop` may be what ended the session.
 bool is_stopping(const std::string& name);
 

@@ -11,6 +11,7 @@
 //   display        of a session with a private X server: its socket and the cookie (display.h)
 //   opengl.log     what has gone wrong beside a session that uses OpenGL
 //   log            what the interval checkpoints had to say
+//   interval-failure  why the last of them failed (interval.h)
 #pragma once
 
 #include <array>

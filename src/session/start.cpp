@@ -16,6 +16,7 @@
 #include "session/descriptor_passing.h"
 #include "session/display.h"
 #include "session/init.h"
+#include "session/interval.h"
 #include "session/opengl.h"
 #include "session/signals.h"
 #include "session/terminal_server.h"
@@ -149,7 +150,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
 
 void remove_session_files(const std::string& directory) {
   for (const char* name : {"session.json", "exit", "stopping", kTerminalSocket, kTrackingSocket,
-                           kDeadlinesFile, kOpenGlLog, kernel::kFirstMounts, "lock"})
+                           kDeadlinesFile, kIntervalFailureFile, kOpenGlLog, kernel::kFirstMounts, "lock"})
     ::unlink((directory + "/" + name).c_str());
   remove_display_directory(directory);
   ::rmdir(directory.c_str());  // fails, rightly, when something else is in it
@@ -331,7 +332,8 @@ Result<RunningSession> start(StartPlan plan) {
   auto previous = load_record(plan.record.name);
   RecordOnTrial record(directory, previous.ok() ? std::optional(*previous) : std::nullopt);
   STASIS_CHECK(make_directories(directory));
-  for (const char* stale : {"exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile})
+  for (const char* stale :
+       {"exit", "stopping", kTerminalSocket, kTrackingSocket, kDeadlinesFile, kIntervalFailureFile})
     ::unlink((directory + "/" + stale).c_str());
   remove_display_directory(directory);
   if (plan.record.display || plan.record.opengl)

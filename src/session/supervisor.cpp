@@ -15,6 +15,7 @@
 
 #include "kernel/proc.h"
 #include "session/checkpoint.h"
+#include "session/interval.h"
 #include "session/processes.h"
 #include "session/signals.h"
 

@@ -271,6 +271,27 @@ class Timer(SessionTest):
         self.box.restart("s")
         wait_for("it is saved again", lambda: self.checkpoints("s")[-1] > last)
 
+    def test_what_keeps_the_timer_from_saving_is_shown(self):
+        path = self.box.write("written", "x" * 100_000, 0o666)
+        self.background("launch", "--name", "s", "--interval", "1s", "--files-limit", "64K", "--background", "--", "sh", "-c",
+                        "exec 5<> written; sleep 300")
+
+        def failure():
+            return self.box.session("s")["interval_failure"]
+        wait_for("it fails", failure)
+        self.assertIn("written", failure()["message"])
+        since = failure()["since"]
+        said = self.box.stasis("ps").stderr
+        self.assertIn("s: its checkpoints by interval fail since", said)
+        self.assertIn("--files-limit", said)
+        path.write_text("")  # now it may be copied
+        wait_for("it is saved", lambda: self.checkpoints("s"))
+        wait_for("nothing is wrong any more", lambda: failure() is None)
+        self.assertNotIn("interval", self.box.stasis("ps").stderr)
+        path.write_text("x" * 100_000)
+        wait_for("it fails again", failure)
+        self.assertGreaterEqual(failure()["since"], since)
+
     def test_supervisor_in_the_background_ends_with_the_session(self):
         self.background("launch", "--name", "s", "--interval", "1h", "--background", "--", "sleep", "300")
         init = self.record("s")["init_pid"]

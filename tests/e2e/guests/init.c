@@ -3,7 +3,6 @@
 // Words on the kernel's command line: fill=MB, tickms=N, check=N (memory, at every so many ticks), disk, net.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
@@ -19,9 +18,10 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "modules.h"
 
 static char command_line[4096];
 static volatile uint64_t other_processor;
@@ -29,20 +29,6 @@ static volatile uint64_t other_processor;
 static long number_of(const char* word, long otherwise) {
   const char* found = strstr(command_line, word);
   return found ? atol(found + strlen(word)) : otherwise;
-}
-
-// In the order of their names, which the one who made the archive has chosen.
-static void load_modules(void) {
-  struct dirent** names;
-  int count = scandir("/modules", &names, NULL, alphasort);
-  for (int i = 0; i < count; ++i) {
-    if (names[i]->d_name[0] == '.') continue;
-    char path[600];
-    snprintf(path, sizeof path, "/modules/%s", names[i]->d_name);
-    int file = open(path, O_RDONLY);
-    if (syscall(SYS_finit_module, file, "", 0) != 0) printf("MODULE %s: %m\n", names[i]->d_name);
-    close(file);
-  }
 }
 
 static void* count_on_the_other(void* unused) {
