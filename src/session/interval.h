@@ -8,8 +8,8 @@
 
 namespace stasis::session {
 
-// Saves, removes the oldest interval checkpoints beyond record.keep, and writes what went wrong to the session's
-// log. The exit code of the process that does it.
+// Saves, removes the oldest interval checkpoints beyond record.keep, and writes what went wrong to the
+// session's log. The exit code of the process that does it.
 int interval_checkpoint(const Record& record);
 
 // Nobody watches a timer: what keeps it from saving is shown by `ps` until it saves again.

@@ -2,6 +2,7 @@
 once, registers, clocks and memory are what they were - saved while they run, and brought back.
 
 $STASIS_KVM_ROUNDS: how many checkpoints are taken one after the other (60)."""
+import contextlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ from harness import ProgramTest, wait_for
 from kvm_harness import MONITOR, Output
 
 ROUNDS = int(os.environ.get("STASIS_KVM_ROUNDS") or 60)
+POWER_FAILURES = max(ROUNDS // 4, 12)
 
 
 class KvmTest(ProgramTest):
@@ -193,6 +195,67 @@ class Killed(KvmTest):
 
     def test_interrupts(self):
         self.kill_checkpoints("timer")
+
+
+class NothingIsLost(KvmTest):
+    def usable(self):
+        return [one["id"] for one in json.loads(self.box.stasis("list", "vm", "--json").stdout) if one["usable"]]
+
+    def test_full_disk(self):
+        """An increment that does not go in leaves the machine running, and what was saved before."""
+        if os.getuid() != 0:
+            self.skipTest("only root can mount a small file system")
+        store = self.box.home / "store"
+        store.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=180m,mode=700", "stasis-test", store], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", str(store)])
+        self.start("memory", "--memory", "96", "--dirty", "2000")
+        self.output.reach(5)
+        self.checkpoint()
+        with contextlib.suppress(OSError), open(store / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(1 << 16))
+        for flags in (), ("--stop",):
+            failed = self.box.stasis("checkpoint", "vm", *flags, check=False)
+            self.assertEqual(failed.returncode, 1, failed.stderr)
+            self.assertRegex(failed.stderr, "(?i)space")
+            self.assertEqual(self.usable(), [1])
+            self.output.go_on()
+        (store / "filler").unlink()
+        self.checkpoint()
+        self.output.go_on()
+        self.kill()
+        for which in "vm@1", "vm":
+            self.restart(which)
+            self.output.go_on()
+            self.output.whole()
+            self.kill()
+
+    def test_power_failure(self):
+        """The checkpoint and the machine end at the same instant, wherever they are: the newest that is complete goes on."""
+        seed = int(os.environ.get("STASIS_SEED") or time.time())
+        print(f"(STASIS_SEED={seed})", end=" ", flush=True)
+        chance = random.Random(seed)
+        self.start("memory", "--memory", "96", "--dirty", "500")
+        self.output.reach(3)
+        normal = sorted(self.box.stasis("checkpoint", "vm").took for _ in range(3))[1]
+        in_the_middle = 0
+        for _ in range(POWER_FAILURES):
+            process = subprocess.Popen(self.box.line([self.box.binary, "checkpoint", "vm"]), env=self.box.env,
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(chance.uniform(0, normal * 1.1))
+            os.kill(self.box.session("vm")["processes"][0]["host_pid"], signal.SIGKILL)
+            process.kill()
+            in_the_middle += process.wait() == -signal.SIGKILL
+            self.box.assert_gone("vm")
+            before = self.usable()
+            self.box.stasis("verify", f"vm@{before[-1]}")
+            self.restart()
+            self.output.go_on(2)
+            self.output.whole()
+            if len(before) > 3:
+                self.box.stasis("rm", f"vm@{before[0]}")
+        self.assertGreater(in_the_middle, POWER_FAILURES // 3, "too few were in the middle: this proves nothing")
 
 
 class Refused(KvmTest):
