@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "kernel/proc.h"
 
@@ -84,7 +85,7 @@ Result<std::vector<PageRange>> PageMap::own_pages(uint64_t start, uint64_t end, 
     arguments.category_anyof_mask = kPresent | kSwapped;
     arguments.return_mask = kPresent | kSwapped;
     int found = ::ioctl(fd_.get(), kScan, &arguments);
-    if (found < 0 && errno == ENOTTY) return read_entries(start, end, limit);
+    if (found < 0 && errno == ENOTTY) return own_pages_before_scan(start, end, limit);
     if (found < 0) return errno_error("find the pages of", fmt::format("task {}", task_));
     for (int i = 0; i < found; ++i) append(ranges, regions[i].start, regions[i].end);
     if (limit != 0 && found > 0) break;
@@ -172,24 +173,53 @@ Result<PageMap::Census> PageMap::count(uint64_t start, uint64_t end) const {
   return census;
 }
 
-Result<std::vector<PageRange>> PageMap::read_entries(uint64_t start, uint64_t end, uint64_t limit) const {
+// /proc/PID/pagemap has eight bytes for each page of the address space, whatever is there: of much of it only
+// mappings are looked at, and of large ones, which may be nothing but reserved, those that have anything.
+Result<std::vector<PageRange>> PageMap::own_pages_before_scan(uint64_t start, uint64_t end,
+                                                              uint64_t limit) const {
+  constexpr uint64_t kLarge = uint64_t{256} << 20;
+  std::vector<PageRange> ranges;
+  if (end - start < kLarge) {
+    STASIS_CHECK(read_entries({start, end}, limit, ranges));
+    return ranges;
+  }
+  std::optional<std::vector<MappingFlags>> usage;
+  STASIS_TRY(auto mappings, mappings_between(task_, start, end));
+  for (const MapsEntry& mapping : mappings) {
+    if (mapping.end - mapping.start >= kLarge) {
+      if (!usage) {
+        STASIS_TRY(usage, read_mapping_flags(task_));
+      }
+      auto known = std::lower_bound(usage->begin(), usage->end(), mapping.start,
+                                    [](const MappingFlags& one, uint64_t at) { return one.start < at; });
+      const bool same = known != usage->end() && known->start == mapping.start && known->end == mapping.end;
+      if (same && known->used == 0) continue;
+    }
+    STASIS_CHECK(read_entries({std::max(start, mapping.start), std::min(end, mapping.end)}, limit, ranges));
+    if (limit != 0 && !ranges.empty()) break;
+  }
+  return ranges;
+}
+
+// Appends to `ranges`, and stops when `limit` pages are found in `where` (0: no limit).
+Result<void> PageMap::read_entries(const PageRange& where, uint64_t limit,
+                                   std::vector<PageRange>& ranges) const {
   constexpr uint64_t kEntryPresent = uint64_t{1} << 63;
   constexpr uint64_t kEntrySwapped = uint64_t{1} << 62;
   constexpr uint64_t kEntryFile = uint64_t{1} << 61;
-  std::vector<PageRange> ranges;
-  std::vector<uint64_t> entries(16384);
+  std::vector<uint64_t> entries(std::min<uint64_t>(16384, (where.end - where.start) / kPageSize));
   uint64_t pages = 0;
-  for (uint64_t at = start; at < end;) {
-    size_t count = std::min<uint64_t>(entries.size(), (end - at) / kPageSize);
+  for (uint64_t at = where.start; at < where.end;) {
+    size_t count = std::min<uint64_t>(entries.size(), (where.end - at) / kPageSize);
     ssize_t bytes = ::pread(fd_.get(), entries.data(), count * 8, static_cast<off_t>(at / kPageSize * 8));
     if (bytes <= 0) return errno_error("find the pages of", fmt::format("task {}", task_));
     for (ssize_t i = 0; i < bytes / 8; ++i, at += kPageSize) {
       if ((entries[i] & (kEntryPresent | kEntrySwapped)) == 0 || (entries[i] & kEntryFile) != 0) continue;
       append(ranges, at, at + kPageSize);
-      if (limit != 0 && ++pages >= limit) return ranges;
+      if (limit != 0 && ++pages >= limit) return {};
     }
   }
-  return ranges;
+  return {};
 }
 
 }  // namespace stasis::kernel

@@ -53,7 +53,8 @@ class PageMap {
   };
   Result<void> scan(const Scan& what, uint64_t start, uint64_t end,
                     const std::function<void(const PageRange&, uint64_t categories)>& use) const;
-  Result<std::vector<PageRange>> read_entries(uint64_t start, uint64_t end, uint64_t limit) const;
+  Result<std::vector<PageRange>> own_pages_before_scan(uint64_t start, uint64_t end, uint64_t limit) const;
+  Result<void> read_entries(const PageRange& where, uint64_t limit, std::vector<PageRange>& ranges) const;
 
   HostTid task_;
   Fd fd_;

@@ -413,6 +413,9 @@ Result<std::vector<MappingFlags>> read_mapping_flags(HostTid task) {
       for (std::string_view word = words.next(); !word.empty(); word = words.next()) {
         all.back().flags.emplace_back(word);
       }
+    } else if ((line.starts_with("Rss:") || line.starts_with("Swap:")) && !all.empty()) {
+      Words words(line.substr(line.find(':') + 1));
+      all.back().used += words.number<uint64_t>() * 1024;
     } else if (line.starts_with("KernelPageSize:") && !all.empty()) {
       Words words(line.substr(15));
       all.back().page_size = words.number<uint64_t>() * 1024;

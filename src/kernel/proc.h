@@ -117,6 +117,7 @@ uint64_t auxiliary_value(HostTid task, uint64_t type);
 // VmFlags of each mapping of /proc/PID/smaps, keyed by order of appearance; slow (walks page tables).
 struct MappingFlags {
   uint64_t start = 0, end = 0;
+  uint64_t used = 0;               // bytes that are in memory or swap
   std::vector<std::string> flags;  // two-letter codes, see proc(5)
   uint64_t page_size = kPageSize;
   bool has(std::string_view flag) const;
