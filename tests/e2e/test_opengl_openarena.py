@@ -1,0 +1,66 @@
+#!/usr/bin/python3
+"""OpenArena in play, with both of its renderers: the frame after a restart, on the same or another driver, after a move and
+after the death of the renderer is to the bit the one that it draws natively there."""
+import unittest
+
+from harness import find_program, wait_for
+from opengl_harness import PATIENCE_s, PicturesTest, Program, SYSTEM_PATH, pixels_of
+
+# Nothing that is different in each run: lights that flicker, and messages with a time of their own.
+QUIET = "+set r_autoExposure 0 +set r_dynamiclight 0 +set con_notifytime -1 +set cg_draw2D 0"
+
+
+class OpenArena(Program):
+    """Plays a demo, in steps of so many frames, and stands still in between, drawing the same frame again and again. With
+    `timedemo` a frame is a twentieth of a second of the game, however long it takes. The commands are files, each of which
+    says, when it is done, which is the next to look for."""
+
+    def __init__(self, box, name, renderer):
+        super().__init__(box, name, [
+            find_program("/usr/games/openarena"), *(
+                "+set r_mode -1 +set r_customwidth 160 +set r_customheight 120 +set r_fullscreen 0 +set com_maxfps 0 "
+                f"+set r_swapInterval 0 +set s_initsound 0 +set com_introplayed 1 +set com_hunkMegs 512 {QUIET} "
+                f"+set cl_renderer {renderer} +set fs_homepath {box.dir / name}").split(),
+            "+set", "again", "exec 1; wait 2; vstr again", "+set", "activeAction", "vstr still; vstr again",
+            "+set", "still", "set cl_freezeDemo 1; set timedemo 0", "+set", "timedemo", "1", "+demo", "demo088-test1"])
+        self.files = self.place / "baseoa"
+        self.files.mkdir()
+        self.files.chmod(0o777)
+
+    @property
+    def environment(self):
+        return {"PATH": SYSTEM_PATH, "HOME": str(self.place)}
+
+    def say(self, command):
+        self.number += 1
+        part = self.files / "part"
+        part.write_text(f"set cl_freezeDemo 0\nset timedemo 1\nwait {command}\nvstr still\nwait 2\nscreenshot {self.number}\n"
+                        f'wait 2\nset again "exec {self.number + 1}; wait 2; vstr again"\nwriteconfig done{self.number}\n')
+        part.chmod(0o644)
+        part.rename(self.files / f"{self.number}.cfg")
+
+    def picture(self):
+        wait_for(f"picture {self.number}", (self.files / f"done{self.number}.cfg").exists, PATIENCE_s)
+        return pixels_of(self.files / f"screenshots/{self.number}.tga")
+
+
+class Pictures(PicturesTest):
+    def setUp(self):
+        find_program("Xvfb")
+        find_program("identify")
+        super().setUp()
+
+    def program(self, name):
+        return OpenArena(self.box, name, self.renderer)
+
+    def test_fixed_function_renderer(self):
+        self.renderer = "opengl1"
+        self.check(["2"] * 7)
+
+    def test_core_profile_renderer(self):
+        self.renderer = "opengl2"
+        self.check(["2"] * 7)
+
+
+if __name__ == "__main__":
+    unittest.main()
