@@ -1,10 +1,15 @@
 #!/usr/bin/python3
 """OpenArena in play, with both of its renderers: the frame after a restart, on the same or another driver, after a move and
 after the death of the renderer is to the bit the one that it draws natively there."""
+import json
+import os
+import random
+import re
+import time
 import unittest
 
 from harness import find_program, wait_for
-from opengl_harness import PATIENCE_s, PicturesTest, Program, SYSTEM_PATH, pixels_of
+from opengl_harness import PATIENCE_s, SYSTEM_PATH, PicturesTest, Program, kill_renderer, pixels_of
 
 # Nothing that is different in each run: lights that flicker, and messages with a time of their own.
 QUIET = "+set r_autoExposure 0 +set r_dynamiclight 0 +set con_notifytime -1 +set cg_draw2D 0"
@@ -31,20 +36,25 @@ class OpenArena(Program):
     def environment(self):
         return {"PATH": SYSTEM_PATH, "HOME": str(self.place)}
 
-    def say(self, command):
+    def say(self, frames):
         self.number += 1
         part = self.files / "part"
-        part.write_text(f"set cl_freezeDemo 0\nset timedemo 1\nwait {command}\nvstr still\nwait 2\nscreenshot {self.number}\n"
+        part.write_text(f"set cl_freezeDemo 0\nset timedemo 1\nwait {frames}\nvstr still\nwait 2\nscreenshot {self.number}\n"
                         f'wait 2\nset again "exec {self.number + 1}; wait 2; vstr again"\nwriteconfig done{self.number}\n')
         part.chmod(0o644)
         part.rename(self.files / f"{self.number}.cfg")
 
+    def has_drawn(self):
+        return (self.files / f"done{self.number}.cfg").exists()
+
     def picture(self):
-        wait_for(f"picture {self.number}", (self.files / f"done{self.number}.cfg").exists, PATIENCE_s)
+        wait_for(f"picture {self.number}", self.has_drawn, PATIENCE_s)
         return pixels_of(self.files / f"screenshots/{self.number}.tga")
 
 
-class Pictures(PicturesTest):
+class InPlay(PicturesTest):
+    renderer = "opengl1"
+
     def setUp(self):
         find_program("Xvfb")
         find_program("identify")
@@ -54,12 +64,54 @@ class Pictures(PicturesTest):
         return OpenArena(self.box, name, self.renderer)
 
     def test_fixed_function_renderer(self):
-        self.renderer = "opengl1"
         self.check(["2"] * 7)
 
     def test_core_profile_renderer(self):
         self.renderer = "opengl2"
         self.check(["2"] * 7)
+
+    def test_renderer_killed_at_random(self):
+        """So often: STASIS_GL_KILLS=100 takes the whole demo. The last picture is right; natively, too, there is nothing random
+        in it."""
+        kills = int(os.environ.get("STASIS_GL_KILLS", 6))
+        script = ["5", "3300" if kills > 20 else "80"]
+        (_, native) = self.native(script)
+        program = self.program("recorded")
+        program.launch("p")
+        program.draw(script[0])
+        program.say(script[1])
+        for number in range(kills):
+            self.assertFalse(program.has_drawn(), f"the demo ended after {number} kills")
+            kill_renderer(self.box)
+            time.sleep(random.random() * (0.6 if kills > 20 else 0.2))
+        self.assertEqual(program.picture(), native)
+        self.box.stasis("checkpoint", "p")
+
+    def test_log_does_not_grow(self):
+        """Over the whole demo, with a driver that takes no time. The game itself says how many pixels its images have: all of
+        them are given to the driver with four bytes each, nearly all with mipmaps."""
+        self.box.env["GALLIUM_NOOP"] = "1"
+        program = self.program("recorded")
+        program.launch("p")
+        program.draw("5")
+
+        def status():
+            (said,) = json.loads(self.box.stasis("gl", "status", "p", "--json").stdout)
+            return said
+        before = status()
+        program.say("3300\nimagelist\ncondump images.txt")
+        program.picture()
+        after = status()
+        self.assertGreater(after["recorded"], before["recorded"] + 3300 * 1000)
+        self.assertAlmostEqual(after["kept"], before["kept"], delta=100)
+        self.assertAlmostEqual(after["bytes"], before["bytes"], delta=1 << 16)
+        self.assertGreater(after["recorded"], 1000 * after["kept"])
+        said = (program.files / "images.txt").read_text()
+        sizes = re.findall(r"^ *\d+: *(\d+)x *(\d+) ", said, re.MULTILINE)
+        self.assertIn(f"{len(sizes)} total images", said)
+        live = sum(int(width) * int(height) * 4 * 4 / 3 for width, height in sizes)
+        self.assertLess(after["bytes"], 1.1 * live + (1 << 20))
+        self.assertGreater(after["bytes"], 0.9 * live)
 
 
 if __name__ == "__main__":
