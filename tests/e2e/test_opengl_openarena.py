@@ -74,7 +74,7 @@ class InPlay(PicturesTest):
         """So often: STASIS_GL_KILLS=100 takes the whole demo. The last picture is right; natively, too, there is nothing random
         in it."""
         kills = int(os.environ.get("STASIS_GL_KILLS", 6))
-        script = ["5", "3300" if kills > 20 else "80"]
+        script = ["5", "3300" if kills > 20 else "95"]
         (_, native) = self.native(script)
         program = self.program("recorded")
         program.launch("p")
