@@ -40,6 +40,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -182,10 +183,10 @@ class Program {
   // All of these: empty, or "ok ...", on success.
   std::string load(const std::string& log) {
     std::lock_guard lock(mutex_);
-    if (std::string said = replay(log); said != "ok") return "renderer: " + said;
-    if (!keeper_) return "";
-    std::string said = ask_keeper_now("load " + log);
-    return said == "ok" ? "" : "keeper: " + said;
+    auto replayed = std::async(std::launch::async, [&] { return replay(log); });
+    const std::string kept = keeper_ ? ask_keeper_now("load " + log) : "ok";
+    if (std::string said = replayed.get(); said != "ok") return "renderer: " + said;
+    return kept == "ok" ? "" : "keeper: " + kept;
   }
   std::string add_ring(int file) {
     std::lock_guard lock(mutex_);
