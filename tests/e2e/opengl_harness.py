@@ -1,9 +1,13 @@
 """What tests of real OpenGL programs share: starting them natively and in sessions, telling them what to draw, and comparing
 their pictures."""
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import shutil
 import signal
+import socket
 import subprocess
 
 from harness import ProgramTest, wait_for
@@ -12,6 +16,7 @@ from test_opengl import Display, children_of
 SYSTEM_PATH = "/usr/bin:/bin:/usr/games"
 SOFTPIPE = {"GALLIUM_DRIVER": "softpipe"}
 ZINK = {"MESA_LOADER_DRIVER_OVERRIDE": "zink", "LIBGL_ALWAYS_SOFTWARE": "1"}
+VIRPIPE = {"GALLIUM_DRIVER": "virpipe", "LIBGL_ALWAYS_SOFTWARE": "1"}
 PATIENCE_s = 90
 
 
@@ -48,6 +53,33 @@ def kill_renderer(box):
     (old,) = renderers(box)
     os.kill(old, signal.SIGKILL)
     wait_for("a new renderer", lambda: renderers(box) not in ([], [old]), 20)
+
+
+@contextlib.contextmanager
+def virgl_server():
+    """What the driver virpipe sends its work to; it looks for it at one place. Nothing when it is not there."""
+    place = "/tmp/.virgl_test"
+
+    def listens():
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(place) == 0
+    program = shutil.which("virgl_test_server")
+    if not program:
+        yield
+        return
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = subprocess.Popen([program, "--use-egl-surfaceless", "--multi-clients"], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        try:
+            with contextlib.suppress(AssertionError):
+                wait_for("the server of virgl", lambda: server.poll() is not None or listens(), 5)
+            if server.poll() is None:
+                os.chmod(place, 0o777)  # for the user of the sandbox
+            yield
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 class Program:
@@ -106,6 +138,10 @@ class PicturesTest(ProgramTest):
             display.close()
 
     def check(self, script):
+        with virgl_server():
+            self.check_drivers(script)
+
+    def check_drivers(self, script):
         """Pictures: the first, then after a restart, the death of the renderer, a move to another driver, and restarts on
         one driver after the other, and on the first again. A driver that is changed must not be seen in the first of them."""
         native = self.native(script)
@@ -122,13 +158,16 @@ class PicturesTest(ProgramTest):
         self.box.stasis("gl", "move", "p", "--driver", "softpipe")
         self.assertEqual(program.draw(script[3]), softpipe[3])
         drivers = [("softpipe", softpipe)]
-        if self.starts("zink"):
-            drivers.append(("zink", self.native(script, **ZINK)))
+        for driver, environment in (("zink", ZINK), ("virpipe", VIRPIPE)):
+            if self.starts(driver):
+                drivers.append((driver, self.native(script, **environment)))
         for number, (driver, pictures) in enumerate([*drivers, ("llvmpipe", native)], 4):
             self.box.save_and_kill("p")
             self.box.restart("p", f"--gl-driver={driver}")
             with self.subTest(driver=driver):
                 self.assertEqual(program.draw(script[number]), pictures[number])
+                (said,) = json.loads(self.box.stasis("gl", "status", "p", "--json").stdout)
+                self.assertTrue(said["driver"].startswith("virgl" if driver == "virpipe" else driver), said)
 
     def starts(self, driver):
         """Whether it works here at all."""

@@ -64,11 +64,11 @@ class InPlay(PicturesTest):
         return OpenArena(self.box, name, self.renderer)
 
     def test_fixed_function_renderer(self):
-        self.check(["2"] * 7)
+        self.check(["2"] * 8)
 
     def test_core_profile_renderer(self):
         self.renderer = "opengl2"
-        self.check(["2"] * 7)
+        self.check(["2"] * 8)
 
     def test_renderer_killed_at_random(self):
         """So often: STASIS_GL_KILLS=100 takes the whole demo. The last picture is right; natively, too, there is nothing random

@@ -26,13 +26,13 @@ class Pictures(PicturesTest):
     def test_pymol(self):
         find_program("pymol")
         self.words = ["pymol", "-q", self.driver("pymol_driver.py")]
-        self.check(["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface", "turn y,40", "turn x,10"])
+        self.check(["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface", "turn y,40", "turn x,10", "turn y,20"])
 
     def test_vtk(self):
         if subprocess.run(["/usr/bin/python3", "-c", "import vtkmodules"], capture_output=True).returncode != 0:
             self.skipTest("python3-vtk9 is not installed")
         self.words = ["/usr/bin/python3", self.driver("vtk_driver.py")]
-        self.check(["turn", "turn", "volume", "turn", "turn", "turn", "turn"])
+        self.check(["turn", "turn", "volume", "turn", "turn", "turn", "turn", "turn"])
 
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
