@@ -1,66 +1,18 @@
 #!/usr/bin/python3
 """Real OpenGL programs in sessions: their pictures are to the bit those that they draw natively on the same driver, also
 after restarts, the death of the renderer, and on another driver."""
-import json
 import os
-import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import unittest
 
 from harness import TESTS, ProgramTest, find_program, wait_for
-from test_opengl import Display, children_of
-
-SYSTEM_PATH = "/usr/bin:/bin:/usr/games"
-SOFTPIPE = {"GALLIUM_DRIVER": "softpipe"}
-ZINK = {"MESA_LOADER_DRIVER_OVERRIDE": "zink", "LIBGL_ALWAYS_SOFTWARE": "1"}
-PATIENCE_s = 90
-
-
-def pixels_of(path):
-    """A name for exactly these pixels."""
-    return subprocess.run(["identify", "-format", "%#", path], capture_output=True, text=True, check=True).stdout
-
-
-def launch(box, name, words):
-    # Its output is a file of its user's, which can be saved.
-    with open(box.write(f"{name}.output", "", 0o644), "ab") as output:
-        box.stasis("launch", "--display=640x480", "--gl=on", "--files=none", "--name", name, "--background", "--", *words,
-                   stdout=output)
-
-
-class Program:
-    """One that is told what to draw by files (tests/gl/commands.py)."""
-
-    def __init__(self, box, name, words):
-        self.box, self.words, self.number = box, words, 0
-        self.place = box.dir / name
-        self.place.mkdir()
-        self.place.chmod(0o777)
-
-    @property
-    def environment(self):
-        return {"PATH": SYSTEM_PATH, "COMMANDS": str(self.place), "COMMANDS_MODULE": str(self.box.dir / "commands.py")}
-
-    def launch(self, name):
-        self.box.env |= self.environment
-        launch(self.box, name, self.words)
-
-    def draw(self, command):
-        self.number += 1
-        path = self.place / f"{self.number}"
-        part = self.place / "part"
-        part.write_text(command)
-        part.chmod(0o644)
-        part.rename(f"{path}.command")
-        wait_for(f"the picture after {command}", pathlib.Path(f"{path}.done").exists, PATIENCE_s)
-        return pixels_of(f"{path}.png")
+from opengl_harness import PATIENCE_s, SYSTEM_PATH, PicturesTest, Program, launch
 
 
 @unittest.skipUnless(shutil.which("Xvfb") and shutil.which("identify"), "Xvfb or ImageMagick is missing (scripts/setup --tests)")
-class Pictures(ProgramTest):
+class Pictures(PicturesTest):
     def setUp(self):
         super().setUp()
         self.box.write("commands.py", (TESTS / "gl/commands.py").read_text(), 0o644)
@@ -68,79 +20,19 @@ class Pictures(ProgramTest):
     def driver(self, name):
         return self.box.write(name, (TESTS / "gl" / name).read_text(), 0o644)
 
-    def native(self, words, script, **environment):
-        display = Display()
-        program = Program(self.box, "native" + "".join(environment.values()), words)
-        running = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   cwd=self.box.dir, start_new_session=True,
-                                   env={**self.box.env, **program.environment, "DISPLAY": display.name, **environment})
-        try:
-            return [program.draw(command) for command in script]
-        finally:
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait()
-            display.close()
-
-    def kill_renderer(self):
-        def renderers():
-            return [pid for server in children_of_anybody(str(self.box.home)) for pid in
-                    children_of(server, "stasis-gl-renderer")]
-        (old,) = renderers()
-        os.kill(old, signal.SIGKILL)
-        wait_for("a new renderer", lambda: renderers() not in ([], [old]), 20)
-
-    def check(self, words, script):
-        """Pictures: the first, then after a restart, the death of the renderer, a move to another driver, and restarts on
-        one driver after the other, and on the first again. A driver that is changed must not be seen in the first of them."""
-        native = self.native(words, script)
-        softpipe = self.native(words, script, **SOFTPIPE)
-        program = Program(self.box, "recorded", words)
-        program.launch("p")
-        seen = [program.draw(script[0])]
-        self.box.save_and_kill("p")
-        self.box.restart("p")
-        seen.append(program.draw(script[1]))
-        self.kill_renderer()
-        seen.append(program.draw(script[2]))
-        self.assertEqual(seen, native[:3])
-        self.box.stasis("gl", "move", "p", "--driver", "softpipe")
-        self.assertEqual(program.draw(script[3]), softpipe[3])
-        drivers = [("softpipe", softpipe)]
-        if self.starts("zink"):
-            drivers.append(("zink", self.native(words, script, **ZINK)))
-        for number, (driver, pictures) in enumerate([*drivers, ("llvmpipe", native)], 4):
-            self.box.save_and_kill("p")
-            self.box.restart("p", f"--gl-driver={driver}")
-            with self.subTest(driver=driver):
-                self.assertEqual(program.draw(script[number]), pictures[number])
-
-    def starts(self, driver):
-        """Whether it works here at all."""
-        said = self.box.stasis("check", "--json", check=False).stdout
-        return any(row["name"] == f"OpenGL: {driver}" and row["state"] == "ok" for row in json.loads(said)["checks"])
+    def program(self, name):
+        return Program(self.box, name, self.words)
 
     def test_pymol(self):
         find_program("pymol")
-        self.check(["pymol", "-q", self.driver("pymol_driver.py")],
-                   ["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface", "turn y,40", "turn x,10"])
+        self.words = ["pymol", "-q", self.driver("pymol_driver.py")]
+        self.check(["turn y,30", "turn x,30", "show surface", "turn x,20", "hide surface", "turn y,40", "turn x,10", "turn y,20"])
 
     def test_vtk(self):
         if subprocess.run(["/usr/bin/python3", "-c", "import vtkmodules"], capture_output=True).returncode != 0:
             self.skipTest("python3-vtk9 is not installed")
-        self.check(["/usr/bin/python3", self.driver("vtk_driver.py")], ["turn", "turn", "volume", "turn", "turn", "turn", "turn"])
-
-
-def children_of_anybody(words):
-    """The servers of OpenGL that have these words in their command line."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            line = pathlib.Path("/proc", entry, "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if entry.isdigit() and "stasis-gl-server" in line and words in line:
-            found.append(int(entry))
-    return found
+        self.words = ["/usr/bin/python3", self.driver("vtk_driver.py")]
+        self.check(["turn", "turn", "volume", "turn", "turn", "turn", "turn", "turn"])
 
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
@@ -178,13 +70,6 @@ class Running(ProgramTest):
             # Seen: two of its threads inside SFML's stream for messages, both running, for ever, and no question to the
             # driver open. Twice in a row it would be us.
             self.generations("etr-again", "/usr/games/etr")
-
-    def test_openarena_with_its_core_profile_renderer(self):
-        find_program("/usr/games/openarena")
-        self.generations("oa", "/usr/games/openarena", *(
-            "+set r_mode -1 +set r_customwidth 320 +set r_customheight 240 +set r_fullscreen 0 +set com_maxfps 0 "
-            "+set r_swapInterval 0 +set s_initsound 0 +set com_introplayed 1 +set cl_renderer opengl2 "
-            "+set com_hunkMegs 512").split())
 
     def test_glmark2_validates_its_pictures(self):
         """Scenes compare pixels with what they must be; of those with framebuffer objects only that they run."""

@@ -255,6 +255,7 @@ class Keeper {
     if (std::string problem = file.read(path); !problem.empty()) return problem;
     try {
       (void)use(file);
+      file = {};  // its memory is used again
       write_journal();
     } catch (const BadStream& bad) {
       return path + ": " + bad.what;

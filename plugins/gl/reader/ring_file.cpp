@@ -8,8 +8,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 
 #include "generated/commands.h"
 #include "reader/ring_reader.h"
@@ -125,6 +123,7 @@ std::string with_error(const std::string& path) { return path + ": " + std::stre
 
 std::string LogFile::bytes() const {
   std::string bytes;
+  bytes.reserve(replay.size() + 4096);
   auto put = [&](const void* from, size_t size) { bytes.append(static_cast<const char*>(from), size); };
   FileHeader header = {kLogMagic,     kLogVersion, static_cast<uint32_t>(threads.size()),
                        kCommandTable, program,     replay.size()};
@@ -143,12 +142,15 @@ std::string LogFile::write(int into) const {
 }
 
 std::string LogFile::read(const std::string& path) {
-  std::ifstream stream(path, std::ios::binary);
-  if (!stream) return with_error(path);
-  return parse(std::string((std::istreambuf_iterator<char>(stream)), {}), path);
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  std::string bytes;
+  const bool done = file >= 0 && read_all(file, bytes);
+  std::string problem = done ? "" : with_error(path);
+  if (file >= 0) ::close(file);
+  return done ? parse(std::move(bytes), path) : problem;
 }
 
-std::string LogFile::parse(const std::string& bytes, const std::string& path) {
+std::string LogFile::parse(std::string bytes, const std::string& path) {
   size_t at = 0;
   auto take = [&](void* into, size_t size) {
     if (size > bytes.size() - at) return false;
@@ -176,7 +178,10 @@ std::string LogFile::parse(const std::string& bytes, const std::string& path) {
     thread.position = one.position;
     threads.push_back(std::move(thread));
   }
-  return take_text(replay, header.replay_size) ? "" : damaged;
+  if (header.replay_size > bytes.size() - at) return damaged;
+  bytes.resize(at + header.replay_size);
+  replay = std::move(bytes.erase(0, at));  // it may be large
+  return "";
 }
 
 const LogFile::Thread* LogFile::thread(uint32_t ring) const {

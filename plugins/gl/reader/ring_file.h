@@ -51,7 +51,7 @@ struct LogFile {
   std::string write(int into) const;
   std::string read(const std::string& path);
   // `path` is for what is said.
-  std::string parse(const std::string& bytes, const std::string& path);
+  std::string parse(std::string bytes, const std::string& path);
   const Thread* thread(uint32_t ring) const;
 };
 

@@ -35,10 +35,12 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -181,10 +183,10 @@ class Program {
   // All of these: empty, or "ok ...", on success.
   std::string load(const std::string& log) {
     std::lock_guard lock(mutex_);
-    if (std::string said = renderer_->ask("load " + log); said != "ok") return "renderer: " + said;
-    if (!keeper_) return "";
-    std::string said = ask_keeper_now("load " + log);
-    return said == "ok" ? "" : "keeper: " + said;
+    auto replayed = std::async(std::launch::async, [&] { return replay(log); });
+    const std::string kept = keeper_ ? ask_keeper_now("load " + log) : "ok";
+    if (std::string said = replayed.get(); said != "ok") return "renderer: " + said;
+    return kept == "ok" ? "" : "keeper: " + kept;
   }
   std::string add_ring(int file) {
     std::lock_guard lock(mutex_);
@@ -192,6 +194,10 @@ class Program {
     if (keeper_) keeper_->pass(file);
     const std::string said = renderer_->ask("ring", file);
     return said == "ok" ? "" : said;
+  }
+  std::string status() {
+    std::lock_guard lock(mutex_);
+    return "replay_us=" + std::to_string(replay_us_) + " " + ask_keeper_now("status");
   }
   std::string ask_keeper(const std::string& request, int file = -1) {
     std::lock_guard lock(mutex_);
@@ -216,24 +222,19 @@ class Program {
   // Waits for the end of the renderer; returns when the program has ended, too.
   void watch() {
     for (;;) {
-      const int pid = renderer_pid();
-      int status = 0;
-      while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-      }
+      int status = wait_for_renderer();
       if (ended_ || give_up(status)) return;
-      std::string problem = replace_renderer();
-      // It may have been killed while it replayed the log, too.
-      for (bool again : {false, true}) {
-        if (problem.empty() || ended_) break;
-        if (again) take_back_move();
-        problem = replace_renderer();
+      std::string problem;
+      int failures = 0, kills = 0;
+      // It may end while it replays the log, too. Who kills it then is not the driver.
+      while (failures < 3 && !(problem = replace_renderer()).empty() && !ended_) {
+        status = problem == kEnded ? wait_for_renderer() : 0;
+        const bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && ++kills < kMostDeaths;
+        if (!killed && ++failures == 2) take_back_move();
       }
       if (ended_) return;
       if (problem.empty()) continue;
-      if (problem == kEnded) {
-        waitpid(renderer_pid(), &status, 0);
-        return end_program("while it replayed the log", status);
-      }
+      if (problem == kEnded) return end_program("while it replayed the log", status);
       fprintf(stderr, "stasis: OpenGL: there is no new renderer: %s\n", problem.c_str());
       return;
     }
@@ -268,9 +269,17 @@ class Program {
   }
 
  private:
-  int renderer_pid() {
-    std::lock_guard lock(mutex_);
-    return renderer_->pid();
+  // Its status, 0 when there is none.
+  int wait_for_renderer() {
+    std::unique_lock lock(mutex_);
+    const int pid = renderer_->pid();
+    lock.unlock();
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    lock.lock();
+    renderer_->set_reaped();
+    return status;
   }
 
   // It begins with what the one before has left in the journal.
@@ -336,7 +345,6 @@ class Program {
   bool give_up(int status) {
     constexpr int kMost = 3;
     std::unique_lock lock(mutex_);
-    renderer_->set_reaped();
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) return false;
     uint64_t progress = 0;
     for (int ring : rings_) progress += place_of_ring(ring).progress;
@@ -362,6 +370,12 @@ class Program {
     renderer_->ask("display " + display_);
   }
 
+  std::string replay(const std::string& log) {
+    const auto begun = std::chrono::steady_clock::now();
+    std::string said = renderer_->ask("load " + log);
+    replay_us_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun).count();
+    return said;
+  }
   std::string replace_renderer() {
     std::lock_guard lock(mutex_);
     if (!keeper_) return "nothing was kept";
@@ -371,7 +385,7 @@ class Program {
     std::string said = ask_keeper_now("cut " + log);
     if (said == "ok") {
       start_renderer();
-      said = renderer_->ask("load " + log);
+      said = replay(log);
     }
     unlink(log.c_str());
     rmdir(name);
@@ -385,6 +399,7 @@ class Program {
   std::mutex mutex_;
   int process_;
   int deaths_ = 0;
+  int64_t replay_us_ = 0;  // how long the last one took
   uint64_t progress_at_death_ = 0;
   std::string directory_, display_, display_directory_;
   std::vector<std::string> environment_, before_move_;
@@ -606,7 +621,7 @@ class Server {
       if (request == "save " + std::string(number)) return program->save(message.file);
       if (request == "finish " + std::string(number)) return program->ask_keeper("finish");
       if (request == "release") (void)program->ask_keeper(request);
-      if (request == "status") text += "\n" + program->ask_keeper(request);
+      if (request == "status") text += "\n" + program->status();
     }
     if (request.starts_with("move ")) add_settings(request.substr(5));
     const bool of_one = request.starts_with("save ") || request.starts_with("finish ");
