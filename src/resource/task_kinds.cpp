@@ -24,9 +24,10 @@ constexpr KindInfo kRows[] = {
     {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
     {"sysv-ipc", "Memory",
      "System V shared memory, semaphores with what is to be undone, message queues: ids, keys, owners, "
-     "content",
+     "content, limits (sysctls)",
      kPartial,
-     "the times that ipcs shows, and who made or used a segment or queue last, are those of the restart; "
+     "a message that is longer than what is allowed by now refuses the checkpoint; the times that ipcs "
+     "shows, and who made or used a segment or queue last, are those of the restart; "
      "reserved huge pages are refused"},
     {"aio-ring", "Memory",
      "contexts of Linux's asynchronous I/O (io_setup), with events that were not collected", kPartial,

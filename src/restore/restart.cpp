@@ -12,6 +12,7 @@
 #include <span>
 
 #include "kernel/cpu.h"
+#include "kernel/ipc_settings.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "resource/mqueue.h"
@@ -30,6 +31,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
   table_->set_copies(copies_);
+  STASIS_CHECK(kernel::apply_ipc_settings(manifest().ipc_settings(), kernel::IpcStage::kRoom));
   STASIS_CHECK(table_->namespaces().make(image_, table_->base(), table_->shared_objects()));
   STASIS_CHECK(table_->make(terminal_slave_path));
   for (const auto& queue : manifest().message_queues()) {
@@ -37,6 +39,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   }
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
   STASIS_CHECK(system_v_.make());
+  STASIS_CHECK(kernel::apply_ipc_settings(manifest().ipc_settings(), kernel::IpcStage::kExact));
   STASIS_TRY(area_, WorkArea::create(manifest()));
   return {};
 }
