@@ -17,12 +17,23 @@ namespace stasis::kernel {
 namespace {
 
 // Setting shm_rmid_forced looks through all segments, so it is the last.
-constexpr const char* kNames[] = {
-    "kernel/shmmax",       "kernel/shmall",       "kernel/shmmni",          "kernel/msgmax",
-    "kernel/msgmnb",       "kernel/msgmni",       "kernel/auto_msgmni",     "kernel/sem",
-    "fs/mqueue/queues_max", "fs/mqueue/msg_max",  "fs/mqueue/msgsize_max",  "fs/mqueue/msg_default",
-    "fs/mqueue/msgsize_default", "kernel/shm_next_id", "kernel/sem_next_id", "kernel/msg_next_id",
-    "kernel/shm_rmid_forced"};
+constexpr const char* kNames[] = {"kernel/shmmax",
+                                  "kernel/shmall",
+                                  "kernel/shmmni",
+                                  "kernel/msgmax",
+                                  "kernel/msgmnb",
+                                  "kernel/msgmni",
+                                  "kernel/auto_msgmni",
+                                  "kernel/sem",
+                                  "fs/mqueue/queues_max",
+                                  "fs/mqueue/msg_max",
+                                  "fs/mqueue/msgsize_max",
+                                  "fs/mqueue/msg_default",
+                                  "fs/mqueue/msgsize_default",
+                                  "kernel/shm_next_id",
+                                  "kernel/sem_next_id",
+                                  "kernel/msg_next_id",
+                                  "kernel/shm_rmid_forced"};
 
 bool is_limit(const std::string& name) {
   return !name.ends_with("_next_id") && !name.ends_with("_default") && name != "kernel/shm_rmid_forced" &&

@@ -42,7 +42,10 @@ constexpr KindInfo kRows[] = {
     {"stopped", "Processes", "processes stopped by job control", kFull, ""},
     {"vfork", "Processes", "a parent waiting in vfork", kPartial,
      "the checkpoint waits until the child has called exec or ended"},
-    {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kFull, ""},
+    {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kPartial,
+     "of working directories in /proc whose processes have ended there may be one only, and none in another "
+     "mount "
+     "namespace"},
     {"control-groups", "Processes", "control groups in which processes are", kPartial,
      "a group that is gone is made again without its settings; an ordinary user's must be open to it"},
     {"process-settings", "Processes",
