@@ -95,8 +95,9 @@ constexpr KindInfo kRows[] = {
      "to which no open directory leads lose their names; what is hidden beneath another root directory is "
      "private afterwards; a /proc of a pid namespace that has ended; what is written to a disk that the "
      "program "
-     "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount keeps that one "
-     "busy; in a user namespace, mounts with locked ones on them that two mount namespaces share cannot be "
+     "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount "
+     "cannot be reached by it when that is taken away; in a user namespace, mounts with locked ones on them "
+     "that two mount namespaces share cannot be "
      "joined again: the restart fails"},
 
     {"thread", "Threads",
