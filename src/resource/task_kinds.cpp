@@ -28,7 +28,7 @@ constexpr KindInfo kRows[] = {
      kPartial,
      "a message that is longer than what is allowed by now refuses the checkpoint; the times that ipcs "
      "shows, and who made or used a segment or queue last, are those of the restart; "
-     "reserved huge pages are refused"},
+     "reserved huge pages must be available at restart"},
     {"aio-ring", "Memory",
      "contexts of Linux's asynchronous I/O (io_setup), with events that were not collected", kPartial,
      "a checkpoint is refused while disks are at work for a program that has files open with O_DIRECT; "
