@@ -97,8 +97,7 @@ constexpr KindInfo kRows[] = {
      "program "
      "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount "
      "cannot be reached by it when that is taken away; in a user namespace, mounts with locked ones on them "
-     "that two mount namespaces share cannot be "
-     "joined again: the restart fails"},
+     "that two mount namespaces share are refused, since they cannot be joined again"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "
