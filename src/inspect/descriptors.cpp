@@ -125,6 +125,8 @@ Result<void> DescriptorGraph::collect_hidden(const freeze::FrozenTree& tree) {
     const auto& process = tree.processes()[i];
     if (process.zombie) continue;
     STASIS_TRY(hidden_[i].working_directory, collect_hidden(process, "cwd", O_PATH | O_DIRECTORY));
+    if (hidden_[i].working_directory != 0)
+      STASIS_CHECK(check_working_directory(*files_[hidden_[i].working_directory - 1]));
     if (has_mounts) {
       STASIS_TRY(hidden_[i].root, collect_root(process));
     }
@@ -137,6 +139,19 @@ Result<void> DescriptorGraph::collect_hidden(const freeze::FrozenTree& tree) {
     if (has_mounts) STASIS_CHECK(collect_mapped(process));
   }
   return {};
+}
+
+// Where a process has ended a restart lets all be born that work there: in one place.
+Result<void> DescriptorGraph::check_working_directory(const OpenFile& file) {
+  struct statfs system = {};
+  if (::fstatfs(file.duplicate.get(), &system) != 0 || system.f_type != PROC_SUPER_MAGIC) return {};
+  const auto* place = namespaces_ != nullptr ? namespaces_->place_of(file) : nullptr;
+  const bool first = directory_of_dead_.empty() || directory_of_dead_ == file.link;
+  directory_of_dead_ = file.link;
+  if (first && (place == nullptr || place->of == 0)) return {};
+  return Error{"save", fmt::format("task {}", file.pid),
+               fmt::format("its working directory is {}, of a process that has ended", file.link),
+               "let it work elsewhere", ErrorCode::kRefused};
 }
 
 // What was removed has no name by which it could be found again.

@@ -108,6 +108,7 @@ class DescriptorGraph final : public resource::Observation {
   Result<void> check_can_name(const resource::OpenFile& file) const;
   NsTid peer_by_our_number(const resource::OpenFile& socket) const;
   Result<uint32_t> collect_hidden(const freeze::FrozenProcess& process, const char* link, int flags);
+  Result<void> check_working_directory(const resource::OpenFile& file);
   Result<uint32_t> collect_root(const freeze::FrozenProcess& process);
   Result<void> collect_mapped(const freeze::FrozenProcess& process);
   Result<uint32_t> keep_hidden(std::unique_ptr<resource::OpenFile> file);
@@ -119,6 +120,7 @@ class DescriptorGraph final : public resource::Observation {
   std::vector<std::vector<schema::DescriptorSlot>> slots_;
   std::vector<std::vector<schema::RecordLock>> locks_;
   std::vector<Hidden> hidden_;
+  std::string directory_of_dead_;  // in which somebody works
   std::map<int, NsTid> tasks_;
   std::set<int> inner_;  // processes (host) in pid namespaces below the session's
   // Descriptions with the same inode, position and flags may be the same one; within a bucket kcmp() orders

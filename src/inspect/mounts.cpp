@@ -85,6 +85,9 @@ std::string Mounts::clean_root(const Mount& mount) {
 
 Result<void> Mounts::observe_session(HostTid task, MountsBefore before, OwnProc proc) {
   outside_ = before.outside;
+  STASIS_TRY(const std::string users, kernel::read_proc(task, "uid_map"));
+  // That of the host has all ids there are.
+  locked_ = users.find("4294967295") == std::string::npos;
   auto tree = std::make_unique<Tree>();
   STASIS_TRY(tree->mounts, MountTree::open(task, MountTree::Depth::kTop));
   const auto is_root = [&](const Mount& mount) {
@@ -188,6 +191,7 @@ Result<void> Mounts::conclude(const FindPids& find_pids) {
         groups_.insert(known.mount->shared);
     }
   }
+  STASIS_CHECK(check_shared_from_before());
   for (const auto& tree : trees_) {
     std::set<int> made;
     for (Known& known : tree->known) {
@@ -207,6 +211,30 @@ Result<void> Mounts::conclude(const FindPids& find_pids) {
   }
   for (const auto& system : systems_) {
     if (system->of_processes()) STASIS_CHECK(find_shown_pids(*system, find_pids));
+  }
+  return {};
+}
+
+// In a user namespace the mounts that came with it are locked to the places where they are, and the kernel
+// lets nothing become a peer of what they are on (MOVE_MOUNT_SET_GROUP: "from mount should not have locked
+// children").
+Result<void> Mounts::check_shared_from_before() {
+  std::map<int, uint32_t> tree_of_group;
+  for (const auto& tree : trees_) {
+    for (const Known& known : tree->known) {
+      const Mount& mount = *known.mount;
+      if (!known.existing || !groups_.contains(mount.shared)) continue;
+      const bool carries = std::any_of(tree->known.begin(), tree->known.end(), [&](const Known& other) {
+        return other.existing && other.mount->parent == mount.id && other.mount->id != mount.id;
+      });
+      const auto [first, is_first] = tree_of_group.try_emplace(mount.shared, tree->of);
+      if (is_first || first->second == tree->of || !carries || (!locked_ && tree->owner == 0)) continue;
+      return refuse(
+          mount,
+          "two mount namespaces share it, and what is mounted on it is locked by a user namespace: a "
+          "restart could not join them again",
+          "make it private in one of them (mount --make-private), or launch the program as root");
+    }
   }
   return {};
 }

@@ -99,6 +99,7 @@ class Mounts {
   Result<void> find_layers(Tree& tree, const Known& known, schema::FileSystem& out);
   Known* existing_source(const kernel::Mount& mount);
   uint64_t locked_attributes(const kernel::Mount& mount);
+  Result<void> check_shared_from_before();
   Result<void> find_shown_pids(schema::FileSystem& system, const FindPids& find_pids) const;
   Result<void> note_removed(Tree& tree, Known& known, image::Writer& writer);
   Result<void> save_content(schema::FileSystem& system, image::Writer& writer);
@@ -114,6 +115,7 @@ class Mounts {
   std::vector<std::unique_ptr<Tree>> trees_;
   std::vector<std::unique_ptr<schema::FileSystem>> systems_;
   std::vector<kernel::Mount> outside_;
+  bool locked_ = false;   // the session is in a user namespace, and so are its mounts
   std::set<int> groups_;  // of peers that mounts of the image are in
   std::map<int, std::pair<Tree*, Known*>> detached_;
   std::vector<Fd> detached_roots_;

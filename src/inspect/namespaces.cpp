@@ -16,6 +16,7 @@
 
 #include "base/parallel.h"
 #include "inspect/namespace_identity.h"
+#include "kernel/ipc_settings.h"
 #include "kernel/mounts.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
@@ -142,6 +143,7 @@ Result<void> Namespaces::collect(const freeze::FrozenTree& tree, const std::stri
   of_processes_.resize(tree.processes().size());
   read_identities(tree);
   begin_with_threads(tree);
+  begin_with_ipc(tree);
   of_children_.resize(tree.processes().size());
   for (size_t i = 0; i < tree.processes().size(); ++i) {
     const auto& process = tree.processes()[i];
@@ -301,6 +303,19 @@ Result<void> Namespaces::add(size_t index, HostTid task, uint64_t type, const ch
   return {};
 }
 
+// They are root's, and whoever else is in the session. It takes a new namespace to compare with, in which
+// time the thread that makes it stands: another one than ours.
+void Namespaces::begin_with_ipc(const freeze::FrozenTree& tree) {
+  if (!tree.scope().is_session() || ::geteuid() != 0 ||
+      identity_of(HostTid{::getpid()}, "user") != session_identity("user"))
+    return;
+  auto place = std::make_shared<Result<Fd>>(kernel::open_proc(reference_, "ns/ipc", O_RDONLY));
+  if (!place->ok()) return;
+  ipc_ = std::jthread([this, place] {
+    if (::setns((*place)->get(), CLONE_NEWIPC) == 0) session_ipc_ = kernel::read_changed_ipc_settings();
+  });
+}
+
 // That of a process can differ from the session's only together with that of its children.
 Result<void> Namespaces::collect_time(size_t index, const freeze::FrozenProcess& process) {
   const uint64_t of_children = identities_[index].at(kTimeOfChildren);
@@ -327,6 +342,13 @@ Result<void> Namespaces::observe(Found& found) {
     }
     case CLONE_NEWTIME:
       return observe_time(found.task, out);
+    case CLONE_NEWIPC: {
+      auto settings = ask_inside(found.task, kTypes[1],
+                                 [] { return kernel::read_changed_ipc_settings().SerializeAsString(); });
+      // Only its owner can have changed them, and only who has its owner's rights can see that.
+      if (settings.ok() && !out.mutable_ipc_settings()->ParseFromString(*settings)) out.clear_ipc_settings();
+      return {};
+    }
     default:
       return {};
   }
@@ -396,6 +418,7 @@ Result<void> Namespaces::begin_with_networks(bool has_network) {
 
 Result<void> Namespaces::finish() {
   STASIS_CHECK(check_threads());
+  if (ipc_.joinable()) ipc_.join();
   for (size_t i = 0; i < observers_.size(); ++i) {
     const uint32_t id = networks_[i].id;
     STASIS_TRY(auto network, observers_[i].finish());
@@ -490,6 +513,7 @@ Result<void> Namespaces::save(image::Writer& writer, schema::Manifest& manifest)
                             [this](uint32_t id) { return id == 0 ? &session_ : &found_[id - 1]->message; }));
   *manifest.mutable_session_mounts() = session_;
   if (!networks_.empty() && networks_.front().id == 0) *manifest.mutable_session_network() = session_network_;
+  if (session_ipc_.settings_size() > 0) *manifest.mutable_ipc_settings() = session_ipc_;
   for (auto& found : found_) *manifest.add_namespaces() = found->message;
   return check_tun_devices(manifest);
 }

@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/parallel.h"
@@ -88,6 +89,8 @@ class Namespaces {
   Result<uint32_t> find_owner(const Fd& place);
   void note_ended(const freeze::FrozenTree& tree);
   Result<void> observe(Found& found);
+  // What the session's own IPC namespace has been given, where that can be.
+  void begin_with_ipc(const freeze::FrozenTree& tree);
   Result<void> observe_time(HostTid task, schema::Namespace& out) const;
   Result<void> begin_with_networks(bool has_network);
   // The identity of the network of a socket or tun descriptor; 0: it has none, or none that we could look
@@ -119,7 +122,9 @@ class Namespaces {
   std::vector<NetworkPlace> networks_;
   std::vector<NetworkObserver> observers_;  // of each of them
   mutable std::map<uint64_t, std::unique_ptr<kernel::NetworkHelper>>
-      helpers_;                              // by identity, made when needed
+      helpers_;  // by identity, made when needed
+  schema::IpcSettings session_ipc_;
+  std::jthread ipc_;                         // reads them
   std::unique_ptr<ConcurrentWork> threads_;  // looks at them; it ends before what it fills
 };
 

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +24,8 @@ namespace {
 
 // Numbers of watches are given one after the other; higher ones are reached by adding and removing.
 constexpr int kHighestNumber = 100'000;
+// With a queue of more events than this it would take too long to fill it.
+constexpr unsigned long kLongestQueue = 1'000'000;
 // Bits of the mask that fdinfo shows and inotify_add_watch() accepts.
 constexpr uint32_t kMask = IN_ALL_EVENTS | IN_EXCL_UNLINK | IN_ONESHOT;
 // The file is a symbolic link, which is watched itself: fdinfo does not show that, only what is at the path.
@@ -60,6 +64,36 @@ void drain(int fd) {
   }
 }
 
+// Makes the queue of a group without unread events one that has overflowed, and nothing else in it: what the
+// program is told by the kernel, too, when events are lost (inotify(7)), so that it looks for itself. It is
+// filled by events of a file of our own, which are taken away again up to the one at the end that says so.
+Result<void> overflow(const Record& record, int fd) {
+  STASIS_TRY(std::string text, read_file("/proc/sys/fs/inotify/max_queued_events"));
+  const unsigned long limit = strtoul(text.c_str(), nullptr, 10);
+  if (limit > kLongestQueue) return {};
+  // Reopened, since the kernel reports nothing of what is done by the descriptor of memfd_create() itself.
+  Fd made(memfd_create("stasis", MFD_CLOEXEC));
+  STASIS_TRY(Fd file, open_file(kernel::own_descriptor(made.get()), O_RDWR | O_CLOEXEC));
+  const int watch = inotify_add_watch(fd, kernel::own_descriptor(made.get()).c_str(), IN_MODIFY | IN_ATTRIB);
+  if (watch < 0) return cannot_make(record, "inotify_add_watch");
+  // Two events in a row that are the same would be one.
+  for (unsigned long i = 0; i <= limit; ++i) {
+    if ((i % 2 == 0 ? pwrite(file.get(), "x", 1, 0) == 1 : fchmod(file.get(), 0600) == 0)) continue;
+    return cannot_make(record, "the overflow of its queue");
+  }
+  // In a full queue there is no place for its IN_IGNORED.
+  inotify_rm_watch(fd, watch);
+  int size = 0;
+  if (ioctl(fd, FIONREAD, &size) != 0) return cannot_make(record, "FIONREAD");
+  std::array<char, 65536> ignored;
+  for (size_t left = static_cast<size_t>(size); left > sizeof(inotify_event);) {
+    const ssize_t n = read(fd, ignored.data(), std::min(ignored.size(), left - sizeof(inotify_event)));
+    if (n <= 0) return cannot_make(record, "the overflow of its queue");
+    left -= static_cast<size_t>(n);
+  }
+  return {};
+}
+
 // `next`: the number that the kernel gives to the next watch.
 Result<void> add_watch(const Record& record, int fd, const schema::Inotify::Watch& watch,
                        const std::string& path, int& next) {
@@ -88,7 +122,8 @@ KindInfo InotifyKind::info() const {
       "inotify", "Descriptors", "inotify: watches with their numbers", Support::kPartial,
       "the kernel tells the inode of a watch and not its path: for an ordinary user the path must be below "
       "or on "
-      "the way to a directory where the program has something open; events that were not read yet are lost"};
+      "the way to a directory where the program has something open; events that were not read yet are lost, "
+      "which the program is told as by the kernel (IN_Q_OVERFLOW)"};
 }
 
 bool InotifyKind::recognises(const OpenFile& file, const Observation&) const {
@@ -124,7 +159,10 @@ Result<std::string> InotifyKind::observe(const OpenFile& file, Observation& tree
             [](const auto& a, const auto& b) { return a.number() < b.number(); });
   int unread = 0;
   if (ioctl(file.duplicate.get(), FIONREAD, &unread) == 0 && unread > 0) {
-    tree.warn(fmt::format("{}: events that were not read yet are missing after a restart", file.describe()));
+    message.set_events_lost(true);
+    tree.warn(
+        fmt::format("{}: instead of the events that were not read yet there is IN_Q_OVERFLOW after a restart",
+                    file.describe()));
   }
   return pack(message);
 }
@@ -145,8 +183,13 @@ Result<Fd> InotifyKind::make(const Record& record, Making&) const {
 }
 
 Result<void> InotifyKind::settle(const Record& record, int fd, Making& context, Round round) const {
-  if (round != Round::kListen) return {};
   STASIS_TRY(auto message, unpack<schema::Inotify>(record));
+  if (round == Round::kWait) {
+    // What has been opened and filled meanwhile was our doing.
+    drain(fd);
+    return message.events_lost() ? overflow(record, fd) : Result<void>();
+  }
+  if (round != Round::kListen) return {};
   bool late = false;
   int next = 1;
   for (const auto& watch : message.watches()) {

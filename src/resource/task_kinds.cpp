@@ -24,10 +24,11 @@ constexpr KindInfo kRows[] = {
     {"memory-layout", "Memory", "brk, arguments, environment, auxiliary vector, executable, vDSO", kFull, ""},
     {"sysv-ipc", "Memory",
      "System V shared memory, semaphores with what is to be undone, message queues: ids, keys, owners, "
-     "content",
+     "content, limits (sysctls)",
      kPartial,
-     "the times that ipcs shows, and who made or used a segment or queue last, are those of the restart; "
-     "reserved huge pages are refused"},
+     "a message that is longer than what is allowed by now refuses the checkpoint; the times that ipcs "
+     "shows, and who made or used a segment or queue last, are those of the restart; "
+     "reserved huge pages must be available at restart"},
     {"aio-ring", "Memory",
      "contexts of Linux's asynchronous I/O (io_setup), with events that were not collected", kPartial,
      "a checkpoint is refused while disks are at work for a program that has files open with O_DIRECT; "
@@ -41,7 +42,10 @@ constexpr KindInfo kRows[] = {
     {"stopped", "Processes", "processes stopped by job control", kFull, ""},
     {"vfork", "Processes", "a parent waiting in vfork", kPartial,
      "the checkpoint waits until the child has called exec or ended"},
-    {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kFull, ""},
+    {"working-directory", "Processes", "working directory, root, umask, also shared by clone", kPartial,
+     "of working directories in /proc whose processes have ended there may be one only, and none in another "
+     "mount "
+     "namespace"},
     {"control-groups", "Processes", "control groups in which processes are", kPartial,
      "a group that is gone is made again without its settings; an ordinary user's must be open to it"},
     {"process-settings", "Processes",
@@ -91,9 +95,9 @@ constexpr KindInfo kRows[] = {
      "to which no open directory leads lose their names; what is hidden beneath another root directory is "
      "private afterwards; a /proc of a pid namespace that has ended; what is written to a disk that the "
      "program "
-     "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount keeps that one "
-     "busy; in a user namespace, mounts with locked ones on them that two mount namespaces share cannot be "
-     "joined again: the restart fails"},
+     "has mounted is not part of a checkpoint; a unix socket whose file is hidden by a mount "
+     "cannot be reached by it when that is taken away; in a user namespace, mounts with locked ones on them "
+     "that two mount namespaces share are refused, since they cannot be joined again"},
 
     {"thread", "Threads",
      "threads: ids, names, masks, affinity, scheduling, nice, I/O priority, timer slack; a main thread that "

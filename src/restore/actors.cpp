@@ -26,17 +26,18 @@ void take_ids(const resource::Actor& actor) {
   ::syscall(SYS_setresuid, -1, actor.user, -1);
 }
 
-Result<void> perform_as(NsTid number, NsTid nobody, std::span<const Deed> deeds) {
+// `shared`: CLONE_*.
+Result<void> perform_as(NsTid number, NsTid nobody, std::span<const Deed> deeds, uint64_t shared) {
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return errno_error("restart: make descriptors", {});
   Fd from(ends[0]), to(ends[1]);
   CloneRequest request;
-  request.flags = CLONE_FILES;
+  request.flags = shared;
   request.set_tid = reinterpret_cast<uint64_t>(&number.value);
   request.set_tid_size = 1;
   long pid = ::syscall(SYS_clone3, &request, sizeof request);
   // Who is gone may have had a number that is beyond the limit here.
-  if (pid < 0 && errno == EINVAL && number != nobody) return perform_as(nobody, nobody, deeds);
+  if (pid < 0 && errno == EINVAL && number != nobody) return perform_as(nobody, nobody, deeds, shared);
   if (pid < 0) return errno_error("restart: make descriptors", fmt::format("task {}", number));
   if (pid == 0) {
     take_ids(deeds.front().actor);
@@ -68,9 +69,17 @@ Result<void> perform(const std::vector<Deed>& deeds, NsTid nobody) {
     const auto& actor = deeds[first].actor;
     while (next < deeds.size() && deeds[next].actor == actor) ++next;
     STASIS_CHECK(perform_as(actor.pid.value > 1 ? actor.pid : nobody, nobody,
-                            std::span(deeds).subspan(first, next - first)));
+                            std::span(deeds).subspan(first, next - first), CLONE_FILES));
   }
   return {};
+}
+
+Result<void> enter_directory_of(NsTid dead, const std::string& path) {
+  const Deed deed{{dead, ::geteuid(), ::getegid()}, [&]() -> Result<void> {
+                    if (::chdir(path.c_str()) == 0) return {};
+                    return errno_error("restart: enter the directory of a process that has ended", path);
+                  }};
+  return perform_as(dead, dead, std::span(&deed, 1), CLONE_FILES | CLONE_FS);
 }
 
 NsTid unused_number(const schema::Manifest& manifest) {

@@ -20,6 +20,10 @@ struct Deed {
 // descriptors and ends. `nobody` is the number of actors that are gone.
 Result<void> perform(const std::vector<Deed>& deeds, NsTid nobody);
 
+// Makes a directory in /proc of a process that has ended ours, and that of all who are born then: it can only
+// be entered while there is a process with that number, and no process is there yet that could be it.
+Result<void> enter_directory_of(NsTid dead, const std::string& path);
+
 // A number that no task, group or session of the image has.
 NsTid unused_number(const schema::Manifest& manifest);
 

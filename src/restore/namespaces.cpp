@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "kernel/beside.h"
+#include "kernel/ipc_settings.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
 #include "restore/network.h"
@@ -56,6 +57,8 @@ Result<void> furnish(const schema::Namespace& wanted, Mounts& mounts) {
       return {};
     case CLONE_NEWNET:
       return wanted.loopback_up() && !wanted.has_network() ? kernel::raise_loopback() : Result<void>();
+    case CLONE_NEWIPC:
+      return kernel::apply_ipc_settings(wanted.ipc_settings(), kernel::IpcStage::kExact);
     case CLONE_NEWNS:
       return mounts.make_own(wanted);
     default:

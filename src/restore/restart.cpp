@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -9,12 +10,16 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <span>
+#include <string_view>
 
 #include "kernel/cpu.h"
+#include "kernel/ipc_settings.h"
 #include "kernel/proc.h"
 #include "remote/interrupted.h"
 #include "resource/mqueue.h"
+#include "restore/actors.h"
 #include "restore/address_space.h"
 #include "restore/clone.h"
 #include "restore/mapped_pages.h"
@@ -30,6 +35,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
   table_->set_copies(copies_);
+  STASIS_CHECK(kernel::apply_ipc_settings(manifest().ipc_settings(), kernel::IpcStage::kRoom));
   STASIS_CHECK(table_->namespaces().make(image_, table_->base(), table_->shared_objects()));
   STASIS_CHECK(table_->make(terminal_slave_path));
   for (const auto& queue : manifest().message_queues()) {
@@ -37,6 +43,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   }
   STASIS_TRY(files_, MemoryFiles::open(image_, *table_));
   STASIS_CHECK(system_v_.make());
+  STASIS_CHECK(kernel::apply_ipc_settings(manifest().ipc_settings(), kernel::IpcStage::kExact));
   STASIS_TRY(area_, WorkArea::create(manifest()));
   return {};
 }
@@ -62,6 +69,21 @@ GuardPlan RestartFromImage::plan_guard() const {
   return plan;
 }
 
+// All inherit it, and those who work elsewhere leave it. Returns where we have been; nothing: there is no
+// need.
+Result<Fd> RestartFromImage::enter_directory_of_dead() {
+  for (const auto& process : manifest().processes()) {
+    if (!works_where_process_has_ended(process)) continue;
+    const std::string& shown = process.working_directory();
+    const std::string path = shown.substr(0, shown.size() - std::string_view(" (deleted)").size());
+    STASIS_TRY(Fd directory, open_file(".", O_PATH | O_DIRECTORY));
+    STASIS_CHECK(
+        enter_directory_of(NsTid{std::atoi(path.c_str() + std::string_view("/proc/").size())}, path));
+    return directory;
+  }
+  return Fd();
+}
+
 Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
   STASIS_CHECK(table_->namespaces().complete());
   STASIS_CHECK(table_->settle());
@@ -70,6 +92,7 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
   if (mode_ == MemoryMode::kMapped) {
     STASIS_TRY(guard, MemoryGuard::install(plan_guard()));
   }
+  STASIS_TRY(Fd directory, enter_directory_of_dead());
   for (size_t index : topology_.roots()) {
     int32_t tid = topology_.births()[index].pid.value;
     CloneRequest request;
@@ -88,6 +111,8 @@ Result<std::unique_ptr<MemoryGuard>> RestartFromImage::spawn_roots() {
       for (;;) ::syscall(SYS_pause);
     }
   }
+  if (directory && ::fchdir(directory.get()) != 0) return errno_error("restart", "the working directory");
+  directory.reset();
   together_.reset();
   system_v_.detach();
   // init must hold nothing of the program: an end of a pipe here would keep it open for ever.

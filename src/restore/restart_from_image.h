@@ -52,6 +52,7 @@ class RestartFromImage final : public Restart {
 
  private:
   GuardPlan plan_guard() const;
+  Result<Fd> enter_directory_of_dead();
   Result<void> adopt_roots(HostTid init);
   Result<void> raise(size_t index);
   Result<void> raise_children(Skeleton& maker, const std::vector<size_t>& children);

@@ -12,10 +12,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <cstring>
 #include <map>
 #include <optional>
+#include <string_view>
 
 #include "base/clock.h"
 #include "kernel/affinity.h"
@@ -78,6 +80,13 @@ void set_number(HostTid pid, const char* file, int radix, int64_t wanted) {
 
 }  // namespace
 
+bool works_where_process_has_ended(const schema::Process& process) {
+  const std::string& shown = process.working_directory();
+  constexpr std::string_view kStart = "/proc/";
+  return process.working_directory_description() != 0 && shown.ends_with(" (deleted)") &&
+         shown.starts_with(kStart) && std::isdigit(static_cast<unsigned char>(shown[kStart.size()])) != 0;
+}
+
 std::string TaskBuilder::name() const { return fmt::format("task {}", process_.pid()); }
 
 Result<void> TaskBuilder::set_process(uint32_t born_in) {
@@ -107,7 +116,9 @@ Result<void> TaskBuilder::set_process(uint32_t born_in) {
   }
   std::string directory = process_.working_directory();
   const uint32_t removed = process_.working_directory_description();
-  size_t changed = removed != 0
+  // Where a process has ended nobody comes in any more: whoever is there was born there.
+  size_t changed = works_where_process_has_ended(process_) ? batch.call(SYS_getpid, {})
+                   : removed != 0
                        ? batch.call(SYS_fchdir, {static_cast<uint64_t>(table_.number_of(removed))})
                        : batch.call(SYS_chdir, {batch.put({directory.c_str(), directory.size() + 1})});
   batch.call(SYS_umask, {process_.umask()});

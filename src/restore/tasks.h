@@ -15,6 +15,9 @@
 
 namespace stasis::restore {
 
+// Whether its working directory is one of /proc whose process has ended.
+bool works_where_process_has_ended(const schema::Process& process);
+
 // Builds one process, in steps that the tree takes together: what a step needs of other processes exists when
 // it comes.
 // tasks.cpp has the steps; task_threads.cpp what is done for single threads.

@@ -1,6 +1,8 @@
 // Files that were opened before something was mounted over the directory in which they are, and files that
 // are open on several mounts of one file system: each is on the mount on which it was opened.
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 
 #include "mounts.h"
 
@@ -109,4 +111,36 @@ CASE(bound_from_beneath_in_proc) {
   CHECK_EQ(access("/proc/sys/net/ipv4/ip_forward", W_OK), 0);
   CHECK_EQ(access("/proc/sys/kernel/hostname", W_OK), -1);
   CHECK_EQ(errno, EROFS);
+}
+
+// The socket holds what it was bound through, and not what was mounted there later.
+CASE(socket_beneath) {
+  need_root();
+  const std::string covered = std::string(subject::g_dir) + "/covered";
+  make_directory(covered);
+  MUST(chdir(subject::g_dir) == 0);
+  const auto listener_at = [](const char* path) {
+    sockaddr_un name = {};
+    name.sun_family = AF_UNIX;
+    MUST(strlen(path) < sizeof name.sun_path);
+    strcpy(name.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    MUST(bind(fd, reinterpret_cast<sockaddr*>(&name), sizeof name) == 0 && listen(fd, 1) == 0);
+    return fd;
+  };
+  int relative = listener_at("covered/relative"), absolute = listener_at((covered + "/absolute").c_str());
+  MUST(relative >= 0 && absolute >= 0);
+  tmpfs(covered);
+  subject::hold();
+  CHECK_EQ(access("covered/relative", F_OK), -1);
+  CHECK_EQ(umount(covered.c_str()), 0);
+  CHECK_EQ(access("covered/relative", F_OK), 0);
+  CHECK_EQ(access("covered/absolute", F_OK), 0);
+  sockaddr_un name = {};
+  socklen_t size = sizeof name;
+  CHECK_EQ(getsockname(relative, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  CHECK_EQ(strcmp(name.sun_path, "covered/relative"), 0);
+  size = sizeof name;
+  CHECK_EQ(getsockname(absolute, reinterpret_cast<sockaddr*>(&name), &size), 0);
+  CHECK_EQ(strcmp(name.sun_path, (covered + "/absolute").c_str()), 0);
 }

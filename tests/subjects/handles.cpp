@@ -236,6 +236,48 @@ CASE(files_of_the_dead) {
   CHECK(waitpid(-1, nullptr, WNOHANG) < 0 && errno == ECHILD);
 }
 
+CASE(working_directory_of_the_dead) {
+  pid_t pid = sleeper();
+  char name[64], before[128] = {}, now[128] = {};
+  snprintf(name, sizeof name, "/proc/%d", pid);
+  MUST(chdir(name) == 0);
+  // Whoever is its child works there, too, until he goes elsewhere.
+  pid_t same = subject::child([] {
+    subject::await("go");
+    CHECK(getcwd(nullptr, 0) == nullptr && errno == ENOENT);
+  });
+  pid_t elsewhere = subject::child([] {
+    MUST(chdir("/") == 0);
+    subject::mark("there");
+    subject::await("go");
+    CHECK_EQ(access("proc", X_OK), 0);
+  });
+  subject::await("there");
+  MUST(kill(pid, SIGKILL) == 0 && waitpid(pid, nullptr, 0) == pid);
+  MUST(readlink("/proc/self/cwd", before, sizeof before - 1) > 0);
+  subject::hold();
+  CHECK(getcwd(now, sizeof now) == nullptr && errno == ENOENT);
+  CHECK(readlink("/proc/self/cwd", now, sizeof now - 1) > 0 && strcmp(now, before) == 0);
+  CHECK(open("status", O_RDONLY) < 0);
+  JOIN(same);
+  JOIN(elsewhere);
+  CHECK_EQ(chdir("/"), 0);
+}
+
+CASE_WITH(working_directories_of_two_dead, subject::kMayRefuse) {
+  for (const bool first : {true, false}) {
+    pid_t pid = sleeper();
+    char name[64];
+    snprintf(name, sizeof name, "/proc/%d", pid);
+    MUST(chdir(name) == 0);
+    if (first) subject::child([] { subject::await("go"); });
+    MUST(kill(pid, SIGKILL) == 0 && waitpid(pid, nullptr, 0) == pid);
+  }
+  subject::hold();
+  CHECK(getcwd(nullptr, 0) == nullptr && errno == ENOENT);
+  CHECK(wait(nullptr) > 0);
+}
+
 CASE(proc_itself) {
   int root = open("/proc", O_RDONLY | O_DIRECTORY), sys = open("/proc/sys/kernel/ostype", O_RDONLY);
   int path = open("/proc/self", O_PATH | O_DIRECTORY);

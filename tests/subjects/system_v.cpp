@@ -227,6 +227,68 @@ CASE(sparse_segment) {
   CHECK_EQ(shmctl(id, IPC_RMID, nullptr), 0);
 }
 
+// They are those of a new namespace until somebody changes them.
+struct Setting {
+  const char* name;  // below /proc/sys
+  const char* value;
+};
+constexpr Setting kSettings[] = {
+    {"kernel/shmmax", "1048576"},
+    {"kernel/shmall", "100000"},
+    {"kernel/shmmni", "77"},
+    {"kernel/msgmax", "99"},
+    {"kernel/msgmnb", "999"},
+    {"kernel/msgmni", "55"},
+    {"kernel/sem", "123\t4567\t89\t44"},
+    {"kernel/shm_rmid_forced", "1"},
+    {"kernel/sem_next_id", "4711"},
+    {"fs/mqueue/msg_max", "33"},
+    {"fs/mqueue/queues_max", "44"},
+    {"fs/mqueue/msgsize_default", "4096"},
+};
+
+void set_limits() {
+  for (const Setting& setting : kSettings) {
+    char name[64];
+    snprintf(name, sizeof name, "/proc/sys/%s", setting.name);
+    int fd = open(name, O_WRONLY);
+    MUST(fd >= 0);
+    MUST(write(fd, setting.value, strlen(setting.value)) == static_cast<ssize_t>(strlen(setting.value)));
+    close(fd);
+  }
+}
+
+void expect_limits() {
+  for (const Setting& setting : kSettings) {
+    char name[64], value[64];
+    snprintf(name, sizeof name, "/proc/sys/%s", setting.name);
+    MUST(subject::slurp(name, value, sizeof value) > 0);
+    value[strcspn(value, "\n")] = 0;
+    if (strcmp(value, setting.value) != 0) subject::say("%s is %s", setting.name, value);
+    CHECK_EQ(strcmp(value, setting.value), 0);
+  }
+}
+
+CASE(limits_of_the_session) {
+  if (access("/proc/sys/kernel/shmmax", W_OK) != 0) SKIP("only root can change these limits");
+  // What is there may be more than what is allowed by now.
+  int queue = msgget(IPC_PRIVATE, 0600);
+  MUST(queue >= 0);
+  for (int i = 1; i <= 100; ++i) send(queue, i, "one of many messages");
+  set_limits();
+  subject::hold();
+  expect_limits();
+  for (int i = 1; i <= 100; ++i) receive(queue, 0, i, "one of many messages");
+  CHECK_EQ(semget(IPC_PRIVATE, 1, 0600), 4711);
+}
+
+CASE(limits_of_a_namespace_of_its_own) {
+  if (unshare(CLONE_NEWIPC) != 0) SKIP("only root has IPC namespaces here");
+  set_limits();
+  subject::hold();
+  expect_limits();
+}
+
 CASE(semaphores_with_key_and_values) {
   use_up_ids();
   int set = semget(0x5ee, 4, IPC_CREAT | 0620);

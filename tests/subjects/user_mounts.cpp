@@ -183,6 +183,32 @@ CASE(locked) {
   CHECK_EQ(unmount(file), 0);
 }
 
+// What the kernel does not let a restart do is refused before the program is stopped.
+CASE_WITH(root_shared_by_two, subject::kMayRefuse) {
+  const pid_t pid = subject::child([&] {
+    become_ordinary();
+    enter(0, 0);
+    MUST(mount(nullptr, "/", nullptr, MS_SHARED, nullptr) == 0);
+    const std::string at = in_dir("at");
+    make_directory(at);
+    const pid_t other = subject::child([&] {
+      MUST(unshare(CLONE_NEWNS) == 0);
+      subject::mark("apart");
+      while (!subject::marked("mounted")) subject::pass(5);
+      CHECK_EQ(access((at + "/file").c_str(), F_OK), 0);
+    });
+    while (!subject::marked("apart")) subject::pass(5);
+    while (!subject::told_to_go()) subject::pass(5);
+    tmpfs(at, nullptr, "own");
+    write_file(at + "/file", "there");
+    subject::mark("mounted");
+    JOIN(other);
+  });
+  while (!subject::marked("apart")) subject::pass(5);
+  subject::hold();
+  JOIN(pid);
+}
+
 CASE(other_root) {
   const std::string root = in_dir("root");
   make_directory(root);

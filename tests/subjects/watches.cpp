@@ -65,6 +65,49 @@ CASE(events_that_were_not_read) {
   is(1, IN_MOVED_TO, "after");
 }
 
+// Events can be told from outside only by taking them away. After a restart the program learns that there
+// were some.
+CASE(events_are_lost_like_in_a_full_queue) {
+  int fd = inotify_init1(IN_NONBLOCK);
+  MUST(mkdir(subject::path("in"), 0700) == 0);
+  MUST(inotify_add_watch(fd, subject::path("in"), IN_CREATE) == 1);
+  close(made("in/one"));
+  subject::hold();
+  pollfd entry = {fd, POLLIN, 0};
+  CHECK_EQ(poll(&entry, 1, 0), 1);
+  Events events(fd);
+  const inotify_event* event = events.next();
+  CHECK(event != nullptr);
+  if (event != nullptr && event->mask == IN_CREATE) {
+    CHECK_EQ(strcmp(event->name, "one"), 0);  // nothing was restarted
+  } else if (event != nullptr) {
+    CHECK_EQ(event->mask, IN_Q_OVERFLOW);
+    CHECK_EQ(event->wd, -1);
+  }
+  CHECK(events.next() == nullptr);
+  close(made("in/two"));
+  Events later(fd);
+  event = later.next();
+  CHECK(event != nullptr && event->wd == 1 && event->mask == IN_CREATE);
+}
+
+// What a restart makes in a watched directory is no event of the program's. That files are read anybody may
+// see.
+CASE(no_events_of_a_restart) {
+  constexpr uint32_t kReading = IN_OPEN | IN_ACCESS | IN_CLOSE_NOWRITE;
+  int fd = inotify_init1(IN_NONBLOCK);
+  MUST(mkdir(subject::path("in"), 0700) == 0);
+  MUST(inotify_add_watch(fd, subject::path("in"), IN_ALL_EVENTS & ~kReading) == 1);
+  int directory = open(subject::path("in"), O_RDONLY | O_DIRECTORY), file = made("in/file");
+  int removed = made("in/removed");
+  MUST(directory >= 0 && unlink(subject::path("in/removed")) == 0 && write(file, "x", 1) == 1);
+  MUST(write(removed, "x", 1) == 1);
+  { Events drained(fd); }
+  subject::hold();
+  Events events(fd);
+  CHECK(events.next() == nullptr);
+}
+
 CASE(watch_of_a_file_that_was_removed) {
   int fd = inotify_init1(IN_NONBLOCK);
   int file = made("file");

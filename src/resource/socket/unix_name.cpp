@@ -148,7 +148,8 @@ class PutAside {
   bool moved_ = false;
 };
 
-// A relative path is bound from any directory as well as from the one that is gone.
+// A relative path is bound from any directory as well as from the one that is gone, and an absolute one in
+// any root directory.
 class AnyDirectory {
  public:
   AnyDirectory() { made_ = mkdtemp(name_.data()) != nullptr; }
@@ -183,6 +184,13 @@ Result<Fd> bind_for_a_moment(const Record& record, int fd, const schema::UnixSoc
 Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& message,
                         Afterwards afterwards) {
   const bool relative = path_of(message.address())[0] != '/';
+  // Somewhere else, where that can be: a socket keeps the mount busy through which it was bound, and at the
+  // name another one may hide that on which its file was.
+  if (afterwards == Afterwards::kRemove) {
+    AnyDirectory any;
+    InDirectory there(relative ? any.path() : "", relative ? "" : any.path());
+    if (!any.path().empty() && there.ok()) return bind_for_a_moment(record, fd, message, afterwards);
+  }
   if (!relative) {
     InDirectory there({}, message.directory());
     if (!there.ok()) return bind_anywhere(record, fd);
@@ -190,10 +198,8 @@ Result<Fd> bind_removed(const Record& record, int fd, const schema::UnixSocket& 
   }
   if (InDirectory there(message.directory()); there.ok())
     return bind_for_a_moment(record, fd, message, afterwards);
-  AnyDirectory any;
-  InDirectory there(any.path());
-  if (!there.ok() || any.path().empty()) return bind_anywhere(record, fd);
-  return bind_for_a_moment(record, fd, message, Afterwards::kRemove);
+  return afterwards == Afterwards::kRemove ? bind_anywhere(record, fd)
+                                           : bind_removed(record, fd, message, Afterwards::kRemove);
 }
 
 }  // namespace
