@@ -290,7 +290,7 @@ class Increments(IncrementTest):
             mode = ("mapped", "mapped", "eager")[generation % 3]
             self.restart("changing", f"--memory={mode}")
             at_once = self.checkpoint()
-            self.assertLess(at_once["stored"], first["stored"] / 12)
+            self.assertLess(at_once["stored"], first["stored"] / 8)
             self.assert_good(steps)
             steps = self.step()
             one = self.checkpoint("--stop")
@@ -300,7 +300,7 @@ class Increments(IncrementTest):
         self.assert_good(0)
         again = self.checkpoint()
         self.assertEqual(again["base"], 1)
-        self.assertLess(again["stored"], first["stored"] / 12)
+        self.assertLess(again["stored"], first["stored"] / 8)
         self.end()
         self.try_all([dict(again, steps=0), dict(one, steps=steps)], modes=("mapped",))
 
