@@ -23,8 +23,8 @@ class Kin {
   const std::vector<size_t>& order() const { return order_; }
 
   // Where the relatives of a process have their pages: its parent, and that one's, if the parent has changed
-  // what the three had, and the brother that was written before it, for what the parent has changed since. Each time for the
-  // next one in the order.
+  // what the three had, and the brother that was written before it, for what the parent has changed since.
+  // Each time for the next one in the order.
   using Pages = std::vector<std::shared_ptr<const BasePages>>;
   Pages written_relatives(size_t memory);
 
@@ -35,7 +35,7 @@ class Kin {
   std::string directory_;
   std::vector<size_t> order_;
   std::map<size_t, size_t> parents_;
-  std::map<size_t, size_t> brothers_;  // the one before
+  std::map<size_t, size_t> brothers_;              // the one before
   std::map<std::string, FileOfPages> identities_;  // by the names of files
   size_t parent_at_hand_ = 0;
   std::shared_ptr<const BasePages> pages_of_parent_;

@@ -174,8 +174,7 @@ Mapping PagesInCommon::widened(int memory, const Mapping& mapping) const {
 }
 
 bool InheritedMemory::covers(const Mapping& mapping) const {
-  return can_be_inherited(mapping) &&
-         std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) {
+  return can_be_inherited(mapping) && std::any_of(parts_.begin(), parts_.end(), [&](const Part& part) {
            return part.range.start <= mapping.start() && mapping.end() <= part.range.end &&
                   are_alike(*part.like, mapping);
          });

@@ -28,8 +28,8 @@ long exclusive(const uint8_t* memory, size_t size) {
 }
 
 void touch(const uint8_t* memory, size_t size) {
-  for (size_t at = 0; at < size; at += kPage) [[maybe_unused]]
-    uint8_t value = *static_cast<const volatile uint8_t*>(memory + at);
+  for (size_t at = 0; at < size; at += kPage)
+    [[maybe_unused]] uint8_t value = *static_cast<const volatile uint8_t*>(memory + at);
 }
 
 // Says that this process has read its pages, and waits for the others.
