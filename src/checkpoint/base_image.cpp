@@ -22,17 +22,6 @@ std::string shared_name(std::string name, bool is_layer, uint32_t base) {
   return fmt::format("{}.{}{}", name, base, kSuffix);
 }
 
-// As the mapping of a program would show it.
-FileOfPages identify(int file) {
-  void* page = ::mmap(nullptr, kPageSize, PROT_READ, MAP_PRIVATE, file, 0);
-  if (page == MAP_FAILED) return {};
-  const auto address = reinterpret_cast<uint64_t>(page);
-  auto seen = kernel::mappings_between(HostTid{::getpid()}, address, address + kPageSize);
-  ::munmap(page, kPageSize);
-  if (!seen.ok() || seen->size() != 1) return {};
-  return {seen->front().device, seen->front().inode};
-}
-
 void add_run(google::protobuf::RepeatedPtrField<schema::PageRun>& runs, const Extent& extent,
              uint32_t layer) {
   auto* run = runs.Add();
@@ -43,6 +32,16 @@ void add_run(google::protobuf::RepeatedPtrField<schema::PageRun>& runs, const Ex
 }
 
 }  // namespace
+
+FileOfPages identify(int file) {
+  void* page = ::mmap(nullptr, kPageSize, PROT_READ, MAP_PRIVATE, file, 0);
+  if (page == MAP_FAILED) return {};
+  const auto address = reinterpret_cast<uint64_t>(page);
+  auto seen = kernel::mappings_between(HostTid{::getpid()}, address, address + kPageSize);
+  ::munmap(page, kPageSize);
+  if (!seen.ok() || seen->size() != 1) return {};
+  return {seen->front().device, seen->front().inode};
+}
 
 bool HeldPages::read(uint64_t address, std::span<char> into) const {
   const auto& runs = memory_->runs();
@@ -105,12 +104,37 @@ BaseFile BaseImage::share(const std::string& name) {
   if (entry == nullptr) return file;
   file.stored = entry->stored();
   file.name = shared_name(name, entry->origin() != 0, id());
-  const uint32_t origin = entry->origin() != 0 ? entry->origin() : id();
-  if (auto opened = writer_->share_file(file.name, image_, name, origin)) {
-    file.fd = std::move(*opened);
-    file.identity = identify(file.fd.get());
+  auto [known, is_new] = shared_.try_emplace(file.name);
+  Shared& shared = known->second;
+  if (is_new) {
+    const uint32_t origin = entry->origin() != 0 ? entry->origin() : id();
+    if (auto opened = writer_->share_file(file.name, image_, name, origin)) {
+      shared.fd = std::move(*opened);
+      shared.identity = identify(shared.fd.get());
+    }
+  }
+  // Without a descriptor its pages are written again.
+  if (auto opened = duplicate(shared.fd.get()); shared.fd && opened.ok()) {
+    file.fd = std::move(opened).value();
+    file.identity = shared.identity;
   }
   return file;
+}
+
+void BaseImage::need(const google::protobuf::RepeatedPtrField<std::string>& layers) {
+  for (const auto& name : layers) {
+    if (auto found = shared_.find(name); found != shared_.end()) found->second.needed = true;
+  }
+}
+
+bool BaseImage::drop_unneeded() {
+  bool any = false;
+  for (const auto& [name, file] : shared_) {
+    any = any || file.needed;
+    if (file.fd && !file.needed) writer_->drop_shared_file(name);
+  }
+  shared_.clear();
+  return any;
 }
 
 template <typename Memory>
@@ -143,23 +167,19 @@ BasePages BaseImage::of_segment(int32_t id) {
 }
 
 template <typename Memory>
-void place(const std::vector<Extent>& extents, const BasePages& pages, Memory& memory,
-           image::Writer& writer) {
+void place(const std::vector<Extent>& extents, const std::vector<std::string>& files, Memory& memory) {
   memory.clear_runs();
   memory.clear_layers();
-  std::map<int, uint32_t> layers;
+  std::map<std::string_view, uint32_t> layers;
   for (const auto& extent : extents) {
     uint32_t layer = 0;
     if (extent.file != Extent::kOwn) {
-      auto [known, is_new] = layers.try_emplace(extent.file, memory.layers_size() + 1);
-      if (is_new) memory.add_layers(pages.files[static_cast<size_t>(extent.file)].name);
+      const std::string& name = files[static_cast<size_t>(extent.file)];
+      auto [known, is_new] = layers.try_emplace(name, memory.layers_size() + 1);
+      if (is_new) memory.add_layers(name);
       layer = known->second;
     }
     add_run(*memory.mutable_runs(), extent, layer);
-  }
-  for (size_t i = 0; i < pages.files.size(); ++i) {
-    if (pages.files[i].fd && !layers.contains(static_cast<int>(i)))
-      writer.drop_shared_file(pages.files[i].name);
   }
 }
 
@@ -188,11 +208,14 @@ Result<void> BaseImage::share_pages(BasePages pages, Memory& memory) {
                         static_cast<off_t>(extent.address), static_cast<off_t>(extent.size));
     }
   }
-  place(extents, pages, memory, *writer_);
+  std::vector<std::string> names;
+  for (const auto& file : pages.files) names.push_back(file.name);
+  place(extents, names, memory);
+  need(memory.layers());
   return {};
 }
 
-template void place(const std::vector<Extent>&, const BasePages&, schema::Memory&, image::Writer&);
+template void place(const std::vector<Extent>&, const std::vector<std::string>&, schema::Memory&);
 template Result<void> BaseImage::share_pages(BasePages, schema::SharedMemory&);
 template Result<void> BaseImage::share_pages(BasePages, schema::IpcSegment&);
 

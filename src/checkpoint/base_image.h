@@ -44,8 +44,8 @@ class BaseImage {
   // The files of a memory, which can be read as long as this lives, whatever becomes of their names.
   std::optional<HeldPages> hold(NsTid pid) const;
 
-  // Where it has the pages of a memory; empty when it does not know the memory. From now on the files are in
-  // the new checkpoint, too.
+  // Where it has the pages of a memory; empty when it does not know the memory. The files are in the new
+  // checkpoint then, too, until drop_unneeded().
   BasePages of_process(NsTid pid);
   BasePages of_shared_memory(int index);
   BasePages of_segment(int32_t id);
@@ -55,7 +55,18 @@ class BaseImage {
   template <typename Memory>
   Result<void> share_pages(BasePages pages, Memory& memory);
 
+  // Of the files those stay that are among these. When all memories have been written, drop_unneeded() drops
+  // the others; false: none is left, so that the new checkpoint adds to nothing.
+  void need(const google::protobuf::RepeatedPtrField<std::string>& layers);
+  bool drop_unneeded();
+
  private:
+  // Several memories may have pages in one file.
+  struct Shared {
+    Fd fd;  // empty: it could not be had
+    FileOfPages identity;
+    bool needed = false;
+  };
   explicit BaseImage(image::Image image) : image_(std::move(image)) {}
   const schema::Memory* find_memory(NsTid pid) const;
   template <typename Memory>
@@ -64,10 +75,14 @@ class BaseImage {
 
   image::Image image_;
   image::Writer* writer_ = nullptr;
+  std::map<std::string, Shared> shared_;  // by the name in the new checkpoint
 };
 
-// Says in `memory` where its pages are. Drops the base's files that are not needed.
+// Says in `memory` where its pages are. `files`: the names of those that the extents refer to.
 template <typename Memory>
-void place(const std::vector<Extent>& extents, const BasePages& pages, Memory& memory, image::Writer& writer);
+void place(const std::vector<Extent>& extents, const std::vector<std::string>& files, Memory& memory);
+
+// As the mapping of a program would show it.
+FileOfPages identify(int file);
 
 }  // namespace stasis::checkpoint

@@ -321,8 +321,10 @@ class Attempt {
     }
     uint64_t done = 0;
     if (base_ != nullptr) base_->share_with(writer);
-    for (size_t i = 0; i < savers_.size(); ++i) {
-      STASIS_CHECK(savers_[i]->write_pages(writer, base_, *manifest_.mutable_memories(static_cast<int>(i)),
+    Kin kin(manifest_, writer.directory());
+    for (size_t i : kin.order()) {
+      STASIS_CHECK(savers_[i]->write_pages(writer, base_, kin.written_relatives(i),
+                                           *manifest_.mutable_memories(static_cast<int>(i)),
                                            [&](uint64_t bytes) {
                                              done += bytes;
                                              if (request_.progress) request_.progress(done, total);
@@ -404,13 +406,7 @@ class Attempt {
       for (auto& segment : *manifest_.mutable_system_v()->mutable_segments())
         STASIS_CHECK(base.share_pages(base.of_segment(segment.object().id()), segment));
     }
-    auto shares = [](const auto& memories) {
-      return std::any_of(memories.begin(), memories.end(),
-                         [](const auto& memory) { return memory.layers_size() > 0; });
-    };
-    if (shares(manifest_.memories()) || shares(manifest_.shared_memories()) ||
-        shares(manifest_.system_v().segments()))
-      manifest_.set_base(base.id());
+    if (base.drop_unneeded()) manifest_.set_base(base.id());
     return {};
   }
 

@@ -28,8 +28,10 @@ constexpr unsigned kMostThreads = 4;
 
 constexpr size_t kMostFiles = 12;
 constexpr size_t kLargeFiles = 3;  // that stay when there are too many
-// Every change of a page between pages that did not change costs a run of some 25 bytes in the manifest.
-constexpr size_t kMostExtents = 1 << 20;
+// Of candidates that are skipped when the samples differ. Smaller ones are compared anyway.
+constexpr uint64_t kWorthSamples = kChunk;
+constexpr uint64_t kMostSamples = 64;
+constexpr uint64_t kPagesForSample = 4;
 
 struct Chunk {
   const Candidate* candidate = nullptr;
@@ -79,11 +81,18 @@ class Comparer {
   }
 
  private:
+  // There may be hundreds of processes, and fresh memory costs more than to compare a small one's.
+  static std::vector<char>& buffer(int which) {
+    thread_local std::vector<char> buffers[2];
+    buffers[which].resize(kChunk);
+    return buffers[which];
+  }
+
   const BasePages& base_;
   const ReadMemory& read_;
-  std::vector<char> now_ = std::vector<char>(kChunk);
-  std::vector<char> then_ = std::vector<char>(kChunk);
-  bool then_is_zero_ = true;
+  std::vector<char>& now_ = buffer(0);
+  std::vector<char>& then_ = buffer(1);
+  bool then_is_zero_ = false;
 };
 
 std::vector<Chunk> divide(const std::vector<Candidate>& candidates) {
@@ -262,6 +271,69 @@ void drop_wasteful_files(std::vector<Extent>& extents, const BasePages& base) {
     extent.file = Extent::kOwn;
     extent.offset = 0;
   }
+}
+
+void skip_unlike(std::vector<Candidate>& candidates, const BasePages& base, const ReadMemory& read) {
+  std::vector<char> now(kPageSize), then(kPageSize);
+  for (Candidate& candidate : candidates) {
+    const Extent& extent = candidate.extent;
+    if (candidate.work != Work::kCompare || extent.size < kWorthSamples) continue;
+    const int file = base.files[static_cast<size_t>(extent.file)].fd.get();
+    const uint64_t pages = extent.size / kPageSize;
+    const uint64_t samples = std::min(kMostSamples, pages / kPagesForSample);
+    bool alike = false;
+    for (uint64_t i = 0; i < samples && !alike; ++i) {
+      // Spread without a period: programs write to every second page.
+      const uint64_t scattered = (i * 0x9E3779B97F4A7C15) >> 32;
+      const uint64_t at = (scattered * pages >> 32) * kPageSize;
+      alike = read(extent.address + at, now) && read_file(file, then, extent.offset + at) && now == then;
+    }
+    if (!alike) {
+      candidate.work = Work::kWrite;
+      candidate.extent.file = Extent::kOwn;
+      candidate.extent.offset = 0;
+    }
+  }
+}
+
+std::vector<Pages> left_to_write(const std::vector<Pages>& pages, const std::vector<Extent>& extents) {
+  std::vector<Pages> left;
+  auto part = pages.begin();
+  for (const Extent& extent : extents) {
+    if (extent.file != Extent::kOwn) continue;
+    const uint64_t end = extent.address + extent.size;
+    while (part != pages.end() && part->address + part->size <= extent.address) ++part;
+    // The last part may go on in the next extent, so the outer iterator stays before it.
+    for (auto one = part; one != pages.end() && one->address < end; ++one) {
+      const uint64_t from = std::max(one->address, extent.address);
+      const uint64_t skipped = from - one->address;
+      Pages& piece = left.emplace_back(*one);
+      piece.address = from;
+      piece.size = std::min(one->address + one->size, end) - from;
+      piece.offset += skipped;
+      piece.file_offset += skipped;
+    }
+  }
+  return left;
+}
+
+std::vector<Extent> own_extents(const std::vector<Pages>& pages, std::optional<uint64_t> packed_from) {
+  std::vector<Extent> extents;
+  size_t mapping = 0;
+  for (const Pages& part : pages) {
+    const uint64_t offset = packed_from ? *packed_from : part.offset;
+    // Not across what belongs to two mappings: a restart maps each by itself.
+    Extent* last = extents.empty() || mapping != part.mapping ? nullptr : &extents.back();
+    mapping = part.mapping;
+    if (last != nullptr && last->address + last->size == part.address &&
+        last->offset + last->size == offset) {
+      last->size += part.size;
+    } else {
+      extents.push_back({part.address, part.size, Extent::kOwn, offset});
+    }
+    if (packed_from) *packed_from += part.size;
+  }
+  return extents;
 }
 
 }  // namespace stasis::checkpoint

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -91,5 +92,18 @@ std::vector<bool> files_to_share(const std::vector<FileUse>& files);
 
 // Applies files_to_share(): extents in other files become own ones.
 void drop_wasteful_files(std::vector<Extent>& extents, const BasePages& base);
+
+// Every change of a page between pages that did not change costs a run of some 25 bytes in the manifest.
+inline constexpr size_t kMostExtents = 1 << 20;
+
+// Where the candidates are many pages, and none of some samples is the same, comparing the others would only
+// cost time: they are to be written. For memory of which nobody knows that it was the same once.
+void skip_unlike(std::vector<Candidate>& candidates, const BasePages& base, const ReadMemory& read);
+
+// The parts of `pages` that the extents (of these pages, from compare()) do not find elsewhere.
+std::vector<Pages> left_to_write(const std::vector<Pages>& pages, const std::vector<Extent>& extents);
+
+// How they are written: packed from `packed_from` on, or, without that, each where it says.
+std::vector<Extent> own_extents(const std::vector<Pages>& pages, std::optional<uint64_t> packed_from);
 
 }  // namespace stasis::checkpoint

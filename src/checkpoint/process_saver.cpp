@@ -451,50 +451,59 @@ Result<uint64_t> ProcessSaver::find_pages() {
   return bytes;
 }
 
-// In the order of their addresses. Without a base the places in the page file do not depend on which pages
-// there are, and what is between two pages is a hole, so that a restart can map both together. Pages that are
-// added to a base are many small pieces, packed.
+// In the order of their addresses; those of `kin` are in files behind the base's. Without a base the places
+// in the page file do not depend on which pages there are, and what is between two pages is a hole, so that a
+// restart can map both together. Pages that are added to a base are many small pieces, packed.
 std::vector<Extent> ProcessSaver::find_extents(const BasePages& base, uint64_t base_sum,
+                                               const Kin::Pages& kin,
                                                const std::function<void(uint64_t)>& wrote) {
-  std::vector<Extent> extents;
-  if (base.runs.empty()) {
-    size_t mapping = 0;
-    for (const auto& part : pages_) {
-      Extent* last = extents.empty() || mapping != part.mapping ? nullptr : &extents.back();
-      mapping = part.mapping;
-      if (last != nullptr && last->address + last->size == part.address &&
-          last->offset + last->size == part.offset) {
-        last->size += part.size;
-      } else {
-        extents.push_back({part.address, part.size, Extent::kOwn, part.offset});
-      }
-    }
-    return extents;
-  }
   auto read = [this, pid = child_->pid()](uint64_t address, std::span<char> into) {
     if (contains(copied_, address)) return read_saved(address, into);
     return remote::read_memory(pid, RemotePtr{address}, into).ok();
   };
-  std::vector<Candidate> candidates = find_candidates(pages_, base);
-  if (known_base_ != 0 && known_base_ == base_sum) share_known(candidates, tracker_.known());
-  compared_ = bytes_to_compare(candidates);
-  extents = compare(candidates, base, read, wrote);
-  drop_wasteful_files(extents, base);
-  uint64_t next = 0;
-  for (const auto& run : wiped_runs_) next = std::max(next, run.offset + run.size);
-  for (auto& extent : extents) {
-    if (extent.file == Extent::kOwn) extent.offset = std::exchange(next, next + extent.size);
+  std::vector<Extent> found;
+  std::vector<Pages> rest = pages_;
+  int first_file = 0;
+  auto look_in = [&](const BasePages& pages, bool is_base) {
+    std::vector<Candidate> candidates = find_candidates(rest, pages);
+    if (!is_base) skip_unlike(candidates, pages, read);
+    if (is_base && known_base_ != 0 && known_base_ == base_sum) share_known(candidates, tracker_.known());
+    if (is_base) compared_ = bytes_to_compare(candidates);
+    std::vector<Extent> extents = compare(candidates, pages, read, wrote);
+    if (is_base) drop_wasteful_files(extents, pages);
+    if (!is_base && found.size() + extents.size() > kMostExtents) return;
+    rest = left_to_write(rest, extents);
+    for (Extent& extent : extents) {
+      if (extent.file == Extent::kOwn) continue;
+      extent.file += first_file;
+      found.push_back(extent);
+    }
+  };
+  if (!base.runs.empty()) look_in(base, true);
+  first_file = static_cast<int>(base.files.size());
+  // What changed since the base may still be what a relative has, as may all of a process that is new.
+  for (const auto& pages : kin) {
+    look_in(*pages, false);
+    first_file += static_cast<int>(pages->files.size());
   }
-  return extents;
+  std::optional<uint64_t> packed_from;
+  if (!base.runs.empty()) {
+    packed_from = 0;
+    for (const auto& run : wiped_runs_) packed_from = std::max(*packed_from, run.offset + run.size);
+  }
+  for (const Extent& extent : own_extents(rest, packed_from)) found.push_back(extent);
+  std::sort(found.begin(), found.end(),
+            [](const Extent& a, const Extent& b) { return a.address < b.address; });
+  return found;
 }
 
-Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
-                                       const std::function<void(uint64_t)>& wrote) {
+Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, const Kin::Pages& kin,
+                                       schema::Memory& memory, const std::function<void(uint64_t)>& wrote) {
   STASIS_TRY(Fd file, page_file(writer));
   STASIS_TRY(int number, child_->pass(file.get()));
   STASIS_CHECK(make_readable({pages_.begin(), pages_.end()}));
   BasePages shared = base != nullptr ? base->of_process(process_.status.ns_tgid) : BasePages();
-  std::vector<Extent> extents = find_extents(shared, base != nullptr ? base->sum() : 0, wrote);
+  std::vector<Extent> extents = find_extents(shared, base != nullptr ? base->sum() : 0, kin, wrote);
   std::vector<Run> runs;
   for (const auto& extent : extents) {
     if (extent.file == Extent::kOwn && !contains(copied_, extent.address))
@@ -511,7 +520,13 @@ Result<void> ProcessSaver::write_pages(image::Writer& writer, BaseImage* base, s
   for (const auto& run : wiped_runs_) extents.push_back({run.address, run.size, Extent::kOwn, run.offset});
   std::sort(extents.begin(), extents.end(),
             [](const Extent& a, const Extent& b) { return a.address < b.address; });
-  place(extents, shared, memory, writer);
+  std::vector<std::string> names;
+  for (const auto& one : shared.files) names.push_back(one.name);
+  for (const auto& relative : kin) {
+    for (const auto& one : relative->files) names.push_back(one.name);
+  }
+  place(extents, names, memory);
+  if (base != nullptr) base->need(memory.layers());
   memory.set_page_file(page_file_name_);
   for (auto& facts : mappings_) *memory.add_mappings() = std::move(facts.mapping);
   return {};

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checkpoint/base_image.h"
+#include "checkpoint/kin.h"
 #include "checkpoint/page_copies.h"
 #include "checkpoint/snapshot.h"
 #include "checkpoint/tracking.h"
@@ -83,9 +84,10 @@ class ProcessSaver {
   // Afterwards, while the program runs. find_pages() comes first for all processes, so that progress is
   // known.
   Result<uint64_t> find_pages();
-  // Of `base` (nullptr: there is none) those pages are shared that are the same.
-  Result<void> write_pages(image::Writer& writer, BaseImage* base, schema::Memory& memory,
-                           const std::function<void(uint64_t)>& wrote);
+  // Of `base` (nullptr: there is none), and of `kin`, processes that have been written, those pages are
+  // shared that are the same.
+  Result<void> write_pages(image::Writer& writer, BaseImage* base, const Kin::Pages& kin,
+                           schema::Memory& memory, const std::function<void(uint64_t)>& wrote);
   ProcessTracker& tracker() { return tracker_; }
   // In a pid namespace below the session's the init of that adopts a snapshot child, and is told of its end:
   // it is kept until somebody takes it, to end it while that process stands still.
@@ -118,7 +120,7 @@ class ProcessSaver {
   bool read_saved(uint64_t address, std::span<char> into) const;
   Result<void> write_copied(const std::vector<Extent>& extents, const std::function<void(uint64_t)>& wrote);
   Result<void> make_readable(const std::vector<Run>& runs);
-  std::vector<Extent> find_extents(const BasePages& base, uint64_t base_sum,
+  std::vector<Extent> find_extents(const BasePages& base, uint64_t base_sum, const Kin::Pages& kin,
                                    const std::function<void(uint64_t)>& wrote);
   Result<Fd> page_file(image::Writer& writer);
   void end_child();

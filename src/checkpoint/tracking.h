@@ -24,15 +24,13 @@
 
 namespace stasis::checkpoint {
 
+using kernel::bytes_of;
+using kernel::contains;
+using kernel::difference;
+using kernel::intersection;
+using kernel::normalized;
 using kernel::PageRange;
-using PageRanges = std::vector<PageRange>;  // ascending, none touches another
-
-// Sorts, and joins what touches or overlaps.
-PageRanges normalized(PageRanges ranges);
-PageRanges intersection(const PageRanges& one, const PageRanges& other);
-bool contains(const PageRanges& ranges, uint64_t address);
-uint64_t bytes_of(const PageRanges& ranges);
-PageRanges difference(const PageRanges& from, const PageRanges& what);
+using kernel::PageRanges;
 
 struct TrackedProcess {
   HostTid pid;

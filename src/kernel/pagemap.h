@@ -5,17 +5,12 @@
 #include <functional>
 #include <vector>
 
+#include "kernel/page_ranges.h"
 #include "stasis/fd.h"
 #include "stasis/result.h"
 #include "stasis/types.h"
 
 namespace stasis::kernel {
-
-struct PageRange {
-  uint64_t start = 0;
-  uint64_t end = 0;
-  bool operator==(const PageRange&) const = default;
-};
 
 class PageMap {
  public:

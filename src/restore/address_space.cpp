@@ -141,19 +141,41 @@ Result<int> make_shared_memory(const image::Image& image, const schema::SharedMe
 
 class Builder {
  public:
-  Builder(Skeleton& skeleton, const schema::Memory& memory, int index, const MemoryFiles& files,
-          DescriptorTable& table, MemoryMode mode, const std::function<void(uint64_t bytes)>& read)
+  Builder(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited)
       : skeleton_(skeleton),
-        memory_(memory),
-        index_(index),
-        files_(files),
-        table_(table),
-        mode_(mode),
-        read_(read),
+        memory_(request.memory),
+        index_(request.index),
+        files_(request.files),
+        table_(request.table),
+        mode_(request.mode),
+        common_(request.common),
+        read_(request.read),
+        inherited_(inherited),
+        pass_(request.area.guard_pass()),
         batch_(skeleton.batch()) {}
 
+  Result<void> begin() {
+    const auto& wanted = common_.with_descendants(index_);
+    if (wanted.empty()) return {};
+    for (const auto& mapping : memory_.mappings()) {
+      const std::vector<StoredPages> pages = within(wanted, {mapping.start(), mapping.end()});
+      if (pages.empty() || !can_be_inherited(mapping) || !pieces_of(mapping).empty()) continue;
+      if (!inherited_.covers(mapping)) {
+        STASIS_CHECK(room());
+        const Mapping wide = common_.widened(index_, mapping);
+        STASIS_CHECK(make_mapping(wide, kInherited));
+        inherited_.add_mapping(wide);
+      }
+      const std::vector<StoredPages> missing = without(pages, inherited_.find(pages));
+      to_read_.insert(to_read_.end(), missing.begin(), missing.end());
+      for (const auto& one : pages) inherited_.add_pages(one);
+    }
+    STASIS_CHECK(flush());
+    return fill();
+  }
+
   Result<void> build(const WorkArea& area) {
-    pass_ = area.guard_pass();
+    STASIS_CHECK(unmap_foreign());
     STASIS_CHECK(place_kernel_mappings(area));
     int next_run = 0;
 
@@ -172,6 +194,8 @@ class Builder {
   }
 
  private:
+  static constexpr uint64_t kInherited = PROT_READ | PROT_WRITE;  // what can be done with inherited memory
+
   Result<void> room() {
     if (batch_.fits(16, 4096)) return {};
     return flush();
@@ -226,6 +250,29 @@ class Builder {
     return {};
   }
 
+  std::vector<MappedPages> pieces_of(const Mapping& mapping) const {
+    return mode_ == MemoryMode::kMapped ? mapped_pages(memory_, mapping) : std::vector<MappedPages>();
+  }
+
+  // Whether the mapping has been there from birth. Where the image is mapped over it nothing would be left of
+  // that.
+  bool is_inherited(const Mapping& mapping) const {
+    return !inherited_.empty() && inherited_.covers(mapping) && pieces_of(mapping).empty();
+  }
+
+  // What is there from birth and belongs to others who descend from the same process.
+  Result<void> unmap_foreign() {
+    kernel::PageRanges kept;
+    for (const auto& mapping : memory_.mappings()) {
+      if (is_inherited(mapping)) kept.push_back({mapping.start(), mapping.end()});
+    }
+    for (const auto& range : inherited_.except(kept)) {
+      STASIS_CHECK(room());
+      batch_.call(SYS_munmap, {range.start, range.end - range.start});
+    }
+    return {};
+  }
+
   Result<void> map(const Mapping& mapping, int& next_run) {
     if (mapping.kind() == Mapping::DEVICE) return {};  // its descriptor does it
     STASIS_CHECK(room());
@@ -233,17 +280,51 @@ class Builder {
       STASIS_CHECK(flush());
       return make_aio_ring(skeleton_, mapping, pass_);
     }
-    uint64_t size = mapping.end() - mapping.start();
-    uint64_t protection = mapping.protection();
-    std::vector<const schema::PageRun*> runs;
-    while (next_run < memory_.runs_size() && memory_.runs(next_run).address() < mapping.end()) {
-      runs.push_back(&memory_.runs(next_run++));
+    const uint64_t protection = mapping.protection();
+    const std::vector<MappedPages> mapped = pieces_of(mapping);
+    std::vector<StoredPages> pages;
+    for (; next_run < memory_.runs_size() && memory_.runs(next_run).address() < mapping.end(); ++next_run) {
+      const auto& run = memory_.runs(next_run);
+      if (!is_mapped(mapped, run)) pages.push_back(common_.stored(index_, run));
     }
-    std::vector<MappedPages> mapped;
-    if (mode_ == MemoryMode::kMapped) mapped = mapped_pages(memory_, mapping);
-    std::erase_if(runs, [&](const auto* run) { return is_mapped(mapped, *run); });
+    if (is_inherited(mapping)) return keep(mapping, pages);
 
-    uint64_t fill_protection = !runs.empty() ? protection | PROT_WRITE : protection;
+    const uint64_t fill_protection = !pages.empty() ? protection | PROT_WRITE : protection;
+    STASIS_CHECK(make_mapping(mapping, fill_protection));
+    for (const auto& piece : mapped) {
+      STASIS_CHECK(room());
+      auto file = static_cast<uint64_t>(files_.page_file(index_, piece.layer));
+      uint64_t private_flags = MAP_FIXED | MAP_PRIVATE | (mapping.no_reserve() ? MAP_NORESERVE : 0);
+      batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, file, piece.offset});
+    }
+    if (fill_protection != protection) unprotected_.insert(mapping.start());
+    to_read_.insert(to_read_.end(), pages.begin(), pages.end());
+    return {};
+  }
+
+  // One that was there from birth, with pages of which some may be those of others.
+  Result<void> keep(const Mapping& mapping, const std::vector<StoredPages>& pages) {
+    const kernel::PageRanges whole = {{mapping.start(), mapping.end()}};
+    const kernel::PageRanges there = kernel::intersection(inherited_.find(pages), whole);
+    const std::vector<StoredPages> missing = without(pages, there);
+    kernel::PageRanges own;
+    for (const auto& one : pages) own.push_back({one.address, one.end()});
+    const kernel::PageRanges inherited = kernel::intersection(inherited_.pages(), whole);
+    for (const auto& range : kernel::difference(inherited, kernel::normalized(std::move(own)))) {
+      STASIS_CHECK(room());
+      batch_.call(SYS_madvise, {range.start, range.end - range.start, MADV_DONTNEED, 0, 0, pass_});
+    }
+    const uint64_t protection = mapping.protection();
+    const uint64_t fill_protection = !missing.empty() ? protection | PROT_WRITE : protection;
+    if (fill_protection != kInherited)
+      batch_.call(SYS_mprotect, {mapping.start(), mapping.end() - mapping.start(), fill_protection});
+    if (fill_protection != protection) unprotected_.insert(mapping.start());
+    to_read_.insert(to_read_.end(), missing.begin(), missing.end());
+    return {};
+  }
+
+  Result<void> make_mapping(const Mapping& mapping, uint64_t protection) {
+    const uint64_t size = mapping.end() - mapping.start();
     uint64_t flags = MAP_FIXED;
     uint64_t fd = ~uint64_t{0};
     uint64_t offset = mapping.file_offset();
@@ -272,7 +353,7 @@ class Builder {
     if (mapping.kind() == Mapping::SYSTEM_V) {
       STASIS_CHECK(attach_segment(mapping));
     } else {
-      batch_.call(SYS_mmap, {mapping.start(), size, fill_protection, flags, fd, offset});
+      batch_.call(SYS_mmap, {mapping.start(), size, protection, flags, fd, offset});
     }
     if (mapping.kind() == Mapping::ANONYMOUS && mapping.path().starts_with("[anon:")) {
       std::string name = mapping.path().substr(6, mapping.path().size() - 7);
@@ -284,14 +365,6 @@ class Builder {
       STASIS_CHECK(room());
       optional(batch_.call(SYS_madvise, {mapping.start(), size, static_cast<uint64_t>(advice), 0, 0, pass_}));
     }
-    for (const auto& piece : mapped) {
-      STASIS_CHECK(room());
-      auto pages = static_cast<uint64_t>(files_.page_file(index_, piece.layer));
-      uint64_t private_flags = MAP_FIXED | MAP_PRIVATE | (flags & MAP_NORESERVE);
-      batch_.call(SYS_mmap, {piece.address, piece.size, fill_protection, private_flags, pages, piece.offset});
-    }
-    if (fill_protection != protection) unprotected_.insert(mapping.start());
-    to_read_.insert(to_read_.end(), runs.begin(), runs.end());
     return {};
   }
 
@@ -310,13 +383,13 @@ class Builder {
       if (untold >= kTold && read_) read_(std::exchange(untold, 0));
       return {};
     };
-    for (const auto* run : to_read_) {
-      for (uint64_t done = 0, size = 0; done < run->size(); done += size) {
+    for (const auto& run : std::exchange(to_read_, {})) {
+      for (uint64_t done = 0, size = 0; done < run.size; done += size) {
         if (buffered == kPiece) STASIS_CHECK(hand_over());
-        size = std::min(kPiece - buffered, run->size() - done);
+        size = std::min(kPiece - buffered, run.size - done);
         const std::span<char> room(buffer.data() + buffered, size);
         auto got =
-            pread_all(files_.page_file(index_, run->layer()), room, static_cast<off_t>(run->offset() + done));
+            pread_all(files_.page_file(index_, run.layer), room, static_cast<off_t>(run.offset + done));
         if (!got.ok()) {
           Error error = std::move(got).error().within(
               fmt::format("restart: read the memory of task {}", skeleton_.ns_pid()));
@@ -324,7 +397,7 @@ class Builder {
           error.code = ErrorCode::kDamaged;
           return error;
         }
-        pieces.put(RemotePtr{run->address() + done}, std::string_view(room.data(), size));
+        pieces.put(RemotePtr{run.address + done}, std::string_view(room.data(), size));
         buffered += size;
       }
     }
@@ -415,11 +488,13 @@ class Builder {
   const MemoryFiles& files_;
   DescriptorTable& table_;
   MemoryMode mode_;
+  const PagesInCommon& common_;
   const std::function<void(uint64_t bytes)>& read_;
-  uint64_t pass_ = 0;
+  InheritedMemory& inherited_;
+  uint64_t pass_;
   Batch batch_;
   std::vector<size_t> optional_;
-  std::vector<const schema::PageRun*> to_read_;
+  std::vector<StoredPages> to_read_;
   std::set<uint64_t> unprotected_;  // by the start: writable until they are filled
 };
 
@@ -496,10 +571,12 @@ Result<MemoryFiles> MemoryFiles::open(const image::Image& image, DescriptorTable
   return files;
 }
 
-Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
-                          const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
-                          MemoryMode mode, const std::function<void(uint64_t bytes)>& read) {
-  return Builder(skeleton, memory, index, files, table, mode, read).build(area);
+Result<void> begin_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited) {
+  return Builder(skeleton, request, inherited).begin();
+}
+
+Result<void> build_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited) {
+  return Builder(skeleton, request, inherited).build(request.area);
 }
 
 uint64_t vdso_address(const schema::Memory& memory) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "restore/descriptors.h"
+#include "restore/inherited_memory.h"
 #include "restore/restart.h"
 #include "restore/skeleton.h"
 #include "restore/work_area.h"
@@ -39,10 +40,25 @@ class MemoryFiles {
   std::map<int32_t, uint64_t> segment_sizes_;
 };
 
-// Maps everything into a stripped skeleton and fills it. The leader's stub and the work area stay.
-Result<void> build_memory(Skeleton& skeleton, const schema::Memory& memory, int index,
-                          const MemoryFiles& files, DescriptorTable& table, const WorkArea& area,
-                          MemoryMode mode, const std::function<void(uint64_t bytes)>& read);
+// The memory of one process, and what all of them need.
+struct MemoryRequest {
+  const schema::Memory& memory;
+  int index;
+  const MemoryFiles& files;
+  DescriptorTable& table;
+  const WorkArea& area;
+  MemoryMode mode;
+  const PagesInCommon& common;
+  const std::function<void(uint64_t bytes)>& read;
+};
+
+// Puts into a stripped skeleton what it has in common with those who will descend from it. `inherited` is
+// what it has from its own birth, and then what its children have from theirs.
+Result<void> begin_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited);
+
+// Maps everything into a skeleton that has nothing but `inherited`, and fills it. The leader's stub and the
+// work area stay.
+Result<void> build_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited);
 
 // The address of the restored vDSO; 0: the image has none.
 uint64_t vdso_address(const schema::Memory& memory);

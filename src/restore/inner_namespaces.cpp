@@ -69,6 +69,7 @@ Result<Skeleton> RestartFromImage::make_helper(Skeleton& maker, uint32_t space, 
   spaces_[number.value] = spaces_of_children_[number.value] = space;
   users_[number.value] = users_of(maker);
   groups_[number.value] = groups_[maker.ns_pid().value];
+  inherited_[number.value] = inherited_[maker.ns_pid().value];
   return helper;
 }
 

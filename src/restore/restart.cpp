@@ -150,10 +150,20 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
   return raise_postponed();
 }
 
+MemoryRequest RestartFromImage::memory_of(const schema::Process& process) {
+  const auto index = static_cast<int>(process.memory());
+  return {manifest().memories(index), index, files_, *table_, area_, mode_, common_, told_};
+}
+
 // Makes the whole subtree of a skeleton that stands stripped.
 Result<void> RestartFromImage::raise(size_t index) {
   const Birth& birth = topology_.births()[index];
   Skeleton& maker = skeletons_.at(birth.pid.value);
+  if (birth.process != nullptr && birth.process->state() != schema::Process::ZOMBIE &&
+      !common_.with_descendants(static_cast<int>(birth.process->memory())).empty()) {
+    STASIS_CHECK(maker.prepare());
+    STASIS_CHECK(begin_memory(maker, memory_of(*birth.process), inherited_[birth.pid.value]));
+  }
   // Whoever is born in a pid namespace inherits a group that it cannot name.
   if (numbers().nested() && birth.early_children.empty()) STASIS_CHECK(join_group(birth, true));
   STASIS_CHECK(raise_children(maker, birth.early_children));
@@ -266,6 +276,7 @@ Result<void> RestartFromImage::make_in_batches(Skeleton& maker, std::span<const 
       spaces_[pid.value] = spaces_of_children_[pid.value] = child.numbers.space;
       if (const uint32_t users = users_of(maker); users != 0) users_[pid.value] = users;
       groups_[pid.value] = groups_[maker.ns_pid().value];
+      inherited_[pid.value] = inherited_[maker.ns_pid().value];
     }
   }
   return {};
@@ -314,6 +325,8 @@ Result<void> RestartFromImage::end_temporaries() {
 
 Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_file,
                                      const std::function<void(uint64_t bytes)>& read) {
+  told_ = read;
+  common_ = PagesInCommon(manifest(), topology_);
   STASIS_CHECK(adopt_roots(init));
   STASIS_CHECK(join_groups());
   STASIS_CHECK(keep_ended_namespaces());
@@ -328,11 +341,10 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
   for (const auto& process : manifest().processes()) {
     if (process.state() == schema::Process::ZOMBIE) continue;
     Skeleton& task = skeletons_.at(process.pid());
-    const auto& memory = manifest().memories(static_cast<int>(process.memory()));
+    const MemoryRequest memory = memory_of(process);
     STASIS_CHECK(task.prepare());
-    STASIS_CHECK(
-        build_memory(task, memory, static_cast<int>(process.memory()), files_, *table_, area_, mode_, read));
-    builders_.emplace_back(task, process, manifest(), memory, area_, *session_, *table_);
+    STASIS_CHECK(build_memory(task, memory, inherited_[process.pid()]));
+    builders_.emplace_back(task, process, manifest(), memory.memory, area_, *session_, *table_);
     STASIS_CHECK(builders_.back().set_process(users_of(task)));
   }
   // Only now: who shares the table of another finds everything in it until then.

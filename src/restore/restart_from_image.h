@@ -54,6 +54,7 @@ class RestartFromImage final : public Restart {
   GuardPlan plan_guard() const;
   Result<Fd> enter_directory_of_dead();
   Result<void> adopt_roots(HostTid init);
+  MemoryRequest memory_of(const schema::Process& process);
   Result<void> raise(size_t index);
   Result<void> raise_children(Skeleton& maker, const std::vector<size_t>& children);
   Result<void> raise_postponed();
@@ -97,6 +98,9 @@ class RestartFromImage final : public Restart {
   WorkArea area_;
   std::optional<kernel::PidNamespace> session_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session
+  PagesInCommon common_;
+  std::map<int, InheritedMemory> inherited_;  // by pid in the session
+  std::function<void(uint64_t bytes)> told_;  // of memory that was read
   // Pid namespaces below the session's: by a pid in the session, where a task is and where its children are
   // born now.
   std::map<int, uint32_t> spaces_, spaces_of_children_;

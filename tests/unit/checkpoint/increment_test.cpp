@@ -204,5 +204,61 @@ TEST(Increment, WastefulFilesAreGivenUp) {
   EXPECT_EQ(std::count(share.begin(), share.end(), true), 11);
 }
 
+TEST(Increment, ManyPagesOfWhichNoSampleIsTheSameAreNotCompared) {
+  constexpr uint64_t kPages = 200;
+  auto base = base_with_file(kPages);
+  base.runs = {run(0x100000, kPages * P, 0)};
+  // Of what is filled with `value`; every second page is the base's if `half`.
+  auto memory_with = [](char value, bool half) -> ReadMemory {
+    return [=](uint64_t address, std::span<char> into) {
+      for (uint64_t at = 0; at < into.size(); at += P) {
+        const uint64_t page = (address + at - 0x100000) / P;
+        std::memset(&into[at], half && page % 2 == 1 ? static_cast<char>(page + 1) : value, P);
+      }
+      return true;
+    };
+  };
+  auto works = [&](const ReadMemory& read) {
+    auto candidates = find_candidates({pages(0x100000, kPages * P)}, base);
+    skip_unlike(candidates, base, read);
+    EXPECT_EQ(candidates.size(), 1u);
+    return candidates[0];
+  };
+  EXPECT_EQ(works(memory_with('\xff', false)),
+            (Candidate{{0x100000, kPages * P, Extent::kOwn, 0}, Work::kWrite, 0}));
+  EXPECT_EQ(works(memory_with('\xff', true)).work, Work::kCompare);
+  // To compare few takes no longer than to ask.
+  auto few = find_candidates({pages(0x100000, 8 * P)}, base);
+  skip_unlike(few, base, memory_with('\xff', false));
+  EXPECT_EQ(few[0].work, Work::kCompare);
+}
+
+TEST(Increment, WhatIsNotFoundElsewhereIsLeftToWrite) {
+  Pages first = pages(0x10000, 4 * P);
+  first.offset = 8 * P;
+  Pages second = pages(0x14000, 2 * P, 1);
+  second.offset = 12 * P;
+  const std::vector<Extent> extents = {{0x10000, P, 0, 0},
+                                       {0x11000, P, Extent::kOwn, 0},
+                                       {0x12000, P, 0, 0},
+                                       {0x13000, P, Extent::kOwn, 0},
+                                       {0x14000, 2 * P, Extent::kOwn, 0}};
+  const auto left = left_to_write({first, second}, extents);
+  ASSERT_EQ(left.size(), 3u);
+  EXPECT_EQ(left[0].address, 0x11000u);
+  EXPECT_EQ(left[0].offset, 9 * P);
+  EXPECT_EQ(left[1].address, 0x13000u);
+  EXPECT_EQ(left[1].offset, 11 * P);
+  EXPECT_EQ(left[2].mapping, 1u);
+  // In their places, and not across the end of a mapping.
+  EXPECT_EQ(own_extents(left, {}), (std::vector<Extent>{{0x11000, P, Extent::kOwn, 9 * P},
+                                                        {0x13000, P, Extent::kOwn, 11 * P},
+                                                        {0x14000, 2 * P, Extent::kOwn, 12 * P}}));
+  // Or one after the other.
+  EXPECT_EQ(own_extents(left, 5 * P), (std::vector<Extent>{{0x11000, P, Extent::kOwn, 5 * P},
+                                                           {0x13000, P, Extent::kOwn, 6 * P},
+                                                           {0x14000, 2 * P, Extent::kOwn, 7 * P}}));
+}
+
 }  // namespace
 }  // namespace stasis::checkpoint
