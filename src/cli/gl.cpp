@@ -75,7 +75,8 @@ Result<void> run_status(const GlOptions& options) {
     rows.push_back({std::to_string(number("per_second")), std::to_string(number("recorded")),
                     std::to_string(number("kept")), human_size(number("bytes")),
                     std::to_string(number("objects")), std::to_string(number("round_trips")),
-                    human_duration(static_cast<int64_t>(number("replay_us")) * 1000), program.value("driver", std::string())});
+                    human_duration(static_cast<int64_t>(number("replay_us")) * 1000),
+                    program.value("driver", std::string())});
   }
   print_table({{"CALLS/S", Align::kRight},
                {"RECORDED", Align::kRight},

@@ -46,9 +46,11 @@ Result<Fd> open_pidfd(const freeze::FrozenProcess& process) {
   int fd = static_cast<int>(
       ::syscall(SYS_pidfd_open, process.pid.value, process.pid == process.leader ? 0 : kThread));
   if (fd < 0) {
-    return errno_error(
-        "open a handle of", fmt::format("task {}", process.pid), errno,
-        process.pid == process.leader ? "" : "its main thread has ended: that needs Linux 6.9");
+    Error error = errno_error("open a handle of", fmt::format("task {}", process.pid), errno);
+    if (process.pid == process.leader) return error;
+    error.hint = "its main thread has ended: that needs Linux 6.9";
+    error.code = ErrorCode::kRefused;
+    return error;
   }
   return Fd(fd);
 }

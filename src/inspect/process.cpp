@@ -301,7 +301,7 @@ class ProcessInspection final : public Inspection {
 
   Result<void> begin() {
     questions_.add(batch_);
-    leader_questions_.add(batch_);
+    leader_questions_.add(batch_, process_.threads.front().tid, contexts_.front());
     return foothold_.start(batch_);
   }
 
@@ -317,7 +317,7 @@ class ProcessInspection final : public Inspection {
         thread->add_inner_numbers(levels[levels.size() - inner].tid.value);
     }
     auto* leader = out.mutable_threads(0);
-    leader_questions_.take(batch_, *leader);
+    STASIS_CHECK(leader_questions_.take(batch_, *leader));
     STASIS_CHECK(check_scheduling(process_.threads.front(), true, *leader));
     if (!foothold_.affinity().empty()) leader->set_affinity(foothold_.affinity());
 
@@ -325,13 +325,15 @@ class ProcessInspection final : public Inspection {
     std::vector<remote::ThreadJob> jobs;
     for (size_t i = 1; i < process_.threads.size(); ++i) {
       auto* thread = out.mutable_threads(static_cast<int>(i));
-      jobs.push_back({.thread = remote::Tracee(process_.threads[i].tid),
-                      .context = contexts_[i],
-                      .ask = [&questions, i](Batch& batch) { questions[i].add(batch); },
-                      .take = [this, &questions, i, thread](const Batch& batch) -> Result<void> {
-                        questions[i].take(batch, *thread);
-                        return check_scheduling(process_.threads[i], false, *thread);
-                      }});
+      jobs.push_back(
+          {.thread = remote::Tracee(process_.threads[i].tid),
+           .context = contexts_[i],
+           .ask = [this, &questions,
+                   i](Batch& batch) { questions[i].add(batch, process_.threads[i].tid, contexts_[i]); },
+           .take = [this, &questions, i, thread](const Batch& batch) -> Result<void> {
+             STASIS_CHECK(questions[i].take(batch, *thread));
+             return check_scheduling(process_.threads[i], false, *thread);
+           }});
     }
     STASIS_CHECK(foothold_.run_in_threads(jobs));
     if (process_.ended_leader) put_first(*process_.ended_leader, out);

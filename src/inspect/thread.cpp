@@ -4,7 +4,6 @@
 #include <linux/rseq.h>
 #include <sched.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -46,7 +45,7 @@ void take_scheduling(const SchedulingAttributes& attributes, schema::Thread& out
 
 }  // namespace
 
-void ThreadQuestions::add(Batch& batch) {
+void ThreadQuestions::add(Batch& batch, HostTid tid, const remote::TaskContext& context) {
   attributes_ = batch.reserve(sizeof(SchedulingAttributes));
   scheduling_ = batch.call(SYS_sched_getattr, {0, attributes_, sizeof(SchedulingAttributes), 0});
   affinity_ = batch.reserve(kAffinityRoom);
@@ -65,9 +64,21 @@ void ThreadQuestions::add(Batch& batch) {
   time_stamp_ = batch.reserve(sizeof(int));
   batch.call(SYS_prctl, {PR_GET_TSC, time_stamp_});
   machine_check_ = batch.call(SYS_prctl, {PR_MCE_KILL_GET, 0, 0, 0, 0});
+  // Last, since it takes what room there is.
+  rseq_ = remote::registered_rseq(tid);
+  if (!rseq_) rseq_questions_.add(batch, remote::possible_rseq_areas(tid, context.registers.fs_base));
 }
 
-void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
+Result<void> ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
+  const auto rseq = rseq_ ? rseq_ : rseq_questions_.take(batch);
+  if (!rseq) {
+    return Error{"save", fmt::format("task {} ({})", out.tid(), out.name()),
+                 "it has registered an area for restartable sequences (rseq) at an unusual place",
+                 "before Linux 5.13 only those of C libraries are found", ErrorCode::kRefused};
+  }
+  out.set_rseq_address(rseq->address);
+  out.set_rseq_size(rseq->size);
+  out.set_rseq_signature(rseq->signature);
   if (batch.result(scheduling_) == 0) take_scheduling(batch.output<SchedulingAttributes>(attributes_), out);
   if (const int64_t size = batch.result(processors_); size > 0) {
     const auto mask = batch.output<std::array<char, kAffinityRoom>>(affinity_);
@@ -92,6 +103,7 @@ void ThreadQuestions::take(const Batch& batch, schema::Thread& out) const {
   int64_t machine_check = batch.result(machine_check_);
   if (machine_check == PR_MCE_KILL_LATE || machine_check == PR_MCE_KILL_EARLY)
     out.set_machine_check_policy(static_cast<uint32_t>(machine_check + 1));
+  return {};
 }
 
 void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out) {
@@ -137,12 +149,6 @@ Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::Ta
     if (!name.empty() && name.back() == '\n') name.pop_back();
   }
   out.set_name(name);
-  __ptrace_rseq_configuration rseq = {};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread.tid.value, sizeof rseq, &rseq) > 0) {
-    out.set_rseq_address(rseq.rseq_abi_pointer);
-    out.set_rseq_size(rseq.rseq_abi_size);
-    out.set_rseq_signature(rseq.signature);
-  }
   observe_credentials(thread.status, *out.mutable_credentials());
   out.set_sleep_left_ns(thread.deadline_ns ? std::max<int64_t>(*thread.deadline_ns - monotonic_ns(), 0) : -1);
   return {};
@@ -166,16 +172,23 @@ Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, sc
 Result<void> leave_restartable_sequence(HostTid tid, remote::Registers& registers) {
   // Inside a system call it is in no sequence: the kernel kills programs that call it from one.
   if (static_cast<int64_t>(registers.orig_rax) >= 0) return {};
-  __ptrace_rseq_configuration configuration = {};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid.value, sizeof configuration, &configuration) <= 0)
-    return {};
-  if (configuration.rseq_abi_pointer == 0) return {};
-  RemotePtr area{configuration.rseq_abi_pointer};
-  STASIS_TRY(uint64_t descriptor, remote::read_object<uint64_t>(tid, area + offsetof(struct rseq, rseq_cs)));
-  if (descriptor == 0) return {};
-  auto sequence = remote::read_object<rseq_cs>(tid, RemotePtr{descriptor});
-  if (!sequence.ok()) return {};  // the kernel would kill it for that; not our business
-  if (registers.rip - sequence->start_ip < sequence->post_commit_offset) registers.rip = sequence->abort_ip;
+  std::vector<uint64_t> areas;
+  if (auto told = remote::registered_rseq(tid); !told) {
+    areas = remote::possible_rseq_areas(tid, registers.fs_base);
+  } else if (told->address != 0) {
+    areas = {told->address};
+  }
+  for (uint64_t area : areas) {
+    STASIS_TRY(uint64_t descriptor,
+               remote::read_object<uint64_t>(tid, RemotePtr{area + offsetof(struct rseq, rseq_cs)}));
+    if (descriptor == 0) continue;
+    auto sequence = remote::read_object<rseq_cs>(tid, RemotePtr{descriptor});
+    if (!sequence.ok()) continue;  // the kernel would kill it for that; not our business
+    if (registers.rip - sequence->start_ip < sequence->post_commit_offset) {
+      registers.rip = sequence->abort_ip;
+      break;
+    }
+  }
   return {};
 }
 

@@ -1,12 +1,14 @@
 // What the kernel keeps for one thread.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "freeze/frozen_tree.h"
 #include "remote/batch.h"
 #include "remote/executor.h"
+#include "remote/rseq.h"
 #include "schema/task.pb.h"
 #include "stasis/result.h"
 
@@ -15,17 +17,20 @@ namespace stasis::inspect {
 // What the thread itself asks the kernel: what only it can ask, and what it can ask while we ask others.
 class ThreadQuestions {
  public:
-  void add(remote::Batch& batch);
-  void take(const remote::Batch& batch, schema::Thread& out) const;
+  // `context` is of this thread.
+  void add(remote::Batch& batch, HostTid tid, const remote::TaskContext& context);
+  Result<void> take(const remote::Batch& batch, schema::Thread& out) const;
 
  private:
+  std::optional<remote::RseqArea> rseq_;
+  remote::RseqQuestions rseq_questions_;  // where the kernel does not tell
   uint64_t altstack_ = 0, tid_address_ = 0, death_signal_ = 0, time_stamp_ = 0;
   uint64_t attributes_ = 0, affinity_ = 0, robust_list_ = 0;
   size_t slack_ = 0, securebits_ = 0, machine_check_ = 0;
   size_t scheduling_ = 0, processors_ = 0, io_priority_ = 0, robust_ = 0;
 };
 
-// What can be read from outside: registers, FPU, mask, pending signals, rseq, credentials.
+// What can be read from outside: registers, FPU, mask, pending signals, credentials.
 Result<void> observe_thread(const freeze::FrozenThread& thread, const remote::TaskContext& context,
                             schema::Thread& out);
 

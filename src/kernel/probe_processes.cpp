@@ -142,7 +142,8 @@ Outcome try_rseq_configuration() {
     ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
     if (size < 0) {
       return lacking(failed("ptrace(PTRACE_GET_RSEQ_CONFIGURATION)"),
-                     "Linux 5.13 or later; programs of glibc 2.35 or later register rseq and need it");
+                     "Linux 5.13 or later; before, what programs have registered is looked for where C "
+                     "libraries have it, and a checkpoint is refused when it is elsewhere");
     }
     return works("restartable sequences of glibc are registered again");
   });

@@ -74,7 +74,7 @@ constexpr uint64_t kAreaFlags = MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE;
 
 // A thread's page: the stub, then its batch.
 constexpr uint64_t kStationStub = 1024;
-constexpr size_t kStationCalls = 16;
+constexpr size_t kStationCalls = 24;
 constexpr size_t kMostStations = 32;
 static_assert(kMostStations * kPageSize < kMagicOffset);
 

@@ -1,7 +1,6 @@
 #include "restore/skeleton.h"
 
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -10,6 +9,7 @@
 #include <set>
 
 #include "kernel/proc.h"
+#include "remote/rseq.h"
 
 namespace stasis::restore {
 
@@ -52,11 +52,11 @@ Result<void> Skeleton::strip(const WorkArea& area) {
   Batch batch = this->batch();
   // The C library of ours has registered an area for restartable sequences; the kernel writes to it on every
   // return to the program, and would kill the task once the area is gone.
-  __ptrace_rseq_configuration rseq = {};
-  if (::ptrace(PTRACE_GET_RSEQ_CONFIGURATION, pid().value, sizeof rseq, &rseq) > 0 &&
-      rseq.rseq_abi_pointer != 0) {
+  const auto told = remote::registered_rseq(pid());
+  const auto rseq = told ? *told : remote::rseq_of_our_library(context_.registers.fs_base);
+  if (rseq.address != 0) {
     constexpr uint64_t kUnregister = 1;
-    batch.call(SYS_rseq, {rseq.rseq_abi_pointer, rseq.rseq_abi_size, kUnregister, rseq.signature});
+    batch.call(SYS_rseq, {rseq.address, rseq.size, kUnregister, rseq.signature});
   }
   uint64_t parking = area.parking();
   for (const auto& entry : area.kernel_mappings()) {

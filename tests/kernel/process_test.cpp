@@ -2,9 +2,11 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/kcmp.h>
+#include <linux/rseq.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/rseq.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -160,4 +162,23 @@ TEST(Process, TeeDoesNotConsume) {
   EXPECT_EQ(read(from[0], text, 7), 7);
   EXPECT_STREQ(text, "content");
   for (int fd : {from[0], from[1], to[0], to[1]}) close(fd);
+}
+
+// remote/rseq, before Linux 5.13: the errors of rseq() tell whether a thread has registered an area, and
+// whether it is this one, and nothing changes by that.
+TEST(Process, ErrorsOfRseqTellWhatIsRegistered) {
+  if (__rseq_size == 0) GTEST_SKIP() << "the C library has registered nothing";
+  auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+  auto* nobodys = reinterpret_cast<void*>(~uint64_t{31});
+  const auto error_of = [](void* address, int flags, unsigned signature) {
+    return syscall(SYS_rseq, address, 32, flags, signature) == 0 ? 0 : errno;
+  };
+  EXPECT_EQ(error_of(nobodys, 0, RSEQ_SIG), EINVAL);
+  EXPECT_EQ(error_of(area, RSEQ_FLAG_UNREGISTER, ~RSEQ_SIG), EPERM);
+  EXPECT_EQ(error_of(area + 32, RSEQ_FLAG_UNREGISTER, ~RSEQ_SIG), EINVAL);
+  EXPECT_EQ(error_of(area, 0, RSEQ_SIG), EBUSY);  // it is registered as before
+  ASSERT_EQ(error_of(area, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), 0);
+  EXPECT_EQ(error_of(nobodys, 0, RSEQ_SIG), EFAULT);
+  EXPECT_EQ(error_of(area, RSEQ_FLAG_UNREGISTER, ~RSEQ_SIG), EINVAL);
+  EXPECT_EQ(error_of(area, 0, RSEQ_SIG), 0);
 }

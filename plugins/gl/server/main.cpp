@@ -373,7 +373,9 @@ class Program {
   std::string replay(const std::string& log) {
     const auto begun = std::chrono::steady_clock::now();
     std::string said = renderer_->ask("load " + log);
-    replay_us_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun).count();
+    replay_us_ =
+        std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - begun)
+            .count();
     return said;
   }
   std::string replace_renderer() {

@@ -1,9 +1,10 @@
 """Makes guests for virtual machines: boot ROMs of tick.S, an initramfs whose init is init.c for Debian's kernel, and a
-Debian on a disk of its own, whose init is debian_init.sh.
+Debian on a disk of its own, whose init is debian_init.sh or job_init.sh.
 
 The tests call it; by hand: make_guests.py DIRECTORY"""
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -97,30 +98,87 @@ def initramfs(path, modules, source="init.c", names=MODULES):
     pathlib.Path(path).write_bytes(cpio(entries))
 
 
-def debian(path):
-    """A file system with a Debian of its own and packages to install, 1 GiB, as a qcow2 image."""
+def root_of_debian(place, packages):
+    """A Debian in a directory, with no more than these packages need. Returns what runs programs for it."""
     for tool in "debootstrap", "qemu-img", "mke2fs":
         if not shutil.which(tool, path=SYSTEM_PATH):
             raise Missing(tool)
     if os.geteuid() != 0:
         raise Missing("root, for debootstrap")
-    environment = {**os.environ, "PATH": SYSTEM_PATH, "LC_ALL": "C"}
+
+    def run(*words, **more):
+        made = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              env={**os.environ, "PATH": SYSTEM_PATH, "LC_ALL": "C"}, **more)
+        if made.returncode != 0:
+            raise Missing(f"{words[0]}, which failed: {made.stdout[-500:]}")
+    run("debootstrap", "--variant=minbase", f"--include={','.join(packages)}", "bookworm", place)
+    for archive in (place / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+    (place / "etc/hostname").write_text("guest\n")
+    return run
+
+
+def disk_of(root, path, size, run):
+    """A qcow2 image of a file system with what is in this directory."""
+    run("mke2fs", "-q", "-t", "ext4", "-d", root, f"{path}.raw", size)
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", f"{path}.raw", path)
+    os.unlink(f"{path}.raw")
+
+
+def debian(path):
+    """A Debian that installs packages and writes to a database, 1 GiB."""
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
-        def run(*words, **more):
-            made = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **more)
-            if made.returncode != 0:
-                raise Missing(f"{words[0]}, which failed: {made.stdout[-500:]}")
         root = pathlib.Path(directory) / "root"
-        run("debootstrap", "--variant=minbase", "--include=sqlite3", "bookworm", root)
+        run = root_of_debian(root, ["sqlite3"])
         packages = root / "packages"
         packages.mkdir()
         run("apt-get", "download", "-qq", "ed", "tree", cwd=packages)
-        for archive in (root / "var/cache/apt/archives").glob("*.deb"):
-            archive.unlink()
-        (root / "etc/hostname").write_text("guest\n")
         shutil.copy(HERE / "debian_init.sh", root / "sbin/guest")
-        run("mke2fs", "-q", "-t", "ext4", "-d", root, f"{directory}/disk", "1G")
-        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", f"{directory}/disk", path)
+        disk_of(root, path, "1G", run)
+
+
+def debian_with_stasis(path, build, tests, packages):
+    """A Debian that does what the command line of its kernel asks for (job_init.sh), 2 GiB: with this build of stasis, these tests
+    and the libraries that they need, and with the user "tester"."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        root = pathlib.Path(directory) / "root"
+        run = root_of_debian(root, ["python3", "procps", "iproute2", *packages])
+        run("chroot", root, "useradd", "-m", "tester")
+        shutil.copy(HERE / "job_init.sh", root / "sbin/guest")
+        shutil.copytree(tests, root / "stasis/tests", ignore=shutil.ignore_patterns("__pycache__"))
+        place = root / "stasis/build"
+        (place / "tests").mkdir(parents=True)
+        shutil.copy(build / "stasis", place / "stasis")
+        shutil.copytree(build / "tests/subjects", place / "tests/subjects")
+        needed = subprocess.run(["ldd", place / "stasis", *(place / "tests/subjects").iterdir()], capture_output=True, text=True)
+        for found in sorted(set(re.findall(r"=> (/\S+)", needed.stdout))):
+            if not (root / found.lstrip("/")).exists():
+                shutil.copy(found, root / "usr/lib/x86_64-linux-gnu")
+        run("chroot", root, "ldconfig")
+        disk_of(root, path, "2G", run)
+
+
+def fetched_kernel(suite, directory):
+    """The newest kernel of another Debian suite, as find_kernel() returns it."""
+    place = directory / suite
+    (place / "lists/partial").mkdir(parents=True)
+    (place / "cache/archives/partial").mkdir(parents=True)
+    (place / "sources.list").write_text(f"deb http://deb.debian.org/debian {suite} main\n")
+    options = ["-qq", "-o", f"Dir::Etc::sourcelist={place}/sources.list", "-o", "Dir::Etc::sourceparts=-", "-o", "Dir::State::status=/dev/null",
+               "-o", f"Dir::State::lists={place}/lists", "-o", f"Dir::Cache={place}/cache", "-o", "APT::Sandbox::User=root"]
+
+    def run(*words):
+        made = subprocess.run(words, capture_output=True, text=True, cwd=place, env={**os.environ, "PATH": SYSTEM_PATH, "LC_ALL": "C"})
+        if made.returncode != 0:
+            raise Missing(f"the kernel of {suite}: {made.stderr[-500:]}")
+        return made.stdout
+    run("apt-get", *options, "update")
+    package = re.search(r"Depends: (linux-image-\S+)", run("apt-cache", *options, "depends", "linux-image-cloud-amd64"))[1]
+    run("apt-get", *options, "download", package)
+    run("dpkg-deb", "-x", *place.glob("*.deb"), place)
+    version = package.removeprefix("linux-image-")
+    run("depmod", "-b", place, version)
+    return place / f"boot/vmlinuz-{version}", place / "lib/modules" / version
 
 
 def main():

@@ -69,14 +69,13 @@ TEST_F(Family, WhatADescendantHasIsWanted) {
   const int second = add(3, 2, {"2"});
   const int third = add(4, 3, {"3", "2"});
   add_run(first, 0, 10, 0, 0);
-  add_run(second, 0, 4, 1, 0);   // of its parent
-  add_run(second, 4, 4, 0, 4);   // its own
-  add_run(third, 4, 2, 1, 4);    // of its parent
-  add_run(third, 8, 1, 2, 8);    // of its grandparent only
-  add_run(third, 9, 1, 2, 3);    // another page of the file: not the same
+  add_run(second, 0, 4, 1, 0);  // of its parent
+  add_run(second, 4, 4, 0, 4);  // its own
+  add_run(third, 4, 2, 1, 4);   // of its parent
+  add_run(third, 8, 1, 2, 8);   // of its grandparent only
+  add_run(third, 9, 1, 2, 3);   // another page of the file: not the same
   const auto found = common();
-  EXPECT_EQ(found.with_descendants(first),
-            (std::vector{stored(0, 4, 0, 0), stored(8, 1, 0, 8)}));
+  EXPECT_EQ(found.with_descendants(first), (std::vector{stored(0, 4, 0, 0), stored(8, 1, 0, 8)}));
   EXPECT_EQ(found.with_descendants(second), (std::vector{stored(4, 2, 1, 4)}));
   EXPECT_TRUE(found.with_descendants(third).empty());
 }
