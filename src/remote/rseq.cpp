@@ -15,8 +15,8 @@
 namespace stasis::remote {
 namespace {
 
-// The only size before Linux 6.3, and the signature of all x86 libraries: it is part of their code, before each
-// handler of an abort.
+// The only size before Linux 6.3, and the signature of all x86 libraries: it is part of their code, before
+// each handler of an abort.
 constexpr uint32_t kSize = 32;
 constexpr uint32_t kSignature = RSEQ_SIG;
 
@@ -44,9 +44,8 @@ std::vector<uint64_t> possible_rseq_areas(HostTid tid, uint64_t thread_pointer) 
     if (area.ok() && area->cpu_id == area->cpu_id_start && area->flags == 0) found.push_back(address);
   }
   const uint64_t usual = thread_pointer + static_cast<uint64_t>(__rseq_offset);
-  std::sort(found.begin(), found.end(), [&](uint64_t one, uint64_t other) {
-    return distance(one, usual) < distance(other, usual);
-  });
+  std::sort(found.begin(), found.end(),
+            [&](uint64_t one, uint64_t other) { return distance(one, usual) < distance(other, usual); });
   return found;
 }
 
@@ -56,14 +55,16 @@ RseqArea rseq_of_our_library(uint64_t thread_pointer) {
 }
 
 void RseqQuestions::add(Batch& batch, const std::vector<uint64_t>& candidates) {
-  // Nobody can register the kernel's memory, and for whoever has registered something it is the wrong address.
+  // Nobody can register the kernel's memory, and for whoever has registered something it is the wrong
+  // address.
   constexpr uint64_t kNobodys = ~uint64_t{kSize - 1};
   registered_ = batch.call(SYS_rseq, {kNobodys, kSize, 0, kSignature});
   first_ = batch.size();
   for (uint64_t address : candidates) {
     if (!batch.fits(1, 0)) break;
     asked_.push_back(address);
-    // To unregister it with a wrong signature is refused, with another error than where nothing is registered.
+    // To unregister it with a wrong signature is refused, with another error than where nothing is
+    // registered.
     batch.call(SYS_rseq, {address, kSize, RSEQ_FLAG_UNREGISTER, ~kSignature});
   }
 }

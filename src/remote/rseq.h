@@ -1,4 +1,5 @@
-// Where threads have their area for restartable sequences (rseq(2)), which the kernel writes to at each return to them.
+// Where threads have their area for restartable sequences (rseq(2)), which the kernel writes to at each
+// return to them.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,8 @@ std::optional<RseqArea> registered_rseq(HostTid tid);
 
 // What follows is for such kernels.
 
-// Where there may be one, by what is in the memory beside the thread pointer (the base of fs), where C libraries have it.
+// Where there may be one, by what is in the memory beside the thread pointer (the base of fs), where C
+// libraries have it.
 std::vector<uint64_t> possible_rseq_areas(HostTid tid, uint64_t thread_pointer);
 
 // That of a thread of a process that has forked from ours and not executed anything else.

@@ -183,35 +183,66 @@ Result<void> TaskBuilder::start_timers() {
     itimerval value = {to_timeval(timer.interval_ns()), to_timeval(timer.value_ns())};
     batch.call(SYS_setitimer, {timer.which(), batch.put_object(value), 0});
   }
-  if (process_.posix_timers_size() > 0) {
-    batch.call(SYS_prctl, {kTimerRestoreIds, 1, 0, 0, 0});
-    STASIS_CHECK(skeleton_.run(batch));
-    if (batch.result(batch.size() - 1) < 0) {
-      return Error{"restart: make timers", name(), "this kernel cannot make POSIX timers with given numbers",
-                   "Linux 6.15 or later is needed for this program", ErrorCode::kUnsupported};
+  STASIS_CHECK(skeleton_.run_checked(batch, "start timers"));
+  return process_.posix_timers_size() > 0 ? make_posix_timers() : Result<void>();
+}
+
+Result<void> TaskBuilder::make_posix_timers() {
+  Batch batch = skeleton_.batch();
+  batch.call(SYS_prctl, {kTimerRestoreIds, 1, 0, 0, 0});
+  STASIS_CHECK(skeleton_.run(batch));
+  const bool numbers_can_be_given = batch.result(0) == 0;
+  batch.clear();
+  std::vector<const schema::PosixTimer*> timers;
+  for (const auto& timer : process_.posix_timers()) timers.push_back(&timer);
+  std::sort(timers.begin(), timers.end(), [](const auto* a, const auto* b) { return a->id() < b->id(); });
+  int next = 0;
+  for (const auto* timer : timers) {
+    const bool has_gap = !numbers_can_be_given && next < timer->id();
+    if (has_gap || !batch.fits(4, 512)) {
+      STASIS_CHECK(skeleton_.run_checked(batch, "make timers"));
+      batch.clear();
     }
-    batch.clear();
-    for (const auto& timer : process_.posix_timers()) {
-      if (!batch.fits(4, 512)) {
-        STASIS_CHECK(skeleton_.run_checked(batch, "make timers"));
-        batch.clear();
-      }
-      sigevent event = {};
-      event.sigev_signo = timer.signal();
-      event.sigev_notify = timer.notify();
-      event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer.value());
-      event._sigev_un._tid = timer.notify_tid();
-      // Its thread has ended, so it tells nobody.
-      if ((timer.notify() & SIGEV_THREAD_ID) != 0 && timer.notify_tid() == 0) event.sigev_notify = SIGEV_NONE;
-      uint64_t id = batch.put_object<int>(timer.id());
-      batch.call(SYS_timer_create, {static_cast<uint64_t>(timer.clock()), batch.put_object(event), id});
-      if (timer.left_ns() == 0) continue;
-      itimerspec value = {to_timespec(timer.interval_ns()), to_timespec(timer.left_ns())};
-      batch.call(SYS_timer_settime, {static_cast<uint64_t>(timer.id()), 0, batch.put_object(value), 0});
-    }
-    batch.call(SYS_prctl, {kTimerRestoreIds, 0, 0, 0, 0});
+    if (has_gap) STASIS_CHECK(skip_timers(next, timer->id()));
+    next = timer->id() + 1;
+    sigevent event = {};
+    event.sigev_signo = timer->signal();
+    event.sigev_notify = timer->notify();
+    event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer->value());
+    event._sigev_un._tid = timer->notify_tid();
+    // Its thread has ended, so it tells nobody.
+    if ((timer->notify() & SIGEV_THREAD_ID) != 0 && timer->notify_tid() == 0) event.sigev_notify = SIGEV_NONE;
+    const uint64_t id = batch.put_object<int>(timer->id());
+    batch.call(SYS_timer_create, {static_cast<uint64_t>(timer->clock()), batch.put_object(event), id});
+    if (timer->left_ns() == 0) continue;
+    itimerspec value = {to_timespec(timer->interval_ns()), to_timespec(timer->left_ns())};
+    batch.call(SYS_timer_settime, {static_cast<uint64_t>(timer->id()), 0, batch.put_object(value), 0});
   }
-  return skeleton_.run_checked(batch, "start timers");
+  if (numbers_can_be_given) batch.call(SYS_prctl, {kTimerRestoreIds, 0, 0, 0, 0});
+  return skeleton_.run_checked(batch, "make timers");
+}
+
+// Before Linux 6.15 a process counts the timers that it makes, from 0, and that is their number. So those
+// that it has made and deleted are made and deleted again.
+Result<void> TaskBuilder::skip_timers(int next, int wanted) {
+  constexpr int kMost = 10'000'000;
+  if (wanted > kMost) {
+    return Error{"restart: make timers", name(), fmt::format("it has made {} POSIX timers", wanted + 1),
+                 "Linux 6.15 or later is needed for so many", ErrorCode::kUnsupported};
+  }
+  Batch batch = skeleton_.batch();
+  sigevent event = {};
+  event.sigev_notify = SIGEV_NONE;
+  while (next < wanted) {
+    batch.clear();
+    const uint64_t silent = batch.put_object(event), id = batch.put_object<int>(0);
+    for (; next < wanted && batch.fits(2, 0); ++next) {
+      batch.call(SYS_timer_create, {CLOCK_MONOTONIC, silent, id});
+      batch.call(SYS_timer_delete, {static_cast<uint64_t>(next)});
+    }
+    STASIS_CHECK(skeleton_.run_checked(batch, "count timers"));
+  }
+  return {};
 }
 
 Result<void> TaskBuilder::finish() {

@@ -71,6 +71,8 @@ class TaskBuilder {
   // Calls of which some may fail: their indices.
   using Optional = std::vector<size_t>;
   void add_login_uid(Batch& batch, Optional& optional) const;
+  Result<void> make_posix_timers();
+  Result<void> skip_timers(int next, int wanted);
   static void add_ids(Batch& batch, const schema::Credentials& wanted);
   Result<void> add_ids_inside(Batch& batch, uint32_t users) const;
   void add_settings(Batch& batch, const ThreadState& thread, Optional& optional) const;

@@ -41,7 +41,8 @@ class Kernels(unittest.TestCase):
             try:
                 kernel, modules = make_guests.find_kernel() if suite == "bookworm" else make_guests.fetched_kernel(suite, self.place)
                 initramfs = self.place / f"{suite}.initramfs"
-                make_guests.initramfs(initramfs, modules, "mount_disk.c", make_guests.DISK_MODULES)
+                make_guests.initramfs(initramfs, modules, "mount_disk.c",
+                                      make_guests.DISK_MODULES + make_guests.USUAL_MODULES)
             except make_guests.Missing as missing:
                 self.skipTest(f"needs {missing}")
             self.kernels[suite] = kernel, initramfs

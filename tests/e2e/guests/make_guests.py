@@ -14,6 +14,8 @@ SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 HERE = pathlib.Path(__file__).resolve().parent
 MODULES = ["virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net"]
 DISK_MODULES = ["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"]  # ext4 asks for a crc32c by name
+# What a kernel loads by itself where it finds its modules.
+USUAL_MODULES = ["unix_diag", "tcp_diag", "udp_diag", "raw_diag", "packet_diag", "netlink_diag", "af_packet", "overlay", "loop"]
 # cli; cld; ds = f000, es = 1000; copy 64 KiB from 0 to 0; jump to 1000:0
 COPIER = bytes.fromhex("fafcb800f08ed8b800108ec031f631ffb90040f3a5ea00000010")
 

@@ -8,6 +8,8 @@
 
 #include <thread>
 
+#include "resource/eventfd.h"
+#include "schema/kinds/eventfd.pb.h"
 #include "tests/unit/resource/fakes.h"
 
 namespace stasis::resource {
@@ -35,6 +37,32 @@ TEST_F(Anonymous, EventfdKeepsCountAndMode) {
   EXPECT_EQ(read_count((*made)[2]), 1u);
   EXPECT_EQ(fcntl((*made)[3], F_GETFL) & O_NONBLOCK, 0);
   EXPECT_EQ(read_count(plain.get()), big) << "the original was disturbed";
+}
+
+// Before Linux 6.5 the kernel does not show it.
+TEST_F(Anonymous, TheModeOfAnEventfdIsFoundByTryingAndNothingChanges) {
+  for (const bool semaphore : {false, true}) {
+    for (const uint64_t count : {uint64_t{0}, uint64_t{1}, uint64_t{2}, uint64_t{7}, UINT64_MAX - 1}) {
+      SCOPED_TRACE(fmt::format("{} with {}", semaphore ? "semaphore" : "counter", count));
+      Fd original(eventfd(0, semaphore ? EFD_SEMAPHORE : 0));
+      ASSERT_TRUE(count == 0 || write(original.get(), &count, sizeof count) == 8);
+      const auto& file = tree.add({original.get()});
+      std::string shown = file.fdinfo;
+      if (const size_t line = shown.find("eventfd-semaphore"); line != std::string::npos)
+        shown.erase(line, shown.find('\n', line) - line);
+      OpenFile older;
+      older.link = file.link;
+      older.fdinfo = shown;
+      older.duplicate = duplicate(original.get()).value();
+      auto payload = EventfdKind().observe(older, tree);
+      ASSERT_TRUE(payload.ok());
+      schema::Eventfd message;
+      ASSERT_TRUE(message.ParseFromString(*payload));
+      EXPECT_EQ(message.semaphore(), semaphore);
+      EXPECT_EQ(message.count(), count);
+      EXPECT_EQ(read_file(fmt::format("/proc/self/fdinfo/{}", original.get())).value(), file.fdinfo);
+    }
+  }
 }
 
 TEST_F(Anonymous, SignalfdKeepsMask) {
