@@ -35,6 +35,7 @@
 #include "kernel/cpu.h"
 #include "kernel/mounts.h"
 #include "kernel/proc.h"
+#include "kernel/vdso.h"
 #include "picture/screen.h"
 
 namespace stasis::checkpoint {
@@ -421,6 +422,7 @@ class Attempt {
     kernel::describe_cpu(*manifest_.mutable_host());
     utsname system;
     if (::uname(&system) == 0) manifest_.mutable_host()->set_kernel(system.release);
+    manifest_.set_vdso(std::string(kernel::own_vdso()));
     manifest_.set_pause_ns(pause_ns);
     manifest_.set_total_ns(monotonic_ns() - started_ns_);
     STASIS_TRY(auto published, writer.publish(manifest_));

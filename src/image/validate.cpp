@@ -12,6 +12,9 @@ Result<void> check_head(const schema::Manifest& manifest) {
   if (!manifest.session().empty() && !valid_session_name(manifest.session())) {
     return bad("", "the session's name is not one");
   }
+  if (constexpr size_t kMost = 1 << 20;
+      manifest.vdso().size() > kMost || manifest.vdso().size() % kPageSize != 0)
+    return bad("", fmt::format("a vDSO of {} bytes is impossible", manifest.vdso().size()));
   if (!sane_text(manifest.tag(), 4096)) return bad("", "the tag is too long or has a NUL in it");
   if (manifest.root_pid() < 0 || manifest.root_pid() >= kPidEnd) {
     return bad("", fmt::format("the root process {} is no pid", manifest.root_pid()));

@@ -284,6 +284,8 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
   context.report_signal = remote::choose_report_signal(status.ignored, status.caught,
                                                        status.shared_pending | thread.status.pending);
   STASIS_CHECK(leave_restartable_sequence(thread.tid, context.registers));
+  if (!process.stopped())
+    STASIS_CHECK(leave_vdso(thread.tid, thread.status, status, context.mask, context.registers));
   return context;
 }
 

@@ -11,9 +11,11 @@
 #include <algorithm>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "base/clock.h"
 #include "kernel/affinity.h"
+#include "kernel/proc.h"
 #include "kernel/scheduling.h"
 
 namespace stasis::inspect {
@@ -166,6 +168,30 @@ Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, sc
   // A real-time task has a nice value, too, which the kernel tells elsewhere.
   const bool fair = out.policy() == SCHED_OTHER || out.policy() == SCHED_BATCH;
   if (!fair) out.set_nice(::getpriority(PRIO_PROCESS, static_cast<id_t>(thread.tid.value)));
+  return {};
+}
+
+Result<void> leave_vdso(HostTid tid, const kernel::TaskStatus& thread, const kernel::TaskStatus& process,
+                        uint64_t mask, remote::Registers& registers) {
+  constexpr int kMostSteps = 2000;
+  constexpr uint64_t kTrap = uint64_t{1} << (SIGTRAP - 1);
+  if (static_cast<int64_t>(registers.orig_rax) >= 0) return {};
+  const uint64_t pending = thread.pending | process.shared_pending;
+  if (((mask | process.ignored) & kTrap) != 0 || (pending & ~mask) != 0) return {};
+  STASIS_TRY(const auto maps, kernel::mappings_between(tid, registers.rip, registers.rip + 1));
+  if (maps.size() != 1 || maps.front().name != "[vdso]") return {};
+  const uint64_t start = maps.front().start, size = maps.front().end - start;
+  const remote::Tracee task(tid);
+  int signal = 0;  // one that has come meanwhile is delivered, as it would be without us
+  for (int step = 0; signal != 0 || (step < kMostSteps && registers.rip - start < size); ++step) {
+    STASIS_CHECK(task.step_block(std::exchange(signal, 0)));
+    STASIS_TRY(const auto stop, task.wait());
+    if (stop->kind == remote::Stop::Kind::kExited)
+      return Error{"save", fmt::format("task {}", tid), "it has ended", {}};
+    STASIS_TRY(registers, task.registers());
+    if (stop->kind == remote::Stop::Kind::kGroup) break;
+    if (stop->kind == remote::Stop::Kind::kSignal && stop->signal != SIGTRAP) signal = stop->signal;
+  }
   return {};
 }
 

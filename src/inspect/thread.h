@@ -46,6 +46,11 @@ Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, sc
 // does with any task that is preempted there; our excursion would otherwise hide the preemption from it.
 Result<void> leave_restartable_sequence(HostTid task, remote::Registers& registers);
 
+// A task that was stopped inside a function of the vDSO is taken out of it: another kernel's is another one.
+// Not when that could change what it does with its signals; then it can go on only on this kernel.
+Result<void> leave_vdso(HostTid tid, const kernel::TaskStatus& thread, const kernel::TaskStatus& process,
+                        uint64_t mask, remote::Registers& registers);
+
 // Ids, groups and capabilities, as /proc shows them.
 void observe_credentials(const kernel::TaskStatus& status, schema::Credentials& out);
 

@@ -44,8 +44,8 @@ Result<void> Tracee::resume_to_system_call() const {
   return {};
 }
 
-Result<void> Tracee::step() const {
-  if (::ptrace(PTRACE_SINGLESTEP, tid_.value, nullptr, nullptr) != 0) return error("step");
+Result<void> Tracee::step_block(int signal) const {
+  if (::ptrace(PTRACE_SINGLEBLOCK, tid_.value, nullptr, static_cast<long>(signal)) != 0) return error("step");
   return {};
 }
 

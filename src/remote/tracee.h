@@ -46,7 +46,9 @@ class Tracee {
   Result<void> set_options(unsigned options) const;
   Result<void> resume(int signal = 0) const;   // PTRACE_CONT
   Result<void> resume_to_system_call() const;  // PTRACE_SYSCALL
-  Result<void> step() const;                   // PTRACE_SINGLESTEP
+  // PTRACE_SINGLEBLOCK: up to the next jump, or fewer instructions. The kernel would take a handler of
+  // SIGTRAP away that is blocked or ignored.
+  Result<void> step_block(int signal = 0) const;
   // Lets it go on; a task that job control had stopped stays stopped. Tolerates that it is gone.
   void detach(int signal = 0) const;
 

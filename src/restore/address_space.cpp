@@ -17,6 +17,7 @@
 #include "image/page_files.h"
 #include "restore/aio_ring.h"
 #include "restore/mapped_pages.h"
+#include "restore/vdso.h"
 
 namespace stasis::restore {
 
@@ -148,6 +149,7 @@ class Builder {
         files_(request.files),
         table_(request.table),
         mode_(request.mode),
+        saved_vdso_(request.saved_vdso),
         common_(request.common),
         read_(request.read),
         inherited_(inherited),
@@ -226,27 +228,23 @@ class Builder {
   void optional(size_t index) { optional_.push_back(index); }
 
   Result<void> place_kernel_mappings(const WorkArea& area) {
-    std::vector<const Mapping*> wanted;
-    for (const auto& mapping : memory_.mappings()) {
-      if (mapping.kind() == Mapping::VDSO || mapping.kind() == Mapping::VVAR) wanted.push_back(&mapping);
-    }
-    if (wanted.empty()) return {};
+    STASIS_TRY(const VdsoPlace place, place_vdso(memory_, saved_vdso_, area));
+    if (place.start == 0) return {};
     const auto& have = area.kernel_mappings();
-    bool same = wanted.size() == have.size();
-    for (size_t i = 0; same && i < wanted.size(); ++i) {
-      same = wanted[i]->end() - wanted[i]->start() == have[i].end - have[i].start;
-    }
-    if (!same) {
-      return Error{"restart", "vDSO", "this kernel's vDSO has another layout than the one of the checkpoint",
-                   "restart it on the kernel version that took it (stasis inspect shows which)",
-                   ErrorCode::kUnsupported};
-    }
     uint64_t parked = area.parking();
-    for (size_t i = 0; i < wanted.size(); ++i) {
-      uint64_t size = have[i].end - have[i].start;
-      batch_.call(SYS_mremap, {parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, wanted[i]->start(), pass_});
+    for (const auto& entry : have) {
+      const uint64_t size = entry.end - entry.start;
+      const uint64_t to = place.start + (entry.start - have.front().start);
+      batch_.call(SYS_mremap, {parked, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, to, pass_});
       parked += size;
     }
+    if (place.redirected == 0) return {};
+    const std::string code = redirect_vdso(std::string(saved_vdso_), area.vdso(), place.vdso);
+    batch_.call(SYS_mmap, {place.redirected, code.size(), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~uint64_t{0}, 0});
+    STASIS_CHECK(flush());
+    STASIS_CHECK(remote::write_memory(skeleton_.pid(), RemotePtr{place.redirected}, code));
+    batch_.call(SYS_mprotect, {place.redirected, code.size(), PROT_READ | PROT_EXEC});
     return {};
   }
 
@@ -488,6 +486,7 @@ class Builder {
   const MemoryFiles& files_;
   DescriptorTable& table_;
   MemoryMode mode_;
+  std::string_view saved_vdso_;
   const PagesInCommon& common_;
   const std::function<void(uint64_t bytes)>& read_;
   InheritedMemory& inherited_;
@@ -577,13 +576,6 @@ Result<void> begin_memory(Skeleton& skeleton, const MemoryRequest& request, Inhe
 
 Result<void> build_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited) {
   return Builder(skeleton, request, inherited).build(request.area);
-}
-
-uint64_t vdso_address(const schema::Memory& memory) {
-  for (const auto& mapping : memory.mappings()) {
-    if (mapping.kind() == Mapping::VDSO) return mapping.start();
-  }
-  return 0;
 }
 
 }  // namespace stasis::restore

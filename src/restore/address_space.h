@@ -48,6 +48,7 @@ struct MemoryRequest {
   DescriptorTable& table;
   const WorkArea& area;
   MemoryMode mode;
+  std::string_view saved_vdso;
   const PagesInCommon& common;
   const std::function<void(uint64_t bytes)>& read;
 };
@@ -59,8 +60,5 @@ Result<void> begin_memory(Skeleton& skeleton, const MemoryRequest& request, Inhe
 // Maps everything into a skeleton that has nothing but `inherited`, and fills it. The leader's stub and the
 // work area stay.
 Result<void> build_memory(Skeleton& skeleton, const MemoryRequest& request, InheritedMemory& inherited);
-
-// The address of the restored vDSO; 0: the image has none.
-uint64_t vdso_address(const schema::Memory& memory);
 
 }  // namespace stasis::restore

@@ -24,6 +24,7 @@
 #include "restore/clone.h"
 #include "restore/mapped_pages.h"
 #include "restore/restart_from_image.h"
+#include "restore/vdso.h"
 
 namespace stasis::restore {
 
@@ -152,7 +153,8 @@ Result<void> RestartFromImage::adopt_roots(HostTid init) {
 
 MemoryRequest RestartFromImage::memory_of(const schema::Process& process) {
   const auto index = static_cast<int>(process.memory());
-  return {manifest().memories(index), index, files_, *table_, area_, mode_, common_, told_};
+  return {manifest().memories(index), index,   files_, *table_, area_, mode_,
+          manifest().vdso(),          common_, told_};
 }
 
 // Makes the whole subtree of a skeleton that stands stripped.
@@ -344,6 +346,7 @@ Result<void> RestartFromImage::build(HostTid init, const std::string& deadlines_
     const MemoryRequest memory = memory_of(process);
     STASIS_CHECK(task.prepare());
     STASIS_CHECK(build_memory(task, memory, inherited_[process.pid()]));
+    STASIS_CHECK(check_not_in_vdso(process, memory.memory, manifest().vdso(), area_));
     builders_.emplace_back(task, process, manifest(), memory.memory, area_, *session_, *table_);
     STASIS_CHECK(builders_.back().set_process(users_of(task)));
   }

@@ -23,6 +23,7 @@
 #include "kernel/affinity.h"
 #include "kernel/proc.h"
 #include "restore/control_groups.h"
+#include "restore/vdso.h"
 
 namespace stasis::restore {
 
@@ -368,10 +369,8 @@ Result<void> TaskBuilder::end_leader() {
 // The last pages of ours can only be given up by code that is not in them: the vDSO has a `syscall`
 // instruction, and where the program has unmapped that, some code of its own.
 Result<void> TaskBuilder::drop_work_area() {
-  uint64_t instruction = 0;
-  for (const auto& mapping : memory_.mappings()) {
-    if (mapping.kind() == schema::Mapping::VDSO) instruction = mapping.start() + area_.syscall_offset();
-  }
+  STASIS_TRY(const VdsoPlace place, place_vdso(memory_, manifest_.vdso(), area_));
+  uint64_t instruction = place.vdso != 0 ? place.vdso + area_.syscall_offset() : 0;
   if (instruction == 0) instruction = find_system_call();
   // A program without any keeps the area; nothing refers to it.
   if (instruction == 0) return {};

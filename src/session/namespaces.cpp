@@ -82,7 +82,6 @@ Result<void> enter_new_namespaces(const NamespaceOptions& options) {
   gid_t group = ::getegid();
   int flags = CLONE_NEWNS | CLONE_NEWIPC;
   if (options.user) flags |= CLONE_NEWUSER;
-  if (options.clocks) flags |= CLONE_NEWTIME;
   if (options.network) flags |= CLONE_NEWNET;
   // One call: the kernel makes the user namespace first and lets it own the others.
   if (::unshare(flags) < 0) {
@@ -98,18 +97,18 @@ Result<void> enter_new_namespaces(const NamespaceOptions& options) {
   // The session sees what is mounted later on the host; nothing of what is mounted in it gets out.
   if (::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) < 0)
     return unsupported(errno_error("separate the session's mounts", "/"), remedy(EPERM));
-  if (options.clocks) {
-    // Only possible until the first process has entered the time namespace.
-    auto written = write_self("timens_offsets", kernel::clock_offsets_text(*options.clocks));
-    if (!written.ok()) return std::move(written).error().within("set the clocks of the session");
-  }
   return {};
 }
 
-Result<void> enter_new_pid_namespace() {
-  if (::unshare(CLONE_NEWPID) == 0) return {};
-  int error = errno;
-  return unsupported(errno_error("create the session's pid namespace", {}, error), remedy(error));
+Result<void> make_namespaces_of_children(const NamespaceOptions& options) {
+  if (::unshare(CLONE_NEWPID | (options.clocks ? CLONE_NEWTIME : 0)) != 0) {
+    int error = errno;
+    return unsupported(errno_error("create the session's pid and time namespaces", {}, error), remedy(error));
+  }
+  if (!options.clocks) return {};
+  // Only possible until the first process has entered the time namespace.
+  auto written = write_self("timens_offsets", kernel::clock_offsets_text(*options.clocks));
+  return written.ok() ? Result<void>() : std::move(written).error().within("set the clocks of the session");
 }
 
 Result<void> mount_proc() {

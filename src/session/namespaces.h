@@ -24,14 +24,14 @@ bool needs_user_namespace();
 // Offsets that let the clocks of the session go on at these values now.
 kernel::ClockOffsets offsets_for(int64_t monotonic_ns, int64_t boottime_ns);
 
-// Puts this process into new user, mount and ipc namespaces, and its next child into a new (time)
-// namespace. kernel::host_proc() must have been called before. Not undone: call it in a process made for the
-// purpose.
+// Puts this process into new user, mount, ipc and network namespaces. kernel::host_proc() must have been
+// called before. Not undone: call it in a process made for the purpose.
 Result<void> enter_new_namespaces(const NamespaceOptions& options);
 
-// Puts the next child of this process into a new pid namespace, as its init. After enter_new_namespaces():
-// children that are born before are helpers.
-Result<void> enter_new_pid_namespace();
+// Puts the next child of this process into a new pid namespace, as its init, and into a time namespace. After
+// enter_new_namespaces(): children that are born before are helpers. With a time namespace for its children a
+// process can share its memory with none of them before Linux 6.3 (kernel::run_beside).
+Result<void> make_namespaces_of_children(const NamespaceOptions& options);
 
 // Mounts a /proc that shows the pid namespace of the caller over the one that there is.
 Result<void> mount_proc();

@@ -88,7 +88,7 @@ Result<void> build(StartPlan& plan, BuilderParts& parts, const BuilderReports& r
   STASIS_TRY(Fd first, open_file(parts.directory.get(), kernel::kFirstMounts, O_WRONLY | O_CREAT | O_TRUNC));
   STASIS_CHECK(write_all(first.get(), mounts));
   if (plan.prepare) STASIS_CHECK(plan.prepare());
-  STASIS_CHECK(enter_new_pid_namespace());
+  STASIS_CHECK(make_namespaces_of_children(plan.namespaces));
 
   InitPlan init_plan;
   init_plan.spawn = plan.spawn;
