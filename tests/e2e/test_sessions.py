@@ -137,7 +137,7 @@ class Life(SessionTest):
         before = (self.box.home / "sessions" / "s" / "session.json").read_text()
         manifest = self.box.home / "store" / "s" / "1" / "manifest"
         content = manifest.read_bytes()
-        manifest.write_bytes(content[:-100] + bytes(100))
+        manifest.write_bytes(content[:-100] + bytes(255 - byte for byte in content[-100:]))
         self.assertEqual(self.code("restart", "s", "--background"), 7)
         self.assertEqual(self.code("restart", "s", "--name", "new", "--background"), 7)
         self.assertFalse((self.box.home / "sessions" / "new").exists())
