@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstring>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "kernel/affinity.h"
 #include "kernel/proc.h"
 #include "kernel/scheduling.h"
+#include "kernel/vdso.h"
 
 namespace stasis::inspect {
 
@@ -179,8 +181,15 @@ Result<void> leave_vdso(HostTid tid, const kernel::TaskStatus& thread, const ker
   const uint64_t pending = thread.pending | process.shared_pending;
   if (((mask | process.ignored) & kTrap) != 0 || (pending & ~mask) != 0) return {};
   STASIS_TRY(const auto maps, kernel::mappings_between(tid, registers.rip, registers.rip + 1));
-  if (maps.size() != 1 || maps.front().name != "[vdso]") return {};
-  const uint64_t start = maps.front().start, size = maps.front().end - start;
+  const std::string_view vdso = kernel::own_vdso();
+  if (maps.size() != 1 || maps.front().inode != 0 || maps.front().end - maps.front().start != vdso.size())
+    return {};
+  const uint64_t start = maps.front().start, size = vdso.size();
+  // A copy of it, where a stub may be in what is not used.
+  std::array<char, 1024> head;
+  if (!remote::read_memory(tid, RemotePtr{start}, head).ok() ||
+      !vdso.starts_with(std::string_view(head.data(), head.size())))
+    return {};
   const remote::Tracee task(tid);
   int signal = 0;  // one that has come meanwhile is delivered, as it would be without us
   for (int step = 0; signal != 0 || (step < kMostSteps && registers.rip - start < size); ++step) {

@@ -86,7 +86,8 @@ TEST(Vdso, ADamagedOneHarmsNobody) {
   const std::string ours(kernel::own_vdso());
   for (int round = 0; round < 2000; ++round) {
     std::string damaged = ours.substr(0, round % 3 == 0 ? random() % ours.size() : ours.size());
-    for (int i = 0; i < 20 && !damaged.empty(); ++i) damaged[random() % damaged.size()] = static_cast<char>(random());
+    for (int i = 0; i < 20 && !damaged.empty(); ++i)
+      damaged[random() % damaged.size()] = static_cast<char>(random());
     // Headers are what is read.
     for (int i = 0; i < 4 && damaged.size() > 64; ++i) damaged[random() % 64] = static_cast<char>(random());
     EXPECT_EQ(redirect_vdso(damaged, ours, own_address()).size(), damaged.size());
