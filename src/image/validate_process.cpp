@@ -9,6 +9,8 @@ constexpr int kSignals = 64;
 constexpr size_t kSiginfoSize = 128;
 // The kernel's NGROUPS_MAX.
 constexpr int kGroupsLimit = 65536;
+// One for each controller, of which the kernel has some fifteen, and named ones.
+constexpr int kHierarchiesLimit = 1024;
 // Today's largest (with AMX) is 11 KiB; the legacy area and the header are always there.
 constexpr size_t kXsaveMinimum = 576, kXsaveLimit = 1 << 20;
 
@@ -33,6 +35,17 @@ Result<void> check_credentials(const schema::Credentials& credentials, const std
   if (credentials.gids_size() != 4 && credentials.gids_size() != 0)
     return bad(where, "it has not four group ids");
   if (credentials.groups_size() > kGroupsLimit) return bad(where, "it is in too many groups");
+  return {};
+}
+
+// A restart makes the groups, component by component from the root of the hierarchy.
+Result<void> check_control_groups(const google::protobuf::RepeatedPtrField<std::string>& lines,
+                                  const std::string& where) {
+  if (lines.size() > kHierarchiesLimit) return bad(where, "it is in too many control groups");
+  for (const std::string& line : lines) {
+    if (!sane_text(line, kPathLimit) || line.find(":/") == std::string::npos)
+      return bad(where, "a line about its control groups is none");
+  }
   return {};
 }
 
@@ -183,6 +196,7 @@ Result<void> check_process(const schema::Process& process, const std::string& wh
     return bad(where, "its working directory is a description that does not exist");
   if (!known.description_or_none(process.root_description()))
     return bad(where, "its root directory is a description that does not exist");
+  STASIS_CHECK(check_control_groups(process.control_groups(), where));
   if (alive && process.threads_size() == 0) return bad(where, "it has no thread");
   if (process.threads_size() > 0 && process.threads(0).tid() != process.pid()) {
     return bad(where, fmt::format("its first thread is {}, not its leader", process.threads(0).tid()));

@@ -10,6 +10,7 @@
 
 #include "kernel/huge_pages.h"
 #include "resource/registry.h"
+#include "resource/socket/packet_ring.h"
 
 namespace stasis::inspect {
 
@@ -75,6 +76,14 @@ class Classifier {
     } else if (entry.name.starts_with("[vvar")) {
       mapping.set_kind(Mapping::VVAR);
     } else if (resource::is_mapped_by_kind(entry.name)) {
+      mapping.set_kind(Mapping::DEVICE);
+      mapping.set_path(entry.name);
+    } else if (entry.name.starts_with("socket:[")) {
+      const auto* file = files_.find_file(entry.device, entry.inode);
+      if (file == nullptr || !resource::is_ring_of(*file, process_.pid)) {
+        return refuse(entry, "it is memory of a socket that another process has opened, or that is closed",
+                      "unmap it before a checkpoint");
+      }
       mapping.set_kind(Mapping::DEVICE);
       mapping.set_path(entry.name);
     } else if (entry.shared) {

@@ -7,8 +7,8 @@
 
 namespace stasis::restore {
 
-// Those in which init is are inherited. A group that is gone is made again, without its settings. What an
-// ordinary user may not do is left out.
+// Those in which init is are inherited. A group that is gone is made again, without its settings, and a
+// hierarchy that is mounted nowhere is mounted for that moment. What an ordinary user may not do is left out.
 Result<void> join_control_groups(HostTid task, const schema::Process& process);
 
 }  // namespace stasis::restore

@@ -1,5 +1,6 @@
 // Small settings that the kernel keeps for processes and threads, one case each.
 #include <linux/membarrier.h>
+#include <sys/mount.h>
 #include <sys/timerfd.h>
 
 #include "subject.h"
@@ -121,6 +122,85 @@ CASE(control_group) {
   CHECK_EQ(write(fd, "0", 1), 1);
   close(fd);
   CHECK_EQ(rmdir(group), 0);
+}
+
+namespace {
+char hierarchy[512], hierarchy_name[64];
+
+bool mount_hierarchy() {
+  char options[128];
+  snprintf(options, sizeof options, "none,name=%s", hierarchy_name);
+  return mount("none", hierarchy, "cgroup", 0, options) == 0;
+}
+
+// It is mounted where nobody else sees it.
+void make_hierarchy() {
+  if (geteuid() != 0) SKIP("only root makes hierarchies of control groups");
+  MUST(unshare(CLONE_NEWNS) == 0);
+  MUST(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
+  snprintf(hierarchy, sizeof hierarchy, "%s/hierarchy", getenv("SUBJECT_DIR"));
+  MUST(mkdir(hierarchy, 0755) == 0);
+  snprintf(hierarchy_name, sizeof hierarchy_name, "stasis-test-%d",
+           static_cast<int>(subject::milliseconds()));
+  if (!mount_hierarchy()) SKIP("this kernel has no hierarchies of version 1");
+}
+
+void leave_groups() {
+  char tasks[640];
+  snprintf(tasks, sizeof tasks, "%s/tasks", hierarchy);
+  int fd = open(tasks, O_WRONLY | O_CLOEXEC);
+  CHECK(fd >= 0 && write(fd, "0", 1) == 1);
+  close(fd);
+}
+
+bool join_group(const char* group) {
+  char name[640];
+  snprintf(name, sizeof name, "%s/%s", hierarchy, group);
+  if (mkdir(name, 0755) != 0) return false;
+  snprintf(name, sizeof name, "%s/%s/tasks", hierarchy, group);
+  int fd = open(name, O_WRONLY | O_CLOEXEC);
+  const bool is_in = fd >= 0 && write(fd, "0", 1) == 1;
+  close(fd);
+  return is_in;
+}
+
+void check_group(const char* group) {
+  char now[4096], line[160];
+  snprintf(line, sizeof line, ":name=%s:/%s\n", hierarchy_name, group);
+  CHECK(subject::slurp("/proc/thread-self/cgroup", now, sizeof now) > 0);
+  CHECK(strstr(now, line) != nullptr);
+}
+
+void remove_group(const char* group) {
+  char name[640];
+  snprintf(name, sizeof name, "%s/%s", hierarchy, group);
+  CHECK_EQ(rmdir(name), 0);
+}
+
+// The last umount ends it, if the kernel is done with its groups by then.
+void remove_hierarchy() {
+  char now[4096];
+  for (int i = 0; i < 20; ++i) {
+    CHECK_EQ(umount(hierarchy), 0);
+    CHECK(subject::slurp("/proc/self/cgroup", now, sizeof now) > 0);
+    if (strstr(now, hierarchy_name) == nullptr) return;
+    subject::pass(100);
+    CHECK(mount_hierarchy());
+  }
+}
+}  // namespace
+
+// A hierarchy is there for as long as it has groups, also when it is mounted nowhere any more.
+CASE(control_group_of_a_hierarchy_that_was_unmounted) {
+  make_hierarchy();
+  MUST(join_group("process"));
+  MUST(umount(hierarchy) == 0);
+  subject::hold();
+  check_group("process");
+  CHECK(mount_hierarchy());
+  leave_groups();
+  remove_group("process");
+  remove_hierarchy();
 }
 
 CASE_WITH(calls_that_come_back, subject::kMayRefuse) {

@@ -31,6 +31,20 @@ void parse_memberships(const rtattr* attribute, PacketDiag& out) {
   }
 }
 
+schema::PacketRing parse_ring(const rtattr* attribute) {
+  packet_diag_ring facts = {};
+  memcpy(&facts, RTA_DATA(attribute), std::min<size_t>(RTA_PAYLOAD(attribute), sizeof facts));
+  schema::PacketRing ring;
+  ring.set_block_size(facts.pdr_block_size);
+  ring.set_block_count(facts.pdr_block_nr);
+  ring.set_frame_size(facts.pdr_frame_size);
+  ring.set_frame_count(facts.pdr_frame_nr);
+  ring.set_timeout_ms(facts.pdr_retire_tmo);
+  ring.set_private_size(facts.pdr_sizeof_priv);
+  ring.set_features(facts.pdr_features);
+  return ring;
+}
+
 PacketDiag parse(const nlmsghdr* header) {
   PacketDiag result;
   auto* message = static_cast<const packet_diag_msg*>(NLMSG_DATA(header));
@@ -39,8 +53,9 @@ PacketDiag parse(const nlmsghdr* header) {
   auto* attribute = reinterpret_cast<const rtattr*>(message + 1);
   for (; RTA_OK(attribute, length); attribute = RTA_NEXT(attribute, length)) {
     if (attribute->rta_type == PACKET_DIAG_MCLIST) parse_memberships(attribute, result);
-    if (attribute->rta_type == PACKET_DIAG_RX_RING || attribute->rta_type == PACKET_DIAG_TX_RING)
-      result.has_ring = true;
+    if (attribute->rta_type == PACKET_DIAG_RX_RING) result.receive_ring = parse_ring(attribute);
+    if (attribute->rta_type == PACKET_DIAG_TX_RING) result.send_ring = parse_ring(attribute);
+    if (attribute->rta_type == PACKET_DIAG_FANOUT) result.in_fanout = true;
   }
   return result;
 }
@@ -59,7 +74,7 @@ Result<PacketDiag> packet_diag(ino_t inode) {
   question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
   question.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
   question.request.sdiag_family = AF_PACKET;
-  question.request.pdiag_show = PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG;
+  question.request.pdiag_show = PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG | PACKET_SHOW_FANOUT;
   if (send(netlink.get(), &question, sizeof question, 0) < 0) return errno_error(step, "sock_diag");
   alignas(nlmsghdr) std::array<char, 32768> answer;
   for (;;) {

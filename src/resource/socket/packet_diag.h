@@ -3,13 +3,17 @@
 
 #include <sys/types.h>
 
+#include <optional>
+#include <vector>
+
 #include "schema/kinds/socket.pb.h"
 #include "stasis/result.h"
 
 namespace stasis::resource {
 
 struct PacketDiag {
-  bool has_ring = false;
+  std::optional<schema::PacketRing> receive_ring, send_ring;
+  bool in_fanout = false;
   uint16_t protocol = 0;  // ETH_P_*, in the host's byte order; 0: none
   std::vector<schema::PacketMembership> memberships;
 };

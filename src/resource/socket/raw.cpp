@@ -19,6 +19,7 @@
 #include "resource/socket/multicast.h"
 #include "resource/socket/options.h"
 #include "resource/socket/packet_diag.h"
+#include "resource/socket/packet_ring.h"
 #include "resource/socket/socket.h"
 #include "schema/kinds/socket.pb.h"
 
@@ -69,13 +70,17 @@ Result<void> observe_packet(const OpenFile& file, RawSocket& message) {
   } else if (sockaddr_ll address = link_address(message.address()); address.sll_ifindex != 0) {
     message.set_device(kernel::network_interface_name(static_cast<unsigned>(address.sll_ifindex)));
   }
-  if (diag->has_ring) {
-    return refusal(file, "it has a ring of packets that it shares with the kernel (PACKET_RX_RING)",
-                   "receive without a ring, or close it for the time of the checkpoint");
-  }
-  if (int fanout = socket_option(file.duplicate.get(), SOL_PACKET, PACKET_FANOUT, 0); fanout > 0) {
-    return refusal(file, "it shares its packets with other sockets (PACKET_FANOUT)",
-                   "close it for the time of the checkpoint");
+  STASIS_CHECK(observe_rings(file, *diag, message));
+  if (diag->in_fanout) {
+    const auto fanout =
+        static_cast<uint32_t>(socket_option(file.duplicate.get(), SOL_PACKET, PACKET_FANOUT, 0));
+    const uint32_t type = fanout >> 16 & 0xff;
+    if (type == PACKET_FANOUT_CBPF || type == PACKET_FANOUT_EBPF) {
+      return refusal(file, "a program decides who of its group gets a packet (PACKET_FANOUT_CBPF)",
+                     "close it for the time of the checkpoint");
+    }
+    message.set_in_fanout(true);
+    message.set_fanout(fanout);
   }
   for (auto& membership : diag->memberships) *message.add_packet_memberships() = std::move(membership);
   return {};
@@ -129,8 +134,8 @@ KindInfo RawSocketKind::info() const {
   return {
       "raw-socket", "Sockets", "raw, packet and ping sockets: addresses, options, filters, groups",
       Support::kPartial,
-      "packets that were not read yet are lost, as on a network; rings and fanout groups of packet sockets "
-      "are refused"};
+      "packets that were not read yet are lost, as on a network; a ring of a packet socket "
+      "(PACKET_RX_RING) through which packets have come is refused, and so is a fanout group with a program"};
 }
 
 bool RawSocketKind::recognises(const OpenFile& file, const Observation&) const {
@@ -184,8 +189,17 @@ Result<Fd> RawSocketKind::make(const Record& record, Making&) const {
   STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kFilled));
   STASIS_CHECK(packet ? bind_packet(record, fd.get(), message) : bind_inet(record, fd.get(), message));
   STASIS_CHECK(apply_options(record, fd.get(), message.options(), OptionStage::kMade));
+  if (packet) STASIS_CHECK(make_rings(record, fd.get(), message));
+  if (const uint32_t fanout = message.fanout();
+      message.in_fanout() && setsockopt(fd.get(), SOL_PACKET, PACKET_FANOUT, &fanout, sizeof fanout) < 0)
+    return cannot_make(record, "PACKET_FANOUT");
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   return fd;
+}
+
+Result<void> RawSocketKind::finish(const Record& record, Finishing& owner) const {
+  STASIS_TRY(auto message, unpack<RawSocket>(record));
+  return map_rings(record, message, owner);
 }
 
 std::string RawSocketKind::summary(const Record& record) const {

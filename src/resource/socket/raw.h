@@ -11,6 +11,7 @@ class RawSocketKind final : public DescriptorKind {
   bool recognises(const OpenFile& file, const Observation& tree) const override;
   Result<std::string> observe(const OpenFile& file, Observation& tree) const override;
   Result<Fd> make(const Record& record, Making& context) const override;
+  Result<void> finish(const Record& record, Finishing& owner) const override;
   std::string summary(const Record& record) const override;
 };
 

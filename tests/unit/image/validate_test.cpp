@@ -246,6 +246,14 @@ const Mistake kMistakes[] = {
     {"unknown state", [](Manifest& m) { process(m).set_state(static_cast<schema::Process::State>(9)); }},
     {"process 42: it refers to memory 7", [](Manifest& m) { process(m).set_memory(7); }},
     {"umask", [](Manifest& m) { process(m).set_umask(01000); }},
+    {"process 42: a line about its control groups",
+     [](Manifest& m) { process(m).add_control_groups("4:memory:elsewhere"); }},
+    {"a line about its control groups",
+     [](Manifest& m) { process(m).add_control_groups(std::string("0::/\0", 5)); }},
+    {"too many control groups",
+     [](Manifest& m) {
+       for (int i = 0; i < 2000; ++i) process(m).add_control_groups("0::/a");
+     }},
     {"no thread", [](Manifest& m) { process(m).clear_threads(); }},
     {"not its leader", [](Manifest& m) { process(m).mutable_threads()->SwapElements(0, 1); }},
     {"thread id 51 is used twice", [](Manifest& m) { process(m).mutable_threads(1)->set_tid(51); }},
