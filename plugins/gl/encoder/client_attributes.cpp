@@ -120,7 +120,7 @@ void stub_PopClientAttrib() {
   if (saved->arrays && (saved->vertex_array == 0 || c.vertex_arrays.at(saved->vertex_array).exists)) {
     if (c.vertex_array != saved->vertex_array) stub_BindVertexArray(saved->vertex_array);
     for (uint32_t kind = 0; kind < kArrays; ++kind) {
-      if (memcmp(&saved->vertices.array[kind], &c.vertices->array[kind], sizeof(Array)) != 0)
+      if (saved->vertices.array[kind] != c.vertices->array[kind])
         put_back_array(kind, as_set(kind, saved->vertices.array[kind]));
       c.vertices->array[kind].told_pointer = saved->vertices.array[kind].told_pointer;
     }

@@ -80,6 +80,7 @@ struct Array {
   uint32_t divisor;
   uint8_t flags;
   bool enabled;
+  bool operator==(const Array&) const = default;
 };
 
 struct VertexArrays {
