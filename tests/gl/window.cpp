@@ -23,6 +23,8 @@ void open_window(bool core) {
                             1,
                             GLX_STENCIL_SIZE,
                             1,
+                            GLX_ACCUM_RED_SIZE,
+                            1,
                             GLX_DOUBLEBUFFER,
                             True,
                             GLX_DRAWABLE_TYPE,
