@@ -22,11 +22,9 @@ def kill_renderer(server):
 
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
-class Egl(unittest.TestCase):
+class Egl(gl.Recorded):
     scene = SCENE
-    setUp, end_server, start, end, ask, status, part, renderer, kill_part, kill_renderer, pictures, check_pictures, check_move = (
-        vars(gl.OpenGl)[name] for name in ("setUp", "end_server", "start", "end", "ask", "status", "part", "renderer", "kill_part", "kill_renderer",
-                                           "pictures", "check_pictures", "check_move"))
+    pictures, check_pictures, check_move = (vars(gl.OpenGl)[name] for name in ("pictures", "check_pictures", "check_move"))
 
     def test_after_the_death_of_the_renderer(self):
         for mode in IN_WINDOWS + WITHOUT_X:

@@ -53,8 +53,8 @@ class Display:
 
 
 @unittest.skipUnless(shutil.which("Xvfb"), "Xvfb is missing (scripts/setup --tests)")
-class OpenGl(unittest.TestCase):
-    scene = SCENE
+class Recorded(unittest.TestCase):
+    """A program whose server, renderer and keeper are ours: no session is needed to exchange them."""
 
     def setUp(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="stasis-gl-"))
@@ -114,6 +114,15 @@ class OpenGl(unittest.TestCase):
     def kill_renderer(self, by=signal.SIGKILL):
         self.kill_part("renderer", by)
 
+    def move(self, request):
+        old = self.renderer()
+        self.assertEqual(self.ask(request), "ok")
+        wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
+
+
+class OpenGl(Recorded):
+    scene = SCENE
+
     def pictures(self, mode, script, recorded=True, **environment):
         """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
         program = self.start(self.scene, mode, recorded=recorded, **environment)
@@ -125,9 +134,7 @@ class OpenGl(unittest.TestCase):
             elif word == "keeper":
                 self.kill_part("keeper")
             elif word.startswith("move "):
-                old = self.renderer()
-                self.assertEqual(self.ask(word), "ok")
-                wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
+                self.move(word)
             else:
                 program.stdin.write(word + "\n")
                 program.stdin.flush()
@@ -261,7 +268,7 @@ class OpenGl(unittest.TestCase):
 class Scene:
     """gl_scene in a session, which is told what to draw by files."""
 
-    def __init__(self, test, mode, program=SCENE, display="--display=640x480"):
+    def __init__(self, test, mode, program=SCENE, display="--display=640x480", more=()):
         self.box = test.box
         self.display = [display] if display else []
         self.files = self.box.dir / "commands"
@@ -270,7 +277,7 @@ class Scene:
         binary = self.box.dir / program.name
         shutil.copy2(program, binary)
         os.chmod(binary, 0o755)
-        self.words = [binary, mode, self.files]
+        self.words = [binary, mode, *more, self.files]
         self.number = 0
 
     def launch(self, name, *options):
@@ -285,6 +292,9 @@ class Scene:
         assert done.returncode == 0, said.read_text()
 
     def draw(self, word="draw"):
+        return self.answer(word).split()[0]
+
+    def answer(self, word):
         self.number += 1
         part = self.files / "part"
         part.write_text(word)
@@ -292,13 +302,13 @@ class Scene:
         part.rename(self.files / f"{self.number}.command")
         answer = self.files / f"{self.number}.answer"
         wait_for(f"the picture after command {self.number}", answer.exists, 30)
-        return answer.read_text().split()[0]
+        return answer.read_text().rstrip("\n")
 
 
-def native_pictures(mode, script, scene=SCENE, **environment):
+def native_pictures(mode, script, scene=SCENE, more=(), **environment):
     display = Display()
     try:
-        program = subprocess.run([scene, mode], input="\n".join(script) + "\n", capture_output=True, text=True, timeout=60,
+        program = subprocess.run([scene, mode, *map(str, more)], input="\n".join(script) + "\n", capture_output=True, text=True, timeout=60,
                                  env={**os.environ, "DISPLAY": display.name, **environment})
         assert program.returncode == 0, program.stderr
         return program.stdout.split("\n")[1:-1]

@@ -1,4 +1,4 @@
-// What the scenes of gl_scene share.
+// What the scenes of gl_scene, and gl_oracle, share.
 #pragma once
 
 #include <GL/gl.h>
@@ -17,10 +17,14 @@ F load(const char* name) {
 }
 #define LOAD(type, name) auto* name = load<type>(#name)
 
+// window.cpp
+void open_window(bool core);
 void end_frame();
 [[noreturn]] void die(const char* what);
-std::vector<unsigned char> pattern(int width, int height, int seed);
+GLuint compile(GLenum type, const char* source);
 GLuint link_program(const char* vertex, const char* fragment);
+// scene.cpp
+std::vector<unsigned char> pattern(int width, int height, int seed);
 void fullscreen(float left, float bottom, float right, float top, float depth = 0);
 void filter(GLenum min);  // of the texture that is bound
 void triangle(float shift, float depth);

@@ -137,6 +137,28 @@ void set_up_captured() {
   glCopyBufferSubData(GL_COPY_READ_BUFFER, GL_COPY_WRITE_BUFFER, 0, 0, 3 * 16);
 }
 
+// Colours of the window that are added up, also below nothing.
+void accumulate() {
+  glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
+  triangle(0.15F, 0.1F);
+  glAccum(GL_LOAD, 0.37F);
+  glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
+  triangle(-0.2F, 0.1F);
+  glAccum(GL_ACCUM, -0.513F);
+}
+
+// What has been added up, what of it is below nothing, and its lowest bits.
+void show_accumulated() {
+  glEnable(GL_SCISSOR_TEST);
+  const GLfloat scales[] = {1, -1, 120};
+  for (int i = 0; i < 3; ++i) {
+    glScissor(10 + 60 * i, 90, 50, 50);
+    glAccum(GL_RETURN, scales[i]);
+  }
+  glDisable(GL_SCISSOR_TEST);
+  glAccum(GL_MULT, 0.93F);
+}
+
 }  // namespace
 
 void set_up_driver() {
@@ -145,6 +167,8 @@ void set_up_driver() {
   set_up_framebuffers();
   set_up_uploads();
   set_up_captured();
+  glViewport(0, 0, kSize, kSize);
+  accumulate();
   glViewport(0, 0, kSize, kSize);
   glClearColor(0.1F, 0.2F, 0.3F, 1);
 }
@@ -215,6 +239,7 @@ void more_driver() {
   glLoadIdentity();
   glBindBuffer(GL_ARRAY_BUFFER, 0);
   glDisableClientState(GL_VERTEX_ARRAY);
+  show_accumulated();
 }
 
 void draw_driver() {

@@ -118,7 +118,7 @@ bool set(Stream& s, uint32_t kind, int32_t size, uint32_t type, int32_t stride, 
   array.type = type;
   array.flags = flags;
   array.buffer = c.bound[kArrayTarget];
-  array.pointer = static_cast<const char*>(pointer);
+  array.pointer = array.told_pointer = static_cast<const char*>(pointer);
   array.stride = stride != 0 ? stride : static_cast<int32_t>(element_size(array.size, array.type));
   refresh(*c.vertices, kind);
   return array.buffer != 0 || pointer == nullptr;
@@ -506,6 +506,7 @@ void stub_BindVertexArray(GLuint name) {
     return raise(*s, GL_INVALID_OPERATION);  // only one that was generated
   c.vertex_array = name;
   c.vertices = name == 0 ? &c.default_vertices : &c.vertex_arrays.at(name);
+  c.vertices->exists = true;
   begin_BindVertexArray(*s, name);
   s->commit_small();
 }

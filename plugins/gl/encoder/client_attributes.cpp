@@ -17,6 +17,9 @@ void stub_PushClientAttrib(GLbitfield mask) {
   saved->pack = c.pack;
   saved->unpack = c.unpack;
   saved->vertices = *c.vertices;
+  saved->vertex_array = c.vertex_array;
+  saved->restarts = c.restarts;
+  saved->restart_index = c.restart_index;
   saved->array_buffer = c.bound[kArrayTarget];
   saved->pack_buffer = c.bound[kPixelPackTarget];
   saved->unpack_buffer = c.bound[kPixelUnpackTarget];
@@ -48,6 +51,15 @@ void put_back_pixels(Context& c, const ClientAttributes& saved) {
     stub_BindBuffer(GL_PIXEL_UNPACK_BUFFER, saved.unpack_buffer);
 }
 
+// One that was never set has no type here.
+Array as_set(uint32_t kind, Array array) {
+  if (array.type == 0) {
+    array.type = GL_FLOAT;
+    array.size = kind == kSecondaryColorArray ? 3 : 4;
+  }
+  return array;
+}
+
 void put_back_array(uint32_t kind, const Array& array) {
   stub_BindBuffer(GL_ARRAY_BUFFER, array.buffer);
   static const GLenum kNames[] = {GL_VERTEX_ARRAY,          GL_NORMAL_ARRAY,       GL_COLOR_ARRAY,
@@ -62,6 +74,7 @@ void put_back_array(uint32_t kind, const Array& array) {
                                array.given_stride, array.pointer);
     }
     array.enabled ? stub_EnableVertexAttribArray(index) : stub_DisableVertexAttribArray(index);
+    stub_VertexAttribDivisor(index, array.divisor);
     return;
   }
   if (kind >= kTexCoordArray) stub_ClientActiveTexture(GL_TEXTURE0 + kind - kTexCoordArray);
@@ -103,15 +116,20 @@ void stub_PopClientAttrib() {
   if (c.saved_count == 0) return raise(*s, GL_STACK_UNDERFLOW);
   ClientAttributes* saved = c.saved[--c.saved_count];
   if (saved->pixels) put_back_pixels(c, *saved);
-  if (saved->arrays) {
+  // Nothing is put back into an object that was deleted meanwhile.
+  if (saved->arrays && (saved->vertex_array == 0 || c.vertex_arrays.at(saved->vertex_array).exists)) {
+    if (c.vertex_array != saved->vertex_array) stub_BindVertexArray(saved->vertex_array);
     for (uint32_t kind = 0; kind < kArrays; ++kind) {
-      if (memcmp(&saved->vertices.array[kind], &c.vertices->array[kind], sizeof(Array)) != 0 &&
-          saved->vertices.array[kind].type != 0)
-        put_back_array(kind, saved->vertices.array[kind]);
+      if (saved->vertices.array[kind] != c.vertices->array[kind])
+        put_back_array(kind, as_set(kind, saved->vertices.array[kind]));
+      c.vertices->array[kind].told_pointer = saved->vertices.array[kind].told_pointer;
     }
     if (c.bound[kArrayTarget] != saved->array_buffer) stub_BindBuffer(GL_ARRAY_BUFFER, saved->array_buffer);
     if (c.vertices->element_buffer != saved->vertices.element_buffer)
       stub_BindBuffer(GL_ELEMENT_ARRAY_BUFFER, saved->vertices.element_buffer);
+    if (c.restarts != saved->restarts)
+      saved->restarts ? stub_Enable(GL_PRIMITIVE_RESTART) : stub_Disable(GL_PRIMITIVE_RESTART);
+    if (c.restart_index != saved->restart_index) stub_PrimitiveRestartIndex(saved->restart_index);
     if (c.client_texture != saved->client_texture)
       stub_ClientActiveTexture(GL_TEXTURE0 + saved->client_texture);
   }

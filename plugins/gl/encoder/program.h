@@ -76,15 +76,18 @@ struct Array {
   int32_t size, stride;
   int32_t given_stride;  // 0: without gaps
   const char* pointer;
+  const char* told_pointer;  // the same, also when its buffer is deleted: nothing is at this address then
   uint32_t divisor;
   uint8_t flags;
   bool enabled;
+  bool operator==(const Array&) const = default;
 };
 
 struct VertexArrays {
   Array array[kArrays];
   uint32_t element_buffer;
   uint32_t client_mask;  // enabled, and in the program's memory
+  bool exists;           // of a name: bound once, and not deleted since
 };
 
 struct PixelStore {
@@ -96,6 +99,9 @@ struct ClientAttributes {
   PixelStore pack, unpack;
   uint32_t pack_buffer, unpack_buffer;
   VertexArrays vertices;
+  uint32_t vertex_array;  // whose they are
+  bool restarts;
+  uint32_t restart_index;
   uint32_t array_buffer, client_texture;
 };
 

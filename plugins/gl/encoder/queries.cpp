@@ -413,7 +413,7 @@ void stub_GetPointerv(GLenum name, void** pointer) {
   STREAM_OR_RETURN();
   Context& c = context_of(*s);
   if (c.in_primitive) return raise(*s, GL_INVALID_OPERATION);
-  auto array = [&](uint32_t kind) { *pointer = const_cast<char*>(c.vertices->array[kind].pointer); };
+  auto array = [&](uint32_t kind) { *pointer = const_cast<char*>(c.vertices->array[kind].told_pointer); };
   switch (name) {
     case GL_VERTEX_ARRAY_POINTER:
       return array(kVertexArray);
@@ -445,7 +445,7 @@ void stub_GetVertexAttribPointerv(GLuint index, GLenum name, void** pointer) {
   STREAM_OR_RETURN();
   if (name != GL_VERTEX_ATTRIB_ARRAY_POINTER) return raise(*s, GL_INVALID_ENUM);
   if (index >= kArrays - kGenericArray) return raise(*s, GL_INVALID_VALUE);
-  *pointer = const_cast<char*>(context_of(*s).vertices->array[kGenericArray + index].pointer);
+  *pointer = const_cast<char*>(context_of(*s).vertices->array[kGenericArray + index].told_pointer);
 }
 
 GLenum stub_GetError() {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstring>
 #include <tuple>
+#include <utility>
 
 #include "generated/commands.h"
 #include "keeper/log.h"
@@ -136,8 +137,9 @@ class Questions {
       add(question);
     }
   }
-  void surface(uint64_t number) {
-    for (uint32_t target : {GL_COLOR, GL_DEPTH_STENCIL}) {
+  void surface(uint64_t number, const KeptSurface& drawn) {
+    for (uint32_t target : {GL_COLOR, GL_DEPTH_STENCIL, GL_ACCUM}) {
+      if (!(target == GL_ACCUM ? drawn.accumulated : drawn.written)) continue;
       Contents question = {};
       question.of = kOfSurface;
       question.surface = number;
@@ -183,6 +185,13 @@ bool Log::mark_drawn(const KeptThread& thread, KeptContext& c) {
   }
   if (c.feedback) mark_feedback(c);
   return true;
+}
+
+bool Log::mark_accumulated(const KeptContext& c, const Packet& packet) {
+  const bool changes = (packet.op == kOpAccum && view<PAccum>(packet).op != GL_RETURN) ||
+                       (packet.op == kOpClear && (view<PClear>(packet).mask & GL_ACCUM_BUFFER_BIT) != 0);
+  if (!changes || c.draw_framebuffer != 0 || c.last.draw == 0) return false;
+  return !std::exchange(drawn_[c.last.draw].accumulated, true);
 }
 
 void Log::mark_attachments(KeptContext& c) {
@@ -377,7 +386,7 @@ bool Log::has_written() const {
       if (!object.written.empty()) return true;
     }
     auto drawn = drawn_.find(c.last.draw);
-    if (drawn != drawn_.end() && drawn->second.written) return true;
+    if (drawn != drawn_.end() && (drawn->second.written || drawn->second.accumulated)) return true;
   }
   return false;
 }
@@ -401,9 +410,8 @@ std::string Log::questions() const {
     }
     for (const auto& [target, object] : c.default_textures) questions.object(kOfTexture, 0, object, es);
     auto drawn = drawn_.find(where.draw);
-    if (where.context == number && drawn != drawn_.end() && drawn->second.written &&
-        surfaces.insert(where.draw).second)
-      questions.surface(where.draw);
+    if (where.context == number && drawn != drawn_.end() && surfaces.insert(where.draw).second)
+      questions.surface(where.draw, drawn->second);
     all += questions.text();
   }
   return all;
@@ -424,7 +432,7 @@ void Log::mark_again(KeptContext& c, const Contents& p) {
       c.share->objects[{kQuery, p.name}].written.insert({0, 0});
       return;
     case kOfSurface:
-      drawn_[p.surface].written = true;
+      (p.target == GL_ACCUM ? drawn_[p.surface].accumulated : drawn_[p.surface].written) = true;
       return;
     default:
       throw BadStream{"contents of nothing"};
@@ -476,7 +484,7 @@ void Log::take_answers(const std::string& questions, const std::string& answers)
     for (auto& [key, object] : c.share->objects) object.written.clear();
     for (auto& [target, object] : c.default_textures) object.written.clear();
   }
-  for (auto& [number, surface] : drawn_) surface.written = false;
+  for (auto& [number, surface] : drawn_) surface.written = surface.accumulated = false;
   ++epoch_;
 }
 

@@ -32,6 +32,8 @@ void Log::call_list(KeptContext& c, uint32_t list) {
     const EffectRule& rule = rule_of(packet.op);
     switch (rule.effect) {
       case Effect::k_draw:
+        (void)mark_accumulated(c, packet);
+        break;
       case Effect::k_vertex:
       case Effect::k_begin:
       case Effect::k_end:

@@ -48,7 +48,10 @@ bool Log::control(KeptThread& thread, const Packet& packet) {
       return true;
     }
     case kOpSwapBuffers:
-      drawn_.erase(view<SurfaceCall>(packet).surface);
+      if (auto drawn = drawn_.find(view<SurfaceCall>(packet).surface); drawn != drawn_.end()) {
+        drawn->second.written = false;
+        std::erase_if(drawn->second.contents, [](const auto& one) { return one.first != GL_ACCUM; });
+      }
       ++epoch_;
       return true;
     case kOpContents:
@@ -85,7 +88,8 @@ bool Log::call(const KeptThread& thread, KeptContext& c, const Packet& packet) {
   if (rule.effect == Effect::k_query) return add_by_driver(c, packet);
   const bool draws = rule.effect == Effect::k_draw || rule.effect == Effect::k_begin ||
                      rule.effect == Effect::k_calllist || rule.effect == Effect::k_calllists;
-  const bool marked = draws && (c.list == 0 || c.list_executes) && mark_drawn(thread, c);
+  bool marked = draws && (c.list == 0 || c.list_executes) && mark_drawn(thread, c);
+  if (draws && (c.list == 0 || c.list_executes)) marked |= mark_accumulated(c, packet);
   const bool only_drawn = rule.effect == Effect::k_draw && !marked && c.list == 0 && !c.in_primitive;
   if (c.list == 0 || rule.effect == Effect::k_endlist || !compile(c, packet, rule)) apply(c, packet, rule);
   return !only_drawn;

@@ -128,6 +128,7 @@ struct KeptContext {
 // A window or pbuffer.
 struct KeptSurface {
   bool written = false;               // since its buffers were last swapped or read back
+  bool accumulated = false;           // into its accumulation buffer, which swapping leaves as it is
   std::map<uint32_t, Kept> contents;  // by the target of the packet
 };
 
@@ -179,6 +180,7 @@ class Log {
   KeptObject* object_of(KeptContext& c, const Packet& packet, const EffectRule& rule);
   Kept keep(const Packet& packet);
   bool mark_drawn(const KeptThread& thread, KeptContext& c);
+  bool mark_accumulated(const KeptContext& c, const Packet& packet);
   void mark_attachments(KeptContext& c);
   void mark_feedback(KeptContext& c);
   KeptObject* bound_texture(KeptContext& c, uint32_t target);

@@ -4,6 +4,8 @@
 #include <cstring>
 
 #include "generated/commands.h"
+#include "renderer/accumulation.h"
+#include "renderer/answer.h"
 
 namespace stasis::gl {
 
@@ -138,11 +140,6 @@ struct Components {
   GLenum type = GL_UNSIGNED_NORMALIZED;
 };
 
-struct PixelFormat {
-  GLenum format, type;
-  size_t pixel;  // bytes
-};
-
 // In which nothing is lost.
 PixelFormat exact_format(const Components& c, bool es) {
   if (c.depth != 0 && c.stencil != 0) {
@@ -165,38 +162,6 @@ PixelFormat exact_format(const Components& c, bool es) {
   if (c.type == GL_FLOAT && most <= 16 && c.shared == 0 && !es) return {format, GL_HALF_FLOAT, count * 2};
   return {format, GL_FLOAT, count * 4};
 }
-
-// Room for one answer at the end of a text.
-class Answer {
- public:
-  Answer(std::string& into, const Contents& question, GLint level, GLint width, GLint height, GLint depth,
-         size_t bytes)
-      : into_(into), start_(into.size()) {
-    into.resize(start_ + sizeof(Contents) + ((bytes + 7) & ~size_t{7}));
-    Contents& made = header();
-    made = question;
-    made.header = {static_cast<uint32_t>(into.size() - start_), kOpContents, 0};
-    made.level = level;
-    made.width = width;
-    made.height = height;
-    made.depth = depth;
-    made.bytes = static_cast<uint32_t>(bytes);
-  }
-  void describe(const PixelFormat& pixels, GLenum internal) {
-    header().internal_format = internal;
-    header().format = pixels.format;
-    header().type = pixels.type;
-  }
-  void* pixels() { return into_.data() + start_ + sizeof(Contents); }
-  // When the driver does not give it.
-  void take_back() { into_.resize(start_); }
-
- private:
-  Contents& header() { return *reinterpret_cast<Contents*>(into_.data() + start_); }
-
-  std::string& into_;
-  size_t start_;
-};
 
 // What is larger is not an image of a driver of today.
 constexpr size_t kMostBytes = size_t{3} << 30;
@@ -545,15 +510,14 @@ void write_texture(Renderer& r, const Contents& c) {
 }
 
 // Pixels cannot be put into a renderbuffer or a window, but copied there from a texture.
-void copy_from_texture(const Contents& c, const Components& parts, bool es) {
+void copy_from_texture(const Contents& c, const Components& parts, bool es, const void* pixels) {
   GLuint name = 0;
   gl.GenTextures(1, &name);
   Framebuffer from;
   {
     BoundTexture bound(GL_TEXTURE_2D, name);
     const auto internal = static_cast<GLint>(c.internal_format);
-    gl.TexImage2D(GL_TEXTURE_2D, 0, internal, c.width, c.height, 0, c.format, c.type,
-                  pixels_of(c, bytes_of_image(c, c.height, 1)));
+    gl.TexImage2D(GL_TEXTURE_2D, 0, internal, c.width, c.height, 0, c.format, c.type, pixels);
     gl.TexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAX_LEVEL, 0);
     from.bind(GL_READ_FRAMEBUFFER, (mask_of(parts) & GL_COLOR_BUFFER_BIT) != 0, es);
     for (GLenum where : attachments_of(parts))
@@ -577,7 +541,43 @@ void write_renderbuffer(Renderer& r, const Contents& c) {
   const GLuint name = r.names(kRenderbuffer).find(c.name, false);
   for (GLenum where : attachments_of(parts))
     gl.FramebufferRenderbuffer(GL_DRAW_FRAMEBUFFER, where, GL_RENDERBUFFER, name);
-  copy_from_texture(c, parts, r.current->is_es);
+  copy_from_texture(c, parts, r.current->is_es, pixels_of(c, bytes_of_image(c, c.height, 1)));
+}
+
+// --- The accumulation buffer
+
+PutColors put_into_window(GLint width, GLint height) {
+  Contents colors = {};
+  colors.internal_format = GL_RGBA8;
+  colors.format = GL_RGBA;
+  colors.type = GL_UNSIGNED_BYTE;
+  colors.width = width;
+  colors.height = height;
+  return [colors](const unsigned char* image) { copy_from_texture(colors, {}, false, image); };
+}
+
+void read_accumulated(const Contents& question, std::string& into) {
+  const auto [width, height] = surface_size(question.surface);
+  gl.BindFramebuffer(GL_FRAMEBUFFER, 0);
+  if (width <= 0 || height <= 0) return;
+  const size_t bytes = kAccumulationImages * accumulation_image_bytes(width, height);
+  if (bytes > kMostBytes) return;
+  Answer answer(into, question, 0, width, height, kAccumulationImages, bytes);
+  answer.describe({GL_RGBA, GL_UNSIGNED_BYTE, 4}, GL_RGBA8);
+  if (!read_accumulation(width, height, put_into_window(width, height),
+                         static_cast<unsigned char*>(answer.pixels())))
+    answer.take_back();
+}
+
+void write_surface(Renderer& r, const Contents& c) {
+  gl.BindFramebuffer(GL_FRAMEBUFFER, 0);
+  if (c.target != GL_ACCUM)
+    return copy_from_texture(c, parts_of(c), r.current->is_es, pixels_of(c, bytes_of_image(c, c.height, 1)));
+  if (c.format != GL_RGBA || c.type != GL_UNSIGNED_BYTE)
+    throw BadStream{"an accumulation buffer of another kind"};
+  write_accumulation(
+      c.width, c.height, put_into_window(c.width, c.height),
+      static_cast<const unsigned char*>(pixels_of(c, bytes_of_image(c, c.height, kAccumulationImages))));
 }
 
 }  // namespace
@@ -595,7 +595,7 @@ void read_contents(Renderer& r, const Contents& question, std::string& into) {
     case kOfQuery:
       return read_query(r, question, into);
     case kOfSurface:
-      return read_surface(r, question, into);
+      return question.target == GL_ACCUM ? read_accumulated(question, into) : read_surface(r, question, into);
     default:
       throw BadStream{"contents of nothing"};
   }
@@ -613,8 +613,7 @@ void write_contents(Renderer& r, const Contents& c) {
       write_renderbuffer(r, c);
       break;
     case kOfSurface:
-      gl.BindFramebuffer(GL_FRAMEBUFFER, 0);
-      copy_from_texture(c, parts_of(c), r.current->is_es);
+      write_surface(r, c);
       break;
     default:
       throw BadStream{"contents of nothing"};

@@ -131,7 +131,7 @@ struct Contents {
   uint32_t of;
   uint32_t name;     // of the texture, renderbuffer, buffer or query, whose bytes are its result, a uint64_t
   uint64_t surface;  // or of what windows and pbuffers are made of
-  uint32_t target;   // the binding point of a texture; of a surface GL_COLOR or GL_DEPTH_STENCIL
+  uint32_t target;   // the binding point of a texture; of a surface GL_COLOR, GL_DEPTH_STENCIL or GL_ACCUM
   uint32_t face;     // the image of a texture: the same, or a side of a cube
   int32_t level;
   uint32_t internal_format;
