@@ -52,6 +52,7 @@ const DescriptorKind* const kSaved[] = {
     &kInstance<SignalfdKind>,
     &kInstance<TimerfdKind>,
     &kInstance<EpollKind>,
+    &kInstance<EpollInFlightKind>,
     &kInstance<InotifyKind>,
     &kInstance<FanotifyKind>,
     &kInstance<PidfdKind>,

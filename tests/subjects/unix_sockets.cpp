@@ -1,5 +1,7 @@
 // Unix sockets: pairs, names, content on the way, descriptors in flight, halves that are shut.
 #include <stddef.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -454,6 +456,39 @@ CASE(descriptor_in_flight) {
   CHECK_EQ(lseek(got.fds[0], 0, SEEK_CUR), 9);
   CHECK_EQ(pread(got.fds[0], back, 16, 0), 9);
   CHECK_EQ(strcmp(back, "passed on"), 0);
+}
+// Nobody has the set, nor one of the files that it watches; the numbers by which they were added count.
+CASE(epoll_set_in_flight) {
+  Pair p = make_pair(SOCK_STREAM);
+  int ends[2];
+  const int set = epoll_create1(0), counter = eventfd(0, EFD_NONBLOCK);
+  MUST(set >= 0 && counter >= 0 && pipe(ends) == 0);
+  auto watch = [&](int fd, uint64_t data) {
+    epoll_event event = {EPOLLIN, {.u64 = data}};
+    MUST(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+  };
+  watch(counter, 0x1234567890);
+  watch(ends[0], 77);
+  MUST(pass(p.a, "set", {set, ends[0]}));
+  close(set);
+  close(ends[0]);
+  subject::hold();
+  Received got = receive(p.b);
+  CHECK_EQ(got.count, 2);
+  const int received = got.fds[0];
+  epoll_event event = {};
+  CHECK_EQ(epoll_wait(received, &event, 1, 0), 0);
+  CHECK_EQ(write(ends[1], "x", 1), 1);
+  CHECK_EQ(epoll_wait(received, &event, 1, 0), 1);
+  CHECK_EQ(event.data.u64, 77u);
+  char byte = 0;
+  CHECK_EQ(read(got.fds[1], &byte, 1), 1);
+  const uint64_t one = 1;
+  CHECK_EQ(write(counter, &one, sizeof one), 8);
+  CHECK_EQ(epoll_wait(received, &event, 1, 0), 1);
+  CHECK_EQ(event.data.u64, 0x1234567890u);
+  CHECK_EQ(epoll_ctl(received, EPOLL_CTL_DEL, counter, nullptr), 0);
+  CHECK_EQ(epoll_wait(received, &event, 1, 0), 0);
 }
 // The descriptors come with the very byte with which they were sent, and what is still open is the same one.
 CASE(descriptors_between_bytes) {
