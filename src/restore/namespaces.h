@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "image/reader.h"
+#include "kernel/proc.h"
 #include "restore/mounts.h"
 #include "schema/manifest.pb.h"
 #include "stasis/fd.h"
@@ -17,6 +18,8 @@ namespace stasis::restore {
 
 class Namespaces {
  public:
+  // How those of the session will differ from the host's. Before make().
+  void set_clocks(const kernel::ClockOffsets& clocks) { clocks_ = clocks; }
   // In the builder, in the namespaces of the session, before anything else is made. Our own descriptors of
   // them are kept at `base` and above. `held`: see make_networks().
   Result<void> make(const image::Image& image, int base, std::map<std::string, Fd>& held);
@@ -73,6 +76,7 @@ class Namespaces {
   bool leaves_for_good(const Where& where);
   void note_place(const Where& where);
 
+  kernel::ClockOffsets clocks_;
   std::map<uint32_t, Made> made_;
   Fd network_, mounts_, directory_;  // of the session, and where we are in it
   Where now_;

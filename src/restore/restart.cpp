@@ -36,6 +36,7 @@ Result<void> RestartFromImage::make_descriptions(const std::string& terminal_sla
   together_.emplace();
   table_ = std::make_unique<DescriptorTable>(image_);
   table_->set_copies(copies_);
+  table_->namespaces().set_clocks(clocks_);
   STASIS_CHECK(kernel::apply_ipc_settings(manifest().ipc_settings(), kernel::IpcStage::kRoom));
   STASIS_CHECK(table_->namespaces().make(image_, table_->base(), table_->shared_objects()));
   STASIS_CHECK(table_->make(terminal_slave_path));

@@ -39,6 +39,8 @@ class Restart {
   virtual const image::Image& image() const = 0;
   // Files that stand in for those of the checkpoint, by path (captured_files.h). Before make_descriptions().
   virtual void set_copies(std::map<std::string, std::string> copies) = 0;
+  // How the session's clocks will differ from those of the host. Before make_descriptions().
+  virtual void set_clocks(const kernel::ClockOffsets& clocks) = 0;
   // `terminal_slave_path`: the session's new terminal; empty: it has none. Our own 0, 1, 2 become what
   // launch's were.
   virtual Result<void> make_descriptions(const std::string& terminal_slave_path) = 0;

@@ -44,6 +44,7 @@ class RestartFromImage final : public Restart {
   const schema::Manifest& manifest() const override { return image_.manifest(); }
   const image::Image& image() const override { return image_; }
   void set_copies(std::map<std::string, std::string> copies) override { copies_ = std::move(copies); }
+  void set_clocks(const kernel::ClockOffsets& clocks) override { clocks_ = clocks; }
   Result<void> make_descriptions(const std::string& terminal_slave_path) override;
   Result<std::unique_ptr<MemoryGuard>> spawn_roots() override;
   Result<void> build(HostTid init, const std::string& deadlines_file,
@@ -95,6 +96,7 @@ class RestartFromImage final : public Restart {
   std::unique_ptr<DescriptorTable> table_;
   MemoryFiles files_;
   SystemV system_v_;
+  kernel::ClockOffsets clocks_;
   WorkArea area_;
   std::optional<kernel::PidNamespace> session_;
   std::map<int, Skeleton> skeletons_;  // by pid in the session

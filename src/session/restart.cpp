@@ -165,6 +165,7 @@ Result<int> restart(const RestartRequest& request) {
     // gain much.
     const schema::Clocks& clocks = engine->manifest().clocks();
     plan.namespaces.clocks = offsets_for(clocks.monotonic_ns(), clocks.boottime_ns());
+    engine->set_clocks(*plan.namespaces.clocks);
     auto session = start(std::move(plan));
     if (session.ok() && *server) {
       auto restored =

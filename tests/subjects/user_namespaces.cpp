@@ -270,6 +270,15 @@ CASE(pid_namespace_with_proc) {
   JOIN(first);
 }
 
+// By how many milliseconds the monotonic clock of a process differs from the host's.
+int64_t clock_offset(const char* file) {
+  char text[128];
+  long long seconds = 0, nanoseconds = 0;
+  MUST(subject::slurp(file, text, sizeof text) > 0);
+  MUST(sscanf(text, "monotonic %lld %lld", &seconds, &nanoseconds) == 2);
+  return seconds * 1000 + nanoseconds / 1000000;
+}
+
 // unshare --time: the clocks of the session go on where they were, and these by as much.
 CASE(time_namespace) {
   constexpr int64_t kAhead = 100000;
@@ -302,6 +311,9 @@ CASE(time_namespace) {
       CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start[0], start[0] + 60000);
     });
     stay();
+    const int64_t difference =
+        clock_offset("/proc/self/timens_offsets") - clock_offset("/proc/1/timens_offsets");
+    CHECK_BETWEEN(difference, kAhead * 1000 - 1, kAhead * 1000 + 1);
     CHECK_BETWEEN(subject::milliseconds(CLOCK_MONOTONIC), start[0], start[0] + 60000);
     CHECK_BETWEEN(subject::milliseconds(CLOCK_BOOTTIME), start[1], start[1] + 60000);
     CHECK(namespace_of("time") == namespace_of("time_for_children"));
