@@ -420,6 +420,16 @@ with open("numbers", "w") as out:
         wait_for("the program has the terminal", terminal.is_raw)
         return terminal
 
+    def press(self, terminal, key, answer):
+        """Until the job has it: the shell says that a job goes on before it gives it the terminal."""
+        for _ in range(5):
+            terminal.send(key)
+            try:
+                return terminal.expect(answer, 5)
+            except AssertionError as error:
+                missing = error
+        raise missing
+
     def test_bash_in_a_terminal(self):
         original = self.start_bash()
         original.send("x=4711; cd /usr; sleep 1000 & echo began\n")
@@ -432,13 +442,11 @@ with open("numbers", "w") as out:
         terminal.expect("Running +sleep 1000")
         terminal.send("fg\n")
         terminal.expect("sleep 1000\r\n")
-        terminal.send("\x1a")
-        terminal.expect("Stopped")
+        self.press(terminal, "\x1a", "Stopped")
         terminal.expect("prompt> ")
         terminal.send("fg\n")
         terminal.expect("sleep 1000\r\n")
-        terminal.send("\x03")
-        terminal.expect("prompt> ")
+        self.press(terminal, "\x03", "prompt> ")
         terminal.send("exit 3\n")
         self.assertEqual(terminal.end(), 3)
         original.send("echo still $x\n")  # the original does not know
