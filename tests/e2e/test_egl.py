@@ -53,6 +53,27 @@ class Egl(gl.Recorded):
         self.assertRegex(said[2], "^[0-9a-f]{16}$")
         self.assertEqual(said[:3], said[3:])
 
+    def test_depth_and_stencil_go_along(self):
+        """What is drawn after a move is behind what was drawn before it, or not drawn."""
+        for mode in ("surfaceless", "textured", "window"):
+            with self.subTest(mode):
+                said = []
+                for recorded in (False, True):
+                    program = self.start(SCENE, mode, recorded=recorded)
+                    self.assertEqual(program.stdout.readline(), "ready\n")
+                    for word in ("draw", "long", "move", "end"):
+                        if word == "move" and recorded:
+                            old = self.renderer()
+                            self.assertEqual(self.ask("move LIBGL_ALWAYS_SOFTWARE=1"), "ok")
+                            wait_for("a new renderer", lambda old=old: self.renderer() not in (None, old), 20)
+                        elif word != "move":
+                            program.stdin.write(word + "\n")
+                            program.stdin.flush()
+                            said.append(program.stdout.readline())
+                    self.end(program)
+                self.assertRegex(said[2], "^[0-9a-f]{16}$")
+                self.assertEqual(said[3:], said[:3])
+
     def environment(self):
         return {**os.environ, "DISPLAY": self.display.name, "STASIS_GL_SOCKET": str(self.socket),
                 "__EGL_VENDOR_LIBRARY_FILENAMES": str(gl.BUILD / "gl/stasis_egl.json"), "LD_LIBRARY_PATH": str(gl.BUILD / "gl")}

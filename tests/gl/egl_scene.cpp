@@ -7,6 +7,7 @@
 //   and
 //                the texture comes from another context; extra: that one says a lot
 //   default      the same on the display that there is when nothing is said and there is no X server
+//   textured     surfaceless, into a layer of an array of textures, and a texture of depth and stencil
 //   surfaceless  OpenGL ES 3 into a framebuffer object, with no surface, no configuration and no X server
 #include <EGL/egl.h>
 #include <EGL/eglext.h>
@@ -27,6 +28,7 @@ namespace {
 
 int width = 256, height = 256;
 std::string mode;
+bool into_textures = false;
 EGLDisplay display;
 EGLSurface surface = EGL_NO_SURFACE;
 EGLContext context, other = EGL_NO_CONTEXT;
@@ -177,7 +179,7 @@ void say_a_lot(int megabytes) {
     glTexSubImage2D(GL_TEXTURE_2D, 0, 0, 0, kSize, kSize, GL_RGBA, GL_UNSIGNED_BYTE, pixels.data());
   glBindTexture(GL_TEXTURE_2D, texture);
 }
-constexpr int kMoreThanARing = 18;
+constexpr int kMoreThanARing = 18, kMoreThanIsDrawnAgain = 14;
 
 void set_up_texture() {
   GL(glGenTextures);
@@ -237,18 +239,38 @@ void set_up_program() {
   glUniform4f(glGetUniformLocation(program, "tint"), 0.9F, 0.7F, 0.5F, 1);
 }
 
-void set_up_framebuffer() {
-  GL(glGenFramebuffers);
-  GL(glBindFramebuffer);
+void attach_textures() {
+  GL(glGenTextures);
+  GL(glBindTexture);
+  GL(glTexImage3D);
+  GL(glTexStorage2D);
+  GL(glFramebufferTextureLayer);
+  GL(glFramebufferTexture2D);
+  GL(glEnable);
+  GL(glStencilOp);
+  GL(glClearStencil);
+  GL(glClear);
+  GLuint parts[2];
+  glGenTextures(2, parts);
+  glBindTexture(GL_TEXTURE_2D_ARRAY, parts[0]);
+  glTexImage3D(GL_TEXTURE_2D_ARRAY, 0, GL_RGBA8, width, height, 3, 0, GL_RGBA, GL_UNSIGNED_BYTE, nullptr);
+  glFramebufferTextureLayer(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, parts[0], 0, 1);
+  glBindTexture(GL_TEXTURE_2D, parts[1]);
+  glTexStorage2D(GL_TEXTURE_2D, 1, GL_DEPTH24_STENCIL8, width, height);
+  glFramebufferTexture2D(GL_FRAMEBUFFER, GL_DEPTH_STENCIL_ATTACHMENT, GL_TEXTURE_2D, parts[1], 0);
+  glBindTexture(GL_TEXTURE_2D, texture);
+  glClearStencil(3);
+  glClear(GL_STENCIL_BUFFER_BIT);
+  glEnable(GL_STENCIL_TEST);
+  glStencilOp(GL_KEEP, GL_KEEP, GL_INCR);
+}
+
+void attach_renderbuffers() {
   GL(glGenRenderbuffers);
   GL(glBindRenderbuffer);
   GL(glRenderbufferStorage);
   GL(glFramebufferRenderbuffer);
-  GL(glCheckFramebufferStatus);
-  GL(glViewport);
   GLuint parts[2];
-  glGenFramebuffers(1, &framebuffer);
-  glBindFramebuffer(GL_FRAMEBUFFER, framebuffer);
   glGenRenderbuffers(2, parts);
   glBindRenderbuffer(GL_RENDERBUFFER, parts[0]);
   glRenderbufferStorage(GL_RENDERBUFFER, GL_RGBA8, width, height);
@@ -256,6 +278,16 @@ void set_up_framebuffer() {
   glBindRenderbuffer(GL_RENDERBUFFER, parts[1]);
   glRenderbufferStorage(GL_RENDERBUFFER, GL_DEPTH_COMPONENT16, width, height);
   glFramebufferRenderbuffer(GL_FRAMEBUFFER, GL_DEPTH_ATTACHMENT, GL_RENDERBUFFER, parts[1]);
+}
+
+void set_up_framebuffer() {
+  GL(glGenFramebuffers);
+  GL(glBindFramebuffer);
+  GL(glCheckFramebufferStatus);
+  GL(glViewport);
+  glGenFramebuffers(1, &framebuffer);
+  glBindFramebuffer(GL_FRAMEBUFFER, framebuffer);
+  into_textures ? attach_textures() : attach_renderbuffers();
   if (glCheckFramebufferStatus(GL_FRAMEBUFFER) != GL_FRAMEBUFFER_COMPLETE) die("no framebuffer");
   glViewport(0, 0, width, height);  // without a surface it begins as nothing
 }
@@ -398,16 +430,19 @@ std::string run_command(const std::string& command) {
   if (command == "end") {  // of what "begin" has begun
     GL(glUniform2f);
     GL(glGetUniformLocation);
+    GL(glStencilFunc);
     glUniform2f(glGetUniformLocation(program, "shift"), 0.3F, 0.2F);
+    glStencilFunc(GL_LESS, 3, 255);  // where something was drawn before
     glDrawElements(GL_TRIANGLES, 3, GL_UNSIGNED_SHORT, nullptr);
+    glStencilFunc(GL_ALWAYS, 0, 255);
     return text_of_picture();
   }
-  if (command == "begin") {
+  if (command == "begin" || command == "long") {
     constexpr int kBefore = 4, kAfter = 4;
     say_a_lot(kBefore);
     glClear(GL_COLOR_BUFFER_BIT | GL_DEPTH_BUFFER_BIT);
     glDrawElements(GL_TRIANGLES, 6, GL_UNSIGNED_SHORT, nullptr);
-    say_a_lot(kAfter);
+    say_a_lot(command == "long" ? kMoreThanIsDrawnAgain : kAfter);
     return "begun";
   }
   if (mode == "pbuffer" && !eglMakeCurrent(display, surface, surface, context)) die("not current again");
@@ -430,6 +465,8 @@ std::string run_command(const std::string& command) {
 
 int main(int argc, char** argv) {
   mode = argc > 1 ? argv[1] : "window";
+  into_textures = mode == "textured";
+  if (into_textures) mode = "surfaceless";
   open_surface();
   set_up();
   if (argc > 2) serve_directory(argv[2], run_command);

@@ -1,5 +1,6 @@
 // What only the driver knows: images that it has drawn or copied. They are marked as calls come by, asked for
 // at a checkpoint, and kept like uploads of the program.
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <tuple>
@@ -102,19 +103,30 @@ bool is_es(const KeptContext& c) {
   return (attribute_of(c.create, kProfile, kCoreProfile) & kEsProfile) != 0;
 }
 
+struct Size {
+  int32_t width = 0, height = 0, depth = 0;
+};
+
 // ES cannot be asked for the size of an image.
-std::pair<int32_t, int32_t> size_of(const KeptObject& object, uint32_t face, int32_t level) {
+Size size_of(const KeptObject& object, uint32_t face, int32_t level) {
+  const auto half = [level](int32_t size) { return std::max(size >> std::clamp(level, 0, 30), 1); };
   for (const auto& [key, call] : object.set) {
     const Packet& packet = packet_of(call.packet);
     if (packet.op == kOpTexImage2D) {
       const auto& p = view<PTexImage2D>(packet);
-      if (p.target == face && p.level == level) return {p.width, p.height};
+      if (p.target == face && p.level == level) return {p.width, p.height, 1};
+    } else if (packet.op == kOpTexImage3D) {
+      const auto& p = view<PTexImage3D>(packet);
+      if (p.target == face && p.level == level) return {p.width, p.height, p.depth};
     } else if (packet.op == kOpTexStorage2D) {
       const auto& p = view<PTexStorage2D>(packet);
-      return {std::max(p.width >> level, 1), std::max(p.height >> level, 1)};
+      return {half(p.width), half(p.height), 1};
+    } else if (packet.op == kOpTexStorage3D) {
+      const auto& p = view<PTexStorage3D>(packet);
+      return {half(p.width), half(p.height), p.target == GL_TEXTURE_3D ? half(p.depth) : p.depth};
     }
   }
-  return {0, 0};
+  return {};
 }
 
 class Questions {
@@ -133,7 +145,12 @@ class Questions {
       question.target = object.target;
       question.face = face;
       question.level = level;
-      if (es) std::tie(question.width, question.height) = size_of(object, face, level);
+      if (es) {
+        const Size size = size_of(object, face, level);
+        question.width = size.width;
+        question.height = size.height;
+        question.depth = size.depth;
+      }
       add(question);
     }
   }

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "generated/commands.h"
 #include "renderer/accumulation.h"
 #include "renderer/answer.h"
+#include "renderer/borrowed.h"
 
 namespace stasis::gl {
 
@@ -13,125 +15,10 @@ namespace {
 
 const Functions& gl = Renderer::gl;
 
-GLint get(GLenum name) {
-  GLint value = 0;
-  gl.GetIntegerv(name, &value);
-  return value;
-}
-
-GLenum binding_of(GLenum target) {
-  switch (target) {
-    case GL_TEXTURE_1D:
-      return GL_TEXTURE_BINDING_1D;
-    case GL_TEXTURE_3D:
-      return GL_TEXTURE_BINDING_3D;
-    case GL_TEXTURE_CUBE_MAP:
-      return GL_TEXTURE_BINDING_CUBE_MAP;
-    case GL_TEXTURE_RECTANGLE:
-      return GL_TEXTURE_BINDING_RECTANGLE;
-    case GL_TEXTURE_1D_ARRAY:
-      return GL_TEXTURE_BINDING_1D_ARRAY;
-    case GL_TEXTURE_2D_ARRAY:
-      return GL_TEXTURE_BINDING_2D_ARRAY;
-    case GL_TEXTURE_2D_MULTISAMPLE:
-      return GL_TEXTURE_BINDING_2D_MULTISAMPLE;
-    case GL_TEXTURE_2D_MULTISAMPLE_ARRAY:
-      return GL_TEXTURE_BINDING_2D_MULTISAMPLE_ARRAY;
-    default:
-      return GL_TEXTURE_BINDING_2D;
-  }
-}
-
 bool has_samples(GLenum target) {
   return target == GL_TEXTURE_2D_MULTISAMPLE || target == GL_TEXTURE_2D_MULTISAMPLE_ARRAY;
 }
 bool is_volume(GLenum target) { return target == GL_TEXTURE_3D || target == GL_TEXTURE_2D_ARRAY; }
-
-// The context is the program's: what is changed for a moment is put back.
-class Borrowed {
- public:
-  explicit Borrowed(Renderer& r) : es_(r.current->is_es) {
-    // Errors that nobody has asked for yet stay the program's.
-    if (const GLenum error = gl.GetError(); error != GL_NO_ERROR && r.current->pending_error == GL_NO_ERROR)
-      r.current->pending_error = error;
-    draw_ = get(GL_DRAW_FRAMEBUFFER_BINDING);  // in ES 2 the only one
-    read_ = get(GL_READ_FRAMEBUFFER_BINDING);
-    if (gl.GetError() != GL_NO_ERROR) read_ = draw_ = get(GL_FRAMEBUFFER_BINDING);
-    renderbuffer_ = get(GL_RENDERBUFFER_BINDING);
-    pack_ = get(GL_PIXEL_PACK_BUFFER_BINDING);
-    unpack_ = get(GL_PIXEL_UNPACK_BUFFER_BINDING);
-    has_pixel_buffers_ = gl.GetError() == GL_NO_ERROR;
-    if (has_pixel_buffers_) {
-      gl.BindBuffer(GL_PIXEL_PACK_BUFFER, 0);
-      gl.BindBuffer(GL_PIXEL_UNPACK_BUFFER, 0);
-    }
-    scissor_ = gl.IsEnabled(GL_SCISSOR_TEST) != 0;
-    gl.Disable(GL_SCISSOR_TEST);
-    r.use_packing(false, 0);
-    r.use_unpacking(false, 0);
-    if (!es_) transfer_ = is_transfer_changed();
-    if (transfer_) {
-      gl.PushAttrib(GL_PIXEL_MODE_BIT);
-      for (GLenum scale : {GL_RED_SCALE, GL_GREEN_SCALE, GL_BLUE_SCALE, GL_ALPHA_SCALE, GL_DEPTH_SCALE})
-        gl.PixelTransferf(scale, 1);
-      for (GLenum bias : {GL_RED_BIAS, GL_GREEN_BIAS, GL_BLUE_BIAS, GL_ALPHA_BIAS, GL_DEPTH_BIAS})
-        gl.PixelTransferf(bias, 0);
-      for (GLenum other : {GL_MAP_COLOR, GL_MAP_STENCIL, GL_INDEX_SHIFT, GL_INDEX_OFFSET})
-        gl.PixelTransferi(other, 0);
-    }
-    (void)gl.GetError();
-  }
-  ~Borrowed() {
-    if (transfer_) gl.PopAttrib();
-    if (scissor_) gl.Enable(GL_SCISSOR_TEST);
-    if (has_pixel_buffers_) {
-      gl.BindBuffer(GL_PIXEL_PACK_BUFFER, static_cast<GLuint>(pack_));
-      gl.BindBuffer(GL_PIXEL_UNPACK_BUFFER, static_cast<GLuint>(unpack_));
-    }
-    gl.BindRenderbuffer(GL_RENDERBUFFER, static_cast<GLuint>(renderbuffer_));
-    gl.BindFramebuffer(GL_FRAMEBUFFER, static_cast<GLuint>(draw_));
-    if (read_ != draw_) gl.BindFramebuffer(GL_READ_FRAMEBUFFER, static_cast<GLuint>(read_));
-    while (gl.GetError() != GL_NO_ERROR) {
-    }
-  }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-
- private:
-  static bool is_transfer_changed() {
-    GLfloat scale = 1, bias = 0;
-    bool changed = false;
-    for (GLenum name : {GL_RED_SCALE, GL_GREEN_SCALE, GL_BLUE_SCALE, GL_ALPHA_SCALE, GL_DEPTH_SCALE}) {
-      gl.GetFloatv(name, &scale);
-      changed |= scale != 1;
-    }
-    for (GLenum name : {GL_RED_BIAS, GL_GREEN_BIAS, GL_BLUE_BIAS, GL_ALPHA_BIAS, GL_DEPTH_BIAS}) {
-      gl.GetFloatv(name, &bias);
-      changed |= bias != 0;
-    }
-    for (GLenum name : {GL_MAP_COLOR, GL_MAP_STENCIL, GL_INDEX_SHIFT, GL_INDEX_OFFSET})
-      changed |= get(name) != 0;
-    // A core context has none of them.
-    return gl.GetError() == GL_NO_ERROR && changed;
-  }
-
-  bool es_, scissor_ = false, has_pixel_buffers_ = false, transfer_ = false;
-  GLint draw_ = 0, read_ = 0, renderbuffer_ = 0, pack_ = 0, unpack_ = 0;
-};
-
-class BoundTexture {
- public:
-  BoundTexture(GLenum target, GLuint name) : target_(target), before_(get(binding_of(target))) {
-    gl.BindTexture(target, name);
-  }
-  ~BoundTexture() { gl.BindTexture(target_, static_cast<GLuint>(before_)); }
-  BoundTexture(const BoundTexture&) = delete;
-  BoundTexture& operator=(const BoundTexture&) = delete;
-
- private:
-  GLenum target_;
-  GLint before_;
-};
 
 // What an image has of each component, in bits.
 struct Components {
@@ -336,25 +223,68 @@ bool read_level(const Contents& question, GLint level, std::string& into) {
   return true;
 }
 
-// ES cannot be asked for a texture, nor for its size. What can be drawn into can be read all the same, when
-// it has colours.
-void read_level_by_framebuffer(Renderer& r, const Contents& question, GLuint name, GLint width, GLint height,
-                               std::string& into) {
+// As what it is: colours, or depth and stencil, of what is attached so. Nothing: the driver does not take it.
+std::optional<Components> attach_level(const Contents& question, GLuint name, GLint layer) {
+  auto attach = [&](GLenum where, GLuint texture) {
+    if (is_volume(question.target))
+      return gl.FramebufferTextureLayer(GL_FRAMEBUFFER, where, texture, question.level, layer);
+    gl.FramebufferTexture2D(GL_FRAMEBUFFER, where, question.face, texture, question.level);
+  };
+  auto bits = [](GLenum where, GLenum what) {
+    GLint value = 0;
+    gl.GetFramebufferAttachmentParameteriv(GL_FRAMEBUFFER, where, what, &value);
+    return value;
+  };
+  for (GLenum where : {GL_COLOR_ATTACHMENT0, GL_DEPTH_STENCIL_ATTACHMENT, GL_DEPTH_ATTACHMENT}) {
+    attach(where, name);
+    if (gl.CheckFramebufferStatus(GL_FRAMEBUFFER) != GL_FRAMEBUFFER_COMPLETE) {
+      attach(where, 0);
+      continue;
+    }
+    Components c;
+    if (where == GL_COLOR_ATTACHMENT0) {
+      c.red = c.green = c.blue = c.alpha = 8;
+      c.type = component_type(GL_FRAMEBUFFER, where);
+    } else {
+      c.depth = bits(GL_DEPTH_ATTACHMENT, GL_FRAMEBUFFER_ATTACHMENT_DEPTH_SIZE);
+      if (where == GL_DEPTH_STENCIL_ATTACHMENT)
+        c.stencil = bits(GL_STENCIL_ATTACHMENT, GL_FRAMEBUFFER_ATTACHMENT_STENCIL_SIZE);
+      c.type = component_type(GL_FRAMEBUFFER, GL_DEPTH_ATTACHMENT);
+    }
+    (void)gl.GetError();
+    return c;
+  }
+  return std::nullopt;
+}
+
+// ES cannot be asked for a texture, nor for its size. What can be drawn into can be read all the same:
+// colours, and where the driver has GL_NV_read_depth_stencil, as Mesa's, depth and stencil.
+void read_level_by_framebuffer(Renderer& r, const Contents& question, GLuint name, std::string& into) {
   Framebuffer framebuffer;
   framebuffer.bind(GL_FRAMEBUFFER, true, true);
-  if (is_volume(question.target) || width <= 0 || height <= 0) return;
-  gl.FramebufferTexture2D(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0, question.face, name, question.level);
-  if (gl.CheckFramebufferStatus(GL_FRAMEBUFFER) != GL_FRAMEBUFFER_COMPLETE) return;
-  Components c;
-  c.red = c.green = c.blue = c.alpha = 8;
-  c.type = component_type(GL_FRAMEBUFFER, GL_COLOR_ATTACHMENT0);
-  read_pixels(into, question, width, height, exact_format(c, r.current->is_es), 0);
+  const GLint width = question.width, height = question.height;
+  const GLint layers = is_volume(question.target) ? question.depth : 1;
+  if (width <= 0 || height <= 0 || layers <= 0) return;
+  const std::optional<Components> c = attach_level(question, name, 0);
+  if (!c) return;
+  const PixelFormat pixels = exact_format(*c, r.current->is_es);
+  const size_t layer_bytes = static_cast<size_t>(width) * static_cast<size_t>(height) * pixels.pixel;
+  if (static_cast<size_t>(layers) > kMostBytes / layer_bytes) return;
+  Answer answer(into, question, question.level, width, height, layers,
+                layer_bytes * static_cast<size_t>(layers));
+  answer.describe(pixels, 0);
+  auto* at = static_cast<char*>(answer.pixels());
+  bool read = true;
+  for (GLint layer = 0; layer < layers; ++layer, at += layer_bytes) {
+    if (layer != 0) read &= attach_level(question, name, layer).has_value();
+    gl.ReadPixels(0, 0, width, height, pixels.format, pixels.type, at);
+  }
+  if (!read || gl.GetError() != GL_NO_ERROR) answer.take_back();
 }
 
 void read_texture(Renderer& r, const Contents& question, std::string& into) {
   const GLuint name = question.name == 0 ? 0 : r.names(kTexture).find(question.name, false);
-  if (r.current->is_es)
-    return read_level_by_framebuffer(r, question, name, question.width, question.height, into);
+  if (r.current->is_es) return read_level_by_framebuffer(r, question, name, into);
   if (has_samples(question.target)) return;
   BoundTexture bound(question.target, name);
   if (gl.GetError() != GL_NO_ERROR) return;
@@ -450,17 +380,18 @@ void read_surface(Renderer& r, const Contents& question, std::string& into) {
     const GLint real =
         es ? 8 : bits(doubled != 0 ? GL_BACK_LEFT : GL_FRONT_LEFT, GL_FRAMEBUFFER_ATTACHMENT_RED_SIZE);
     if (real > 8) c.red = real;
-  } else if (!es) {
+  } else {
     c.depth = bits(GL_DEPTH, GL_FRAMEBUFFER_ATTACHMENT_DEPTH_SIZE);
     c.stencil = bits(GL_STENCIL, GL_FRAMEBUFFER_ATTACHMENT_STENCIL_SIZE);
   }
   (void)gl.GetError();
-  // ES does not show depth; a frame begins with none there.
+  // ES 2 does not even tell whether there is any.
   if (question.target != GL_COLOR && c.depth == 0 && c.stencil == 0) {
     Answer nothing(into, question, 0, 0, 0, 0, 0);
     return;
   }
-  const GLenum internal = c.depth != 0 ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : GL_DEPTH_COMPONENT24)
+  const GLenum depth = c.depth <= 16 ? GL_DEPTH_COMPONENT16 : GL_DEPTH_COMPONENT24;
+  const GLenum internal = c.depth != 0 ? (c.stencil != 0 ? GL_DEPTH24_STENCIL8 : depth)
                           : c.red > 8  ? GL_RGBA16
                                        : GL_RGBA8;
   read_pixels(into, question, width, height, exact_format(c, es), internal);
