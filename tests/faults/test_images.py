@@ -150,13 +150,13 @@ class NoRoom(SubjectTest):
             self.skipTest("only root can mount a small file system")
         store = self.box.dir / "store"
         store.mkdir()
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m,mode=777", "stasis-test", store]).returncode != 0:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m,mode=777", "stasis-test", store]).returncode != 0:
             self.skipTest("mount is not allowed here")
         self.addCleanup(subprocess.run, ["umount", "-l", str(store)])
         if self.box.user:
             os.chown(store, self.box.user.pw_uid, self.box.user.pw_gid)
             os.chmod(store, 0o700)
-        # Two processes with 32 MiB of data that do not compress: one checkpoint goes in, a second does not.
+        # Two processes with the same 32 MiB of data that do not compress: one checkpoint goes in, a second does not.
         self.start("busy", "everything", "--store", store)
         self.box.stasis("checkpoint", "s")
         good = self.checkpoints()
