@@ -173,6 +173,23 @@ Result<void> check_scheduling(const freeze::FrozenThread& thread, bool forks, sc
   return {};
 }
 
+namespace {
+
+// Where the vDSO begins in a task that is inside of it. By its beginning, which is the same in all processes:
+// it would take long to read their mappings where there are many.
+std::optional<uint64_t> find_vdso(HostTid tid, uint64_t inside, std::string_view vdso) {
+  std::array<char, 1024> head;
+  for (uint64_t start = inside - inside % kPageSize, i = 0; i < vdso.size() / kPageSize;
+       ++i, start -= kPageSize) {
+    if (remote::read_memory(tid, RemotePtr{start}, head).ok() &&
+        vdso.starts_with(std::string_view(head.data(), head.size())))
+      return start;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 Result<void> leave_vdso(HostTid tid, const kernel::TaskStatus& thread, const kernel::TaskStatus& process,
                         uint64_t mask, remote::Registers& registers) {
   constexpr int kMostSteps = 2000;
@@ -180,19 +197,12 @@ Result<void> leave_vdso(HostTid tid, const kernel::TaskStatus& thread, const ker
   if (static_cast<int64_t>(registers.orig_rax) >= 0) return {};
   const uint64_t pending = thread.pending | process.shared_pending;
   if (((mask | process.ignored) & kTrap) != 0 || (pending & ~mask) != 0) return {};
-  STASIS_TRY(const auto maps, kernel::mappings_between(tid, registers.rip, registers.rip + 1));
   const std::string_view vdso = kernel::own_vdso();
-  if (maps.size() != 1 || maps.front().inode != 0 || maps.front().end - maps.front().start != vdso.size())
-    return {};
-  const uint64_t start = maps.front().start, size = vdso.size();
-  // A copy of it, where a stub may be in what is not used.
-  std::array<char, 1024> head;
-  if (!remote::read_memory(tid, RemotePtr{start}, head).ok() ||
-      !vdso.starts_with(std::string_view(head.data(), head.size())))
-    return {};
+  const auto start = find_vdso(tid, registers.rip, vdso);
+  if (!start) return {};
   const remote::Tracee task(tid);
   int signal = 0;  // one that has come meanwhile is delivered, as it would be without us
-  for (int step = 0; signal != 0 || (step < kMostSteps && registers.rip - start < size); ++step) {
+  for (int step = 0; signal != 0 || (step < kMostSteps && registers.rip - *start < vdso.size()); ++step) {
     STASIS_CHECK(task.step_block(std::exchange(signal, 0)));
     STASIS_TRY(const auto stop, task.wait());
     if (stop->kind == remote::Stop::Kind::kExited)

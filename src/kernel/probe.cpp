@@ -94,6 +94,7 @@ std::vector<Finding> probe_host(const std::string& store) {
       {"proc in a session", kEssential, try_mount_proc},
       {"time namespace", kOptional, try_time_namespace},
       {"network namespace", kOptional, try_network_namespace},
+      {"mounts of programs", kOptional, try_mounts},
       {"trace a session", kEssential, try_trace_session},
       {"trace other programs", kOptional, try_trace_stranger},
       {"kcmp", kEssential, try_kcmp},

@@ -34,6 +34,7 @@ Outcome try_exact_pids();
 Outcome try_mount_proc();
 Outcome try_time_namespace();
 Outcome try_network_namespace();
+Outcome try_mounts();
 
 // Looking at and changing other processes.
 Outcome try_trace_session();

@@ -145,6 +145,20 @@ Outcome try_time_namespace() {
   });
 }
 
+// The latest of what a restart needs to put mounts together, and it fails as it should.
+Outcome try_mounts() {
+  constexpr unsigned kSetGroup = 0x100, kEmptyPaths = 0x44;  // MOVE_MOUNT_SET_GROUP, _F_ and _T_EMPTY_PATH
+  if (auto problem = enter_user_namespace(); !problem.empty())
+    return lacking(problem, user_namespace_remedy());
+  if (unshare(CLONE_NEWNS) != 0) return lacking(failed("unshare(CLONE_NEWNS)"), user_namespace_remedy());
+  if (syscall(SYS_move_mount, -1, "", -1, "", kSetGroup | kEmptyPaths) == 0 || errno != EBADF) {
+    return lacking(failed("move_mount(MOVE_MOUNT_SET_GROUP)"),
+                   "Linux 5.15 or later; without it a session in which a program has mounted something is "
+                   "not restarted");
+  }
+  return works("what programs have mounted is mounted again");
+}
+
 Outcome try_network_namespace() {
   const char* remedy =
       "launch --net=private needs Linux with CONFIG_NET_NS, and user.max_net_namespaces above 0";

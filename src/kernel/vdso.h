@@ -5,7 +5,7 @@
 
 namespace stasis::kernel {
 
-// Of our own process, as a file in memory; empty: there is none.
+// Of our own process, at its address there; empty: there is none.
 std::string_view own_vdso();
 
 }  // namespace stasis::kernel

@@ -36,12 +36,17 @@ std::optional<RseqArea> registered_rseq(HostTid tid) {
 
 std::vector<uint64_t> possible_rseq_areas(HostTid tid, uint64_t thread_pointer) {
   std::vector<uint64_t> found;
-  const uint64_t from = (thread_pointer - kReach) & ~uint64_t{kSize - 1};
   if (thread_pointer <= kReach) return found;
-  // The other side of it may be unmapped, as may be what is before it.
-  for (uint64_t address = from; address < from + 2 * kReach; address += kSize) {
-    auto area = read_object<struct rseq>(tid, RemotePtr{address});
-    if (area.ok() && area->cpu_id == area->cpu_id_start && area->flags == 0) found.push_back(address);
+  const uint64_t first = thread_pointer - kReach, last = thread_pointer + kReach;
+  std::array<char, kPageSize> page;
+  for (uint64_t start = first - first % kPageSize; start < last; start += kPageSize) {
+    // What is before or behind it may be unmapped.
+    if (!read_memory(tid, RemotePtr{start}, page).ok()) continue;
+    for (size_t at = 0; at + kSize <= page.size(); at += kSize) {
+      struct rseq area;
+      std::memcpy(&area, page.data() + at, sizeof area);
+      if (area.cpu_id == area.cpu_id_start && area.flags == 0) found.push_back(start + at);
+    }
   }
   const uint64_t usual = thread_pointer + static_cast<uint64_t>(__rseq_offset);
   std::sort(found.begin(), found.end(),

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "image/page_files.h"
+#include "kernel/vdso.h"
 #include "restore/aio_ring.h"
 #include "restore/mapped_pages.h"
 #include "restore/vdso.h"
@@ -239,7 +240,7 @@ class Builder {
       parked += size;
     }
     if (place.redirected == 0) return {};
-    const std::string code = redirect_vdso(std::string(saved_vdso_), area.vdso(), place.vdso);
+    const std::string code = redirect_vdso(std::string(saved_vdso_), kernel::own_vdso(), place.vdso);
     batch_.call(SYS_mmap, {place.redirected, code.size(), PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~uint64_t{0}, 0});
     STASIS_CHECK(flush());

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernel/vdso.h"
+
 namespace stasis::restore {
 
 using schema::Mapping;
@@ -122,8 +124,8 @@ Result<VdsoPlace> place_vdso(const schema::Memory& memory, std::string_view save
   }
   if (wanted.empty() || have.empty()) return place;
   const uint64_t base = have.front().start;
-  const uint64_t offset = area.vdso_start() - base;
-  bool same = wanted.size() == have.size() && (saved.empty() || saved == area.vdso());
+  const uint64_t offset = reinterpret_cast<uint64_t>(kernel::own_vdso().data()) - base;
+  bool same = wanted.size() == have.size() && (saved.empty() || saved == kernel::own_vdso());
   for (size_t i = 0; same && i < wanted.size(); ++i) {
     same = wanted[i]->end() - wanted[i]->start() == have[i].end - have[i].start &&
            wanted[i]->start() - wanted[0]->start() == have[i].start - base;

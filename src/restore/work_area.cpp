@@ -80,8 +80,6 @@ Result<WorkArea> WorkArea::create(const schema::Manifest& manifest) {
       if (offset == std::string_view::npos)
         return Error{"restart", "vDSO", "it has no system call instruction", {}};
       area.syscall_offset_ = offset;
-      area.vdso_start_ = entry.start;
-      area.vdso_ = code;
     }
     if (entry.name == "[vdso]" || entry.name.starts_with("[vvar")) area.kernel_mappings_.push_back(entry);
   }

@@ -32,16 +32,12 @@ class WorkArea {
 
   // The kernel's own mappings (vvar, vDSO) of this process, as they will be in every fork.
   const std::vector<kernel::MapsEntry>& kernel_mappings() const { return kernel_mappings_; }
-  uint64_t vdso_start() const { return vdso_start_; }
-  std::string_view vdso() const { return vdso_; }
   // Where a `syscall` instruction is, as an offset into the vDSO.
   uint64_t syscall_offset() const { return syscall_offset_; }
 
  private:
   uint64_t start_ = 0;
   uint64_t syscall_offset_ = 0;
-  uint64_t vdso_start_ = 0;
-  std::string_view vdso_;  // it stays mapped in the builder
   uint64_t guard_pass_ = 0;
   std::vector<kernel::MapsEntry> kernel_mappings_;
 };

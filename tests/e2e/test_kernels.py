@@ -87,7 +87,7 @@ class Kernels(unittest.TestCase):
         """What it lacks is named, and what can be had without is there."""
         said = json.loads(re.search(r"CHECK (.*)", self.run_in("bullseye", JOB, "check"))[1])
         checks = {row["name"]: row for row in said["checks"]}
-        for name in "page scan", "rseq registration":
+        for name in "page scan", "rseq registration", "mounts of programs":
             self.assertNotEqual(checks[name]["state"], "ok", checks[name])
             self.assertTrue(checks[name]["remedy"], checks[name])
         self.move("bullseye", "bullseye")

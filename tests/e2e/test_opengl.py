@@ -119,15 +119,9 @@ class Recorded(unittest.TestCase):
         self.assertEqual(self.ask(request), "ok")
         wait_for("a new renderer", lambda: self.renderer() not in (None, old), 20)
 
-
-class OpenGl(Recorded):
-    scene = SCENE
-
-    def pictures(self, mode, script, recorded=True, **environment):
-        """Hashes of the pictures after each command for the program; "kill" and "move" are for us."""
-        program = self.start(self.scene, mode, recorded=recorded, **environment)
-        self.assertIn("ready", program.stdout.readline())
-        hashes = []
+    def answers_of(self, program, script):
+        """A line for each command that is for the program; "kill", "keeper" and "move" are for us."""
+        answers = []
         for word in script:
             if word == "kill":
                 self.kill_renderer()
@@ -138,9 +132,22 @@ class OpenGl(Recorded):
             else:
                 program.stdin.write(word + "\n")
                 program.stdin.flush()
-                hashes.append(program.stdout.readline().strip())
-                self.assertRegex(hashes[-1], "^[0-9a-f]{16}$")
+                answers.append(program.stdout.readline().strip())
+                self.assertTrue(answers[-1], f"after {word} the program has ended")
         self.end(program)
+        return answers
+
+
+class OpenGl(Recorded):
+    scene = SCENE
+
+    def pictures(self, mode, script, recorded=True, **environment):
+        """Hashes of the pictures after each command for the program."""
+        program = self.start(self.scene, mode, recorded=recorded, **environment)
+        self.assertIn("ready", program.stdout.readline())
+        hashes = self.answers_of(program, script)
+        for one in hashes:
+            self.assertRegex(one, "^[0-9a-f]{16}$")
         return hashes
 
     def check_pictures(self, mode):

@@ -38,21 +38,7 @@ class States(Recorded):
     def answers(self, mode, seed, script, recorded):
         program = self.start(ORACLE, mode, str(seed), recorded=recorded)
         self.assertEqual(program.stdout.readline(), "ready\n")
-        answers = []
-        for word in script:
-            if word == "kill":
-                self.kill_renderer()
-            elif word == "keeper":
-                self.kill_part("keeper")
-            elif word.startswith("move "):
-                self.move(word)
-            else:
-                program.stdin.write(word + "\n")
-                program.stdin.flush()
-                answers.append(program.stdout.readline())
-                self.assertTrue(answers[-1], f"after {word} the program has ended")
-        self.end(program)
-        return answers
+        return self.answers_of(program, script)
 
     def check(self, mode):
         for seed in SEEDS:
