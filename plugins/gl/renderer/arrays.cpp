@@ -212,7 +212,8 @@ bool have_memory(Renderer& r, uint32_t came_along) {
 
 bool is_compiling(Renderer& r) {
   bool& maybe = r.current->arrays.maybe_compiling;
-  if (maybe) maybe = ask(GL_LIST_INDEX) != 0;  // also when there is no answer, within a primitive
+  // Negative: a name beyond 2^31, or no answer, within a primitive.
+  if (maybe) maybe = ask(GL_LIST_INDEX) != 0;
   return maybe;
 }
 

@@ -55,23 +55,10 @@ void own_CallList(Renderer& r, const Packet& header) {
   r.current->arrays.maybe_inside = true;
 }
 
-namespace {
-
-// No answer within a primitive: then it is as it was.
-void note_list(Renderer& r) {
-  if (const GLint list = ask(GL_LIST_INDEX); list >= 0) r.current->arrays.maybe_compiling = list != 0;
-}
-
-}  // namespace
-
 void own_NewList(Renderer& r, const Packet& header) {
   const auto& p = view<PNewList>(header);
   r.gl.NewList(p.list, p.mode);
-  note_list(r);
-}
-void own_EndList(Renderer& r, const Packet&) {
-  r.gl.EndList();
-  note_list(r);
+  r.current->arrays.maybe_compiling = true;
 }
 
 void own_DeleteShader(Renderer& r, const Packet& header) {
