@@ -36,6 +36,11 @@ inline bool sane_text(const std::string& text, size_t limit) {
 }
 inline constexpr size_t kPathLimit = 64 << 10;
 
+// Lines as in /proc/PID/cgroup. A restart makes the groups, component by component from the root of their
+// hierarchy.
+Result<void> check_control_groups(const google::protobuf::RepeatedPtrField<std::string>& lines,
+                                  const std::string& where);
+
 // What references may refer to.
 struct Known {
   const schema::Manifest* manifest = nullptr;

@@ -49,6 +49,7 @@ Result<void> check_namespace(const schema::Namespace& one, const Spaces& before,
   for (int64_t offset : {one.monotonic_offset_ns(), one.boottime_offset_ns()}) {
     if (offset < -kMost || offset > kMost) return bad(where, "its clocks differ impossibly much");
   }
+  STASIS_CHECK(check_control_groups(one.control_group_roots(), where));
   STASIS_CHECK(check_ranges(one.users(), where));
   return check_ranges(one.groups(), where);
 }

@@ -3,14 +3,25 @@
 #include "image/validate_internal.h"
 
 namespace stasis::image::validation {
+
+Result<void> check_control_groups(const google::protobuf::RepeatedPtrField<std::string>& lines,
+                                  const std::string& where) {
+  // One for each controller, of which the kernel has some fifteen, and named ones.
+  constexpr int kHierarchiesLimit = 1024;
+  if (lines.size() > kHierarchiesLimit) return bad(where, "it is in too many control groups");
+  for (const std::string& line : lines) {
+    if (!sane_text(line, kPathLimit) || line.find(":/") == std::string::npos)
+      return bad(where, "a line about its control groups is none");
+  }
+  return {};
+}
+
 namespace {
 
 constexpr int kSignals = 64;
 constexpr size_t kSiginfoSize = 128;
 // The kernel's NGROUPS_MAX.
 constexpr int kGroupsLimit = 65536;
-// One for each controller, of which the kernel has some fifteen, and named ones.
-constexpr int kHierarchiesLimit = 1024;
 // Today's largest (with AMX) is 11 KiB; the legacy area and the header are always there.
 constexpr size_t kXsaveMinimum = 576, kXsaveLimit = 1 << 20;
 
@@ -38,17 +49,6 @@ Result<void> check_credentials(const schema::Credentials& credentials, const std
   return {};
 }
 
-// A restart makes the groups, component by component from the root of the hierarchy.
-Result<void> check_control_groups(const google::protobuf::RepeatedPtrField<std::string>& lines,
-                                  const std::string& where) {
-  if (lines.size() > kHierarchiesLimit) return bad(where, "it is in too many control groups");
-  for (const std::string& line : lines) {
-    if (!sane_text(line, kPathLimit) || line.find(":/") == std::string::npos)
-      return bad(where, "a line about its control groups is none");
-  }
-  return {};
-}
-
 Result<void> check_thread(const schema::Thread& thread, bool alive, const std::string& where,
                           const Known& known) {
   if (!sane_text(thread.name(), 64)) return bad(where, "its name is too long or has a NUL in it");
@@ -67,6 +67,7 @@ Result<void> check_thread(const schema::Thread& thread, bool alive, const std::s
     if (filter >= static_cast<uint32_t>(known.manifest->seccomp_filters_size()))
       return bad(where, fmt::format("it refers to seccomp filter {}, which does not exist", filter));
   }
+  STASIS_CHECK(check_control_groups(thread.control_groups(), where));
   STASIS_CHECK(check_pending(thread.pending(), where));
   return check_credentials(thread.credentials(), where);
 }

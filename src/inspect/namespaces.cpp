@@ -15,6 +15,7 @@
 #include <functional>
 
 #include "base/parallel.h"
+#include "inspect/control_groups.h"
 #include "inspect/namespace_identity.h"
 #include "kernel/ipc_settings.h"
 #include "kernel/mounts.h"
@@ -75,6 +76,24 @@ Result<std::string> ask_inside(HostTid task, const Type& type, const std::functi
     return Error{"look into a namespace", fmt::format("task {}", task), "it cannot be entered",
                  "take the checkpoint as root", ErrorCode::kRefused};
   return answer;
+}
+
+Result<void> observe_roots_of_groups(HostTid task, HostTid surroundings, schema::Namespace& out) {
+  STASIS_TRY(const std::string whole, kernel::read_proc(task, "cgroup"));
+  auto shown = ask_inside(task, {CLONE_NEWCGROUP, "cgroup", true}, [&] {
+    auto text = kernel::read_proc(task, "cgroup");
+    return text.ok() ? *text : std::string();
+  });
+  // An ordinary user cannot enter one, nor choose groups.
+  if (!shown.ok()) return {};
+  STASIS_TRY(const auto roots, roots_of_groups(task, whole, *shown));
+  // Those of the session are a matter of whoever starts it.
+  auto outside = kernel::read_proc(surroundings, "cgroup");
+  for (const std::string& root : roots) {
+    if (own_groups(root + "\n", outside.ok() ? *outside : "").empty()) continue;
+    out.add_control_group_roots(root);
+  }
+  return {};
 }
 
 // In a user namespace ids are set for all threads at once.
@@ -349,6 +368,8 @@ Result<void> Namespaces::observe(Found& found) {
       if (settings.ok() && !out.mutable_ipc_settings()->ParseFromString(*settings)) out.clear_ipc_settings();
       return {};
     }
+    case CLONE_NEWCGROUP:
+      return observe_roots_of_groups(found.task, reference_, out);
     default:
       return {};
   }

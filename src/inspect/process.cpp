@@ -20,6 +20,7 @@
 #include <cstring>
 #include <sstream>
 
+#include "inspect/control_groups.h"
 #include "inspect/thread.h"
 
 namespace stasis::inspect {
@@ -216,17 +217,6 @@ Result<std::vector<schema::PosixTimer>> read_posix_timers(const freeze::FrozenPr
   return timers;
 }
 
-// Those of `text` that are not in `common`.
-std::vector<std::string> own_lines(const std::string& text, const std::string& common) {
-  std::vector<std::string> own;
-  if (text == common) return own;
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    if (("\n" + common).find("\n" + line + "\n") == std::string::npos) own.push_back(line);
-  }
-  return own;
-}
-
 }  // namespace
 
 Result<ProcReadings> read_from_proc(const freeze::FrozenProcess& process, const std::string& init_groups,
@@ -243,8 +233,9 @@ Result<ProcReadings> read_from_proc(const freeze::FrozenProcess& process, const 
   STASIS_TRY(auto score, kernel::read_proc_record(process.pid, "oom_score_adj"));
   out.set_oom_score_adj(std::atoi(score.c_str()));
   auto groups = kernel::read_proc(process.pid, "cgroup");
-  for (const std::string& line : own_lines(groups.ok() ? *groups : "", init_groups))
+  for (const std::string& line : own_groups(groups.ok() ? *groups : "", init_groups))
     out.add_control_groups(line);
+  readings.thread_groups = groups_of_threads(process, groups.ok() ? *groups : "");
   auto login = kernel::read_proc_record(process.pid, "loginuid");
   if (login.ok()) out.set_login_uid(static_cast<uint32_t>(std::strtoul(login->c_str(), nullptr, 10)) + 1);
   auto filter = kernel::read_proc_record(process.pid, "coredump_filter");
@@ -294,11 +285,12 @@ namespace {
 class ProcessInspection final : public Inspection {
  public:
   ProcessInspection(const freeze::FrozenProcess& process, const std::vector<remote::TaskContext>& contexts,
-                    remote::Foothold& foothold, std::vector<schema::PosixTimer> timers)
+                    remote::Foothold& foothold, ProcReadings readings)
       : process_(process),
         contexts_(contexts),
         foothold_(foothold),
-        questions_(process, std::move(timers)),
+        thread_groups_(std::move(readings.thread_groups)),
+        questions_(process, std::move(readings.timers)),
         batch_(foothold.scratch()) {}
 
   Result<void> begin() {
@@ -317,6 +309,8 @@ class ProcessInspection final : public Inspection {
       const auto& levels = process_.threads[i].status.levels;
       for (auto inner = static_cast<size_t>(out.inner_numbers_size()); inner > 0; --inner)
         thread->add_inner_numbers(levels[levels.size() - inner].tid.value);
+      if (i == 0) continue;
+      for (auto& line : thread_groups_[i - 1]) thread->add_control_groups(std::move(line));
     }
     auto* leader = out.mutable_threads(0);
     STASIS_CHECK(leader_questions_.take(batch_, *leader));
@@ -358,6 +352,7 @@ class ProcessInspection final : public Inspection {
   const freeze::FrozenProcess& process_;
   const std::vector<remote::TaskContext>& contexts_;
   remote::Foothold& foothold_;
+  std::vector<std::vector<std::string>> thread_groups_;
   ProcessQuestions questions_;
   ThreadQuestions leader_questions_;
   Batch batch_;
@@ -373,8 +368,7 @@ Result<std::unique_ptr<Inspection>> begin_inspection(const freeze::FrozenProcess
   STASIS_TRY(auto shared_pending, remote::Tracee(process.pid).pending_signals(true));
   add_taken_stop(process.status.shared_pending, shared_pending);
   for (auto& info : shared_pending) out.add_shared_pending()->set_info(std::move(info));
-  auto inspection =
-      std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(readings.timers));
+  auto inspection = std::make_unique<ProcessInspection>(process, contexts, foothold, std::move(readings));
   STASIS_CHECK(inspection->begin());
   return std::unique_ptr<Inspection>(std::move(inspection));
 }

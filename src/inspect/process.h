@@ -21,6 +21,8 @@ Result<remote::TaskContext> observe_context(const freeze::FrozenProcess& process
 // processes side by side. `init_groups`: /proc/PID/cgroup of init.
 struct ProcReadings {
   std::vector<schema::PosixTimer> timers;
+  // Of each thread but the first, the control groups in which its process is not.
+  std::vector<std::vector<std::string>> thread_groups;
 };
 Result<ProcReadings> read_from_proc(const freeze::FrozenProcess& process, const std::string& init_groups,
                                     schema::Process& out, schema::Memory& memory);

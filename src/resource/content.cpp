@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <any>
+#include <set>
 #include <vector>
 
 #include "resource/file/locks.h"
@@ -93,13 +95,11 @@ std::string content_name(std::string_view kind, const struct stat& status) {
 }
 
 Result<void> save_content(const OpenFile& file, const std::string& name, Observation& tree) {
-  const auto& by_inode = tree.index("content: inode", [](const OpenFile& other) {
-    return S_ISREG(other.status.st_mode) ? content_name("", other.status) : std::string();
-  });
-  auto [first, last] = by_inode.equal_range(content_name("", file.status));
-  for (auto entry = first; entry != last; ++entry) {
-    if (entry->second->id < file.id) return {};  // that one has saved it
-  }
+  // Several descriptions may be of it, of which some may have found a name.
+  using Names = std::set<std::string>;
+  std::any& saved = tree.memory("content: saved");
+  if (!saved.has_value()) saved = Names();
+  if (!std::any_cast<Names&>(saved).insert(name).second) return {};
 
   if (has_write_lease(file)) {
     return refusal(file, "it has no name any more, and there is a lease on it, which reading it would break",

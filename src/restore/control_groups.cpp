@@ -140,4 +140,13 @@ Result<void> join_control_groups(HostTid task, const schema::Process& process) {
   return join(task, process.control_groups(), {"cgroup.procs"});
 }
 
+Result<void> join_control_groups(const google::protobuf::RepeatedPtrField<std::string>& lines) {
+  constexpr HostTid kOurs{0};
+  return join(kOurs, lines, {"cgroup.procs"});
+}
+
+Result<void> join_control_groups(HostTid thread, const schema::Thread& record) {
+  return join(thread, record.control_groups(), {"cgroup.threads", "tasks"});
+}
+
 }  // namespace stasis::restore

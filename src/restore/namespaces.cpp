@@ -12,6 +12,7 @@
 #include "kernel/ipc_settings.h"
 #include "kernel/network.h"
 #include "kernel/proc.h"
+#include "restore/control_groups.h"
 #include "restore/network.h"
 #include "restore/network_filters.h"
 #include "restore/user_namespaces.h"
@@ -136,6 +137,8 @@ Result<void> Namespaces::make_one(const schema::Namespace& wanted, int base) {
   if (name_of(wanted.type()) == nullptr) return errno_error(kStep, fmt::format("type {:#x}", type), EINVAL);
   Fd made;
   const auto make_it = [&]() -> Result<void> {
+    // The groups of who makes one are its roots.
+    STASIS_CHECK(join_control_groups(wanted.control_group_roots()));
     STASIS_TRY(made, unshare(wanted));
     return furnish(wanted, mounts_of_image_);
   };

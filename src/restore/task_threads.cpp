@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "kernel/scheduling.h"
 #include "restore/clone.h"
+#include "restore/control_groups.h"
 #include "restore/tasks.h"
 #include "restore/user_namespaces.h"
 
@@ -248,6 +249,7 @@ Result<void> TaskBuilder::set_threads() {
                         },
                     .take = [this, i, &thread, &tolerated](const Batch& calls) -> Result<void> {
                       set_scheduling(thread.skeleton.pid(), *thread.record);
+                      STASIS_CHECK(join_control_groups(thread.skeleton.pid(), *thread.record));
                       return check(calls, thread, tolerated[i]);
                     }});
   }

@@ -126,6 +126,7 @@ CASE(control_group) {
 
 namespace {
 char hierarchy[512], hierarchy_name[64];
+pthread_barrier_t joined, verified;
 
 bool mount_hierarchy() {
   char options[128];
@@ -140,8 +141,10 @@ void make_hierarchy() {
   MUST(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0);
   snprintf(hierarchy, sizeof hierarchy, "%s/hierarchy", getenv("SUBJECT_DIR"));
   MUST(mkdir(hierarchy, 0755) == 0);
-  snprintf(hierarchy_name, sizeof hierarchy_name, "stasis-test-%d",
-           static_cast<int>(subject::milliseconds()));
+  // The name is the machine's.
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  snprintf(hierarchy_name, sizeof hierarchy_name, "stasis-test-%lx-%lx", now.tv_sec, now.tv_nsec);
   if (!mount_hierarchy()) SKIP("this kernel has no hierarchies of version 1");
 }
 
@@ -168,13 +171,24 @@ void check_group(const char* group) {
   char now[4096], line[160];
   snprintf(line, sizeof line, ":name=%s:/%s\n", hierarchy_name, group);
   CHECK(subject::slurp("/proc/thread-self/cgroup", now, sizeof now) > 0);
-  CHECK(strstr(now, line) != nullptr);
+  const bool found = strstr(now, line) != nullptr;
+  if (!found) fprintf(stderr, "wanted %sfound %s", line, now);
+  CHECK(found);
+}
+
+void* live_in_group(void*) {
+  CHECK(join_group("thread"));
+  pthread_barrier_wait(&joined);
+  pthread_barrier_wait(&verified);
+  check_group("thread");
+  return nullptr;
 }
 
 void remove_group(const char* group) {
   char name[640];
   snprintf(name, sizeof name, "%s/%s", hierarchy, group);
-  CHECK_EQ(rmdir(name), 0);
+  // It takes the kernel a moment to see that a thread is gone.
+  for (int i = 0; i < 200 && rmdir(name) != 0 && errno == EBUSY; ++i) subject::pass(5);
 }
 
 // The last umount ends it, if the kernel is done with its groups by then.
@@ -200,6 +214,56 @@ CASE(control_group_of_a_hierarchy_that_was_unmounted) {
   CHECK(mount_hierarchy());
   leave_groups();
   remove_group("process");
+  remove_hierarchy();
+}
+
+// In the hierarchies of version 1 each thread is in a group by itself.
+CASE(control_groups_of_threads) {
+  make_hierarchy();
+  MUST(join_group("process"));
+  pthread_barrier_init(&joined, nullptr, 2);
+  pthread_barrier_init(&verified, nullptr, 2);
+  pthread_t thread;
+  MUST(pthread_create(&thread, nullptr, live_in_group, nullptr) == 0);
+  pthread_barrier_wait(&joined);
+  subject::hold();
+  check_group("process");
+  pthread_barrier_wait(&verified);
+  CHECK_EQ(pthread_join(thread, nullptr), 0);
+  leave_groups();
+  remove_group("process");
+  remove_group("thread");
+  remove_hierarchy();
+}
+
+// What is above the root of a namespace is not to be seen in it.
+CASE(control_group_namespace) {
+  make_hierarchy();
+  int begun[2], go_on[2];
+  MUST(pipe(begun) == 0 && pipe(go_on) == 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    char byte;
+    MUST(join_group("outer"));
+    MUST(unshare(CLONE_NEWCGROUP) == 0);
+    check_group("");
+    MUST(join_group("outer/inner"));
+    check_group("inner");
+    MUST(write(begun[1], "", 1) == 1);
+    MUST(read(go_on[0], &byte, 1) == 1);
+    check_group("inner");
+    subject::leave();
+  }
+  char byte;
+  MUST(read(begun[0], &byte, 1) == 1);
+  subject::hold();
+  check_group("");
+  MUST(write(go_on[1], "", 1) == 1);
+  int status = 1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK_EQ(status, 0);
+  remove_group("outer/inner");
+  remove_group("outer");
   remove_hierarchy();
 }
 

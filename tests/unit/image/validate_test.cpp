@@ -249,7 +249,7 @@ const Mistake kMistakes[] = {
     {"process 42: a line about its control groups",
      [](Manifest& m) { process(m).add_control_groups("4:memory:elsewhere"); }},
     {"a line about its control groups",
-     [](Manifest& m) { process(m).add_control_groups(std::string("0::/\0", 5)); }},
+     [](Manifest& m) { process(m).mutable_threads(1)->add_control_groups(std::string("0::/\0", 5)); }},
     {"too many control groups",
      [](Manifest& m) {
        for (int i = 0; i < 2000; ++i) process(m).add_control_groups("0::/a");
