@@ -227,7 +227,8 @@ void DescriptorGraph::find_other_names() {
     if (!S_ISREG(file->status.st_mode) || file->status.st_nlink == 0 || !file->link.ends_with(" (deleted)"))
       continue;
     if (resource::name_of(*file).state != resource::Name::kDeleted) continue;
-    if (std::string name = find_other_name(*file, files_); !name.empty()) file->link = name;
+    const auto points = namespaces_ != nullptr ? namespaces_->mounted_at(*file) : std::vector<std::string>();
+    if (std::string name = find_other_name(*file, files_, points); !name.empty()) file->link = name;
   }
 }
 

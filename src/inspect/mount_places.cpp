@@ -103,6 +103,16 @@ bool Mounts::leads_to(uint32_t of, const std::string& path, uint64_t inode, stru
   return found && ::fstat(found.get(), &status) == 0 && status.st_ino == inode;
 }
 
+std::vector<std::string> Mounts::points_of(uint32_t of, uint64_t device) const {
+  std::vector<std::string> points;
+  const Tree* tree = tree_of(of);
+  for (size_t i = 0; tree != nullptr && i < tree->known.size(); ++i) {
+    const Known& known = tree->known[i];
+    if (!known.existing && known.mount->device == device) points.push_back(known.mount->point);
+  }
+  return points;
+}
+
 bool Mounts::is_top(uint32_t of, int directory) const {
   const Tree* tree = tree_of(of);
   struct stat status = {};

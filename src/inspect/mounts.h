@@ -55,6 +55,8 @@ class Mounts {
   Result<std::optional<Place>> locate(resource::OpenFile& file, uint32_t own);
   // The path of a file outside of the session, as in schema::Mapping.
   std::string host_path(uint32_t of, const std::string& path) const;
+  // Where the program has mounted the file system with this number in a namespace.
+  std::vector<std::string> points_of(uint32_t of, uint64_t device) const;
   // Whether this path leads whoever enters the namespace to the file with this inode.
   bool leads_to(uint32_t of, const std::string& path, uint64_t inode, struct stat& status) const;
   // Whether this is the root directory that whoever enters the namespace has.

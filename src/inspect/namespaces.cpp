@@ -504,6 +504,12 @@ const Mounts::Place* Namespaces::place_of(const resource::OpenFile& file) const 
   return found == places_.end() ? nullptr : &found->second;
 }
 
+std::vector<std::string> Namespaces::mounted_at(const resource::OpenFile& file) const {
+  const auto* place = place_of(file);
+  return place != nullptr && place->visible ? mounts_.points_of(place->of, file.status.st_dev)
+                                            : std::vector<std::string>();
+}
+
 bool Namespaces::is_found_by_name(const resource::OpenFile& file) const {
   const auto* place = place_of(file);
   return place == nullptr || (place->visible && place->of == mounts_of(file.pid.value));

@@ -41,6 +41,8 @@ class Namespaces {
   Result<void> locate(resource::OpenFile& file);
   // After that; nullptr: its name tells all.
   const Mounts::Place* place_of(const resource::OpenFile& file) const;
+  // Where the program has mounted what the file is on, as its name counts.
+  std::vector<std::string> mounted_at(const resource::OpenFile& file) const;
   // Whether the name of a file, or of a directory of a process, leads whoever enters the namespaces of its
   // task to it.
   bool is_found_by_name(const resource::OpenFile& file) const;

@@ -9,9 +9,10 @@
 
 namespace stasis::inspect {
 
-// Looks in the directory of the name that is gone and below it, and where the tree's other files are. Empty:
-// not found there.
+// Looks in the directory of the name that is gone and below it, where the tree's other files are, and below
+// `points`, where the program has mounted what the file is on. Empty: not found there.
 std::string find_other_name(const resource::OpenFile& file,
-                            const std::vector<std::unique_ptr<resource::OpenFile>>& files);
+                            const std::vector<std::unique_ptr<resource::OpenFile>>& files,
+                            const std::vector<std::string>& points);
 
 }  // namespace stasis::inspect

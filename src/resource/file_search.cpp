@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 
+#include "kernel/proc.h"
 #include "stasis/fd.h"
 
 namespace stasis::resource {
@@ -12,8 +13,13 @@ std::string directory_of(const std::string& path) {
   return slash == 0 || slash == std::string::npos ? "/" : path.substr(0, slash);
 }
 
+FileSearch::FileSearch(HostTid task, uint64_t inode, std::function<bool(const struct stat&)> is_it, int root)
+    : root_(root < 0 ? fmt::format("/proc/{}/root", task) : kernel::own_descriptor(root)),
+      inode_(inode),
+      is_it_(std::move(is_it)) {}
+
 std::string FileSearch::look(const std::string& directory) {
-  const std::string there = fmt::format("/proc/{}/root{}", task_, directory);
+  const std::string there = root_ + directory;
   Fd opened(open(there.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   DIR* list = opened ? fdopendir(opened.get()) : nullptr;
   if (list == nullptr) return {};

@@ -16,9 +16,9 @@ namespace stasis::resource {
 // still.
 class FileSearch {
  public:
-  // `is_it` decides among files with that inode number.
-  FileSearch(HostTid task, uint64_t inode, std::function<bool(const struct stat&)> is_it)
-      : task_(task), inode_(inode), is_it_(std::move(is_it)) {}
+  // `is_it` decides among files with that inode number. `root`: our own descriptor of the directory from
+  // which paths count; -1: that is the root directory of the process.
+  FileSearch(HostTid task, uint64_t inode, std::function<bool(const struct stat&)> is_it, int root = -1);
 
   // The name in this directory; empty: it is not there, or the directory has been looked at before.
   std::string in(const std::string& directory);
@@ -28,7 +28,7 @@ class FileSearch {
  private:
   std::string look(const std::string& directory);
 
-  HostTid task_;
+  std::string root_;
   uint64_t inode_;
   std::function<bool(const struct stat&)> is_it_;
   std::set<std::string> seen_;

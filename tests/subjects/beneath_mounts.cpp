@@ -96,6 +96,16 @@ CASE(removed_file_on_two_mounts) {
   CHECK_EQ(status.st_nlink, 0u);
 }
 
+CASE_WITH(name_elsewhere, subject::kBusy) {
+  need_root();
+  file_with_a_name_elsewhere();
+}
+CASE_WITH(name_elsewhere_in_a_namespace, subject::kBusy) {
+  need_root();
+  own_namespace();
+  file_with_a_name_elsewhere();
+}
+
 // The session's /proc comes late; what is bound from beneath something that is mounted on it comes from a
 // copy.
 CASE(bound_from_beneath_in_proc) {

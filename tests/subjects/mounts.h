@@ -60,6 +60,28 @@ inline void own_namespace() {
   change("/", MS_REC | MS_PRIVATE);
 }
 
+// A file that is open by a name that is removed: its other name is in another part of the same file system,
+// which is to be seen by another mount only.
+inline void file_with_a_name_elsewhere() {
+  const std::string all = in_dir("all"), part = in_dir("part");
+  for (const auto& directory : {all, part}) make_directory(directory);
+  tmpfs(all);
+  make_directory(all + "/1");
+  make_directory(all + "/2");
+  make_directory(all + "/2/below");
+  bind(all + "/1", part);
+  write_file(part + "/file", "linked");
+  MUST(link((all + "/1/file").c_str(), (all + "/2/below/other").c_str()) == 0);
+  int file = open((part + "/file").c_str(), O_RDWR);
+  MUST(file >= 0 && unlink((all + "/1/file").c_str()) == 0);
+  subject::hold();
+  struct stat status = {};
+  CHECK_EQ(fstat(file, &status), 0);
+  CHECK_EQ(status.st_nlink, 1u);
+  CHECK_EQ(pwrite(file, "L", 1, 0), 1);
+  expect_file(all + "/2/below/other", "Linked");
+}
+
 // --- the tree, with names instead of numbers
 
 struct Line {

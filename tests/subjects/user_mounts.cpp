@@ -102,6 +102,11 @@ CASE(memory_of_somebody) {
   expect_file(at + "/file", "of seven");
 }
 
+CASE_WITH(name_elsewhere, subject::kBusy) {
+  enter(0, 0);
+  mounts::file_with_a_name_elsewhere();
+}
+
 CASE(hidden) {
   const std::string at = in_dir("hidden");
   make_directory(at);
