@@ -20,6 +20,7 @@
 #include "resource/payload.h"
 #include "resource/refusal.h"
 #include "resource/reopen.h"
+#include "resource/tun_interface.h"
 #include "schema/kinds/tun.pb.h"
 
 namespace stasis::resource {
@@ -62,22 +63,19 @@ uint64_t identity_of(const Fd& network) {
   return network && fstat(network.get(), &status) == 0 ? status.st_ino : 0;
 }
 
-// The program can only be given an interface of a network that is made again.
-Result<void> check_network(const OpenFile& file, const std::string& device) {
+// Whether the interface is of the network that the session shares with the host.
+Result<bool> is_of_host(const OpenFile& file, const std::string& device) {
   Fd of_device(ioctl(file.duplicate.get(), TUNGETDEVNETNS));
   Fd of_descriptor(ioctl(file.duplicate.get(), SIOCGSKNS));
   STASIS_TRY(Fd own, open_file(kernel::host_proc(), "self/ns/net", O_RDONLY));
   // Who may not ask is in the host's.
-  if (!of_device || identity_of(of_device) == identity_of(own)) {
-    return refusal(file, fmt::format("its interface {} belongs to the network of the host", device),
-                   "launch the program with --net=private, and make the interface there");
-  }
+  if (!of_device || identity_of(of_device) == identity_of(own)) return true;
   if (identity_of(of_device) != identity_of(of_descriptor)) {
     return refusal(
         file, fmt::format("its interface {} was moved to another network than the descriptor is of", device),
         "open /dev/net/tun in that network");
   }
-  return {};
+  return false;
 }
 
 struct LinkFacts {
@@ -115,12 +113,16 @@ Result<void> refuse_filter(const OpenFile& file, uint32_t flags, const LinkFacts
 Result<void> observe_device(const OpenFile& file, const ifreq& shown, schema::Tun& message) {
   const int fd = file.duplicate.get();
   message.set_device(shown.ifr_name);
-  STASIS_CHECK(check_network(file, message.device()));
+  STASIS_TRY(const bool of_host, is_of_host(file, message.device()));
+  message.set_of_host(of_host);
   STASIS_TRY(const LinkFacts facts, ask_about_link(file, message.device()));
   uint32_t flags = static_cast<uint16_t>(shown.ifr_flags);
   STASIS_CHECK(refuse_filter(file, flags, facts));
   flags = facts.has_packet_info ? flags & ~uint32_t{IFF_NO_PI} : flags | IFF_NO_PI;
   message.set_flags(flags);
+  if (of_host && (flags & IFF_PERSIST) == 0) {
+    STASIS_TRY(*message.mutable_made(), read_tun_interface(message.device()));
+  }
   int value = 0;
   if (ioctl(fd, TUNGETVNETHDRSZ, &value) != 0) return cannot_observe(file, "TUNGETVNETHDRSZ");
   message.set_header_size(static_cast<uint32_t>(value));
@@ -138,6 +140,8 @@ Result<void> observe_device(const OpenFile& file, const ifreq& shown, schema::Tu
   message.set_offloads(offloads);
   return {};
 }
+
+const char* mode_of(const schema::Tun& message) { return (message.flags() & IFF_TAP) != 0 ? "tap" : "tun"; }
 
 // The first descriptor of an interface is that which has held it: then the interface never loses its carrier.
 // Without several queues there is room for one. Empty: it has another one, or needs what that does not have.
@@ -164,12 +168,13 @@ std::string tun_holder_key(const std::string& device) {
 }
 
 KindInfo TunKind::info() const {
-  return {
-      "tun", "Devices", "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner",
-      Support::kPartial,
-      "in a network of the session's own (launch --net=private, or one that the program has made); packets "
-      "that were not read yet are lost, as on a network; what the kernel does not tell is not kept: a "
-      "filter of addresses (TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
+  return {"tun", "Devices", "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner",
+          Support::kPartial,
+          "in the host's network a persistent interface is attached to again, and another one is made again "
+          "with its "
+          "addresses, size of packets and bridge, which takes root; packets "
+          "that were not read yet are lost, as on a network; what the kernel does not tell is not kept: a "
+          "filter of addresses (TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
 }
 
 bool TunKind::recognises(const OpenFile& file, const Observation&) const { return is_tun(file); }
@@ -196,6 +201,12 @@ Result<Fd> TunKind::make(const Record& record, Making& context) const {
   if (!fd) return cannot_make(record, message.path());
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   if (message.device().empty()) return fd;
+  if (message.of_host() && !message.has_made() && ::if_nametoindex(message.device().c_str()) == 0) {
+    return Error{
+        "restart", record.describe(), fmt::format("the host has no interface {} any more", message.device()),
+        fmt::format("make it again (ip tuntap add dev {} mode {})", message.device(), mode_of(message)),
+        ErrorCode::kFailed};
+  }
   ifreq request = request_for(message.device(), message.flags() & kAttachFlags);
   if (ioctl(fd.get(), TUNSETIFF, &request) != 0)
     return cannot_make(record, "attach to interface " + message.device());
@@ -216,6 +227,7 @@ Result<void> TunKind::fill(const Record& record, int fd, Making&) const {
     return cannot_make(record, "TUNSETOFFLOAD");
   if (message.no_carrier() && ioctl(fd, TUNSETCARRIER, &off) != 0)
     return cannot_make(record, "TUNSETCARRIER");
+  if (message.has_made()) STASIS_CHECK(set_tun_interface(message.device(), message.made()));
   const unsigned long persistent = (message.flags() & IFF_PERSIST) != 0 ? 1 : 0;
   if (ioctl(fd, TUNSETPERSIST, persistent) != 0) return cannot_make(record, "TUNSETPERSIST");
   if ((message.flags() & IFF_DETACH_QUEUE) == 0) return {};
@@ -228,7 +240,7 @@ std::string TunKind::summary(const Record& record) const {
   auto message = unpack<schema::Tun>(record);
   if (!message.ok()) return {};
   if (message->device().empty()) return "attached to no interface";
-  return fmt::format("{} {}{}", (message->flags() & IFF_TAP) != 0 ? "tap" : "tun", message->device(),
+  return fmt::format("{} {}{}", mode_of(*message), message->device(),
                      (message->flags() & IFF_MULTI_QUEUE) != 0 ? ", one of several queues" : "");
 }
 

@@ -237,10 +237,49 @@ class ProgramsAsRoot(AsRoot, Programs):
             outsider.wait()
         self.box.stasis("checkpoint", "s")
 
-    def test_a_tap_of_the_host_is_refused_with_the_remedy(self):
+    def test_a_tap_of_the_host_that_goes_with_its_program(self):
+        """It is made again; there is one of a name only."""
         self.launch("s", "python3", "-c", TAP, "stasis-test", self.box.dir / "ready", flags=())
         self.await_file("ready")
-        self.refused("s", "stasis-test", "network of the host", "--net=private")
+        self.box.run(find_program("ip"), "addr", "add", "198.51.100.9/32", "dev", "stasis-test")
+        self.box.stasis("checkpoint", "s")
+        done = self.box.stasis("restart", "s", "--name", "second", "--background", check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, "stasis-test.*busy")
+        self.box.stasis("checkpoint", "s", "--stop")
+        self.assertFalse(self.interface("stasis-test"))
+        self.box.restart("s")
+        self.assertIn("198.51.100.9/32", self.interface("stasis-test"))
+
+    def test_a_lasting_tap_of_the_host(self):
+        """It belongs to an ordinary user, as those who have machines on a bridge have it."""
+        self.box = Sandbox()
+        self.addCleanup(self.box.close)
+        if not self.box.user:
+            self.skipTest("there is no ordinary user (STASIS_TEST_USER)")
+        ip = lambda *words: subprocess.run([find_program("ip"), *words], check=True)
+        make = lambda: ip("tuntap", "add", "dev", "stasis-lasts", "mode", "tap", "user", self.box.user.pw_name)
+        make()
+        self.addCleanup(lambda: subprocess.run([find_program("ip"), "link", "del", "stasis-lasts"], capture_output=True))
+        self.launch("s", "python3", "-c", TAP, "stasis-lasts", self.box.dir / "ready", flags=())
+        self.await_file("ready")
+        carrier = lambda: "LOWER_UP" in self.interface("stasis-lasts")
+        ip("link", "set", "stasis-lasts", "up")
+        wait_for("somebody holds it", carrier)
+        self.box.stasis("checkpoint", "s", "--stop")
+        wait_for("nobody holds it", lambda: not carrier())
+        self.box.restart("s")
+        wait_for("the program holds it again", carrier)
+        self.box.stasis("checkpoint", "s", "--stop")
+        ip("link", "del", "stasis-lasts")
+        done = self.box.stasis("restart", "s", "--background", check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, "no interface stasis-lasts any more.*ip tuntap add dev stasis-lasts mode tap")
+        make()
+        self.box.restart("s")
+
+    def interface(self, name):
+        return subprocess.run([find_program("ip"), "addr", "show", name], capture_output=True, text=True).stdout
 
 
 class Machines(InNetwork, test_virtual_machines.MachineTest):

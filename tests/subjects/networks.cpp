@@ -549,6 +549,37 @@ pid_t in_network(const char* name, SetUp set_up, Verify verify) {
 
 }  // namespace
 
+// In the network that the session shares with the host.
+CASE_WITH(tap_of_the_host, subject::kBusy) {
+  if (geteuid() != 0) SKIP("only root makes interfaces");
+  const std::string number = std::to_string(subject::milliseconds() % 10000000);
+  const std::string tap = "tap" + number, bridge = "br" + number;
+  const int fd = open_tun(tap.c_str(), IFF_TAP | IFF_NO_PI);
+  ip("link add " + bridge + " type bridge");
+  ip("link set " + tap + " address 02:00:00:00:07:0b mtu 1300 up");
+  ip("addr add 198.51.100.7/32 dev " + tap);
+  ip("link set " + tap + " master " + bridge);
+  const auto of_tap = [&] {
+    Lines lines = run("ip -o addr show " + tap + " scope global").lines;
+    for (const auto& line : run("ip -o link show " + tap).lines)
+      lines.push_back(line.substr(line.find(": ") + 2));
+    for (auto& line : lines) line = line.substr(line.find("tap"));
+    return lines;
+  };
+  settle();
+  const Lines before = of_tap();
+  subject::hold();
+  settle();
+  const Lines after = of_tap();
+  CHECK(before == after);
+  for (const auto& line : before != after ? after : Lines()) subject::say("%s", line.c_str());
+  for (const auto& line : before != after ? before : Lines()) subject::say("before: %s", line.c_str());
+  // It goes with its last descriptor.
+  close(fd);
+  CHECK(run("ip link show " + tap).status != 0);
+  ip("link del " + bridge);
+}
+
 CASE(content_of_a_network) {
   need_root();
   need_ip();

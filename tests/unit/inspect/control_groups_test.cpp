@@ -21,7 +21,8 @@ TEST(ControlGroups, TheRootOfANamespaceIsWhatItDoesNotShow) {
 }
 
 TEST(ControlGroups, HierarchiesComeAndGoBetweenTwoLooks) {
-  EXPECT_EQ(roots("9:name=new:/\n4:memory:/a/b\n0::/c\n", "4:memory:/b\n0::/c\n"), (Lines{"0::/", "4:memory:/a"}));
+  EXPECT_EQ(roots("9:name=new:/\n4:memory:/a/b\n0::/c\n", "4:memory:/b\n0::/c\n"),
+            (Lines{"0::/", "4:memory:/a"}));
   EXPECT_EQ(roots("0::/c\n", "9:name=new:/..\n0::/c\n"), Lines{"0::/"});
 }
 
