@@ -74,7 +74,7 @@ uint64_t data_in(int fd, uint64_t size, uint64_t at_most) {
 }
 
 // One inode that the program can change.
-struct Candidate {
+struct WritableFile {
   struct stat status = {};
   std::vector<std::string> paths;
   std::string shown;  // for messages
@@ -110,7 +110,7 @@ class Capture {
                         file.describe()));
         continue;
       }
-      Candidate& candidate = at(file.status, path, file.describe());
+      WritableFile& candidate = at(file.status, path, file.describe());
       candidate.appended = candidate.appended && (file.flags & O_APPEND) != 0;
       if (candidate.source) continue;
       auto source = readable(file, candidate);
@@ -131,9 +131,9 @@ class Capture {
 
   Result<void> take() {
     if (candidates_.empty()) return {};
-    std::vector<Candidate*> left;
+    std::vector<WritableFile*> left;
     for (auto& entry : candidates_) {
-      Candidate& candidate = entry.second;
+      WritableFile& candidate = entry.second;
       STASIS_CHECK(take_unreadable(candidate));
       if (!candidate.source) continue;
       STASIS_CHECK(hold(candidate));
@@ -142,11 +142,11 @@ class Capture {
       if (!candidate.saved) left.push_back(&candidate);
     }
     // What was only appended to can do without a copy, so it comes last; small files come first.
-    std::sort(left.begin(), left.end(), [](const Candidate* a, const Candidate* b) {
+    std::sort(left.begin(), left.end(), [](const WritableFile* a, const WritableFile* b) {
       if (a->appended != b->appended) return b->appended;
       return a->data() != b->data() ? a->data() < b->data() : a->paths < b->paths;
     });
-    for (Candidate* candidate : left) STASIS_CHECK(copy(*candidate));
+    for (WritableFile* candidate : left) STASIS_CHECK(copy(*candidate));
     return {};
   }
 
@@ -154,7 +154,7 @@ class Capture {
 
   void describe(schema::Manifest& manifest) const {
     for (const auto& entry : candidates_) {
-      const Candidate& candidate = entry.second;
+      const WritableFile& candidate = entry.second;
       if (!candidate.saved) continue;
       auto* file = manifest.add_captured_files();
       file->set_path(candidate.paths.front());
@@ -179,8 +179,8 @@ class Capture {
     return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
   }
 
-  Candidate& at(const struct stat& status, const std::string& path, const std::string& shown) {
-    Candidate& candidate = candidates_[{status.st_dev, status.st_ino}];
+  WritableFile& at(const struct stat& status, const std::string& path, const std::string& shown) {
+    WritableFile& candidate = candidates_[{status.st_dev, status.st_ino}];
     if (candidate.paths.empty()) {
       candidate.status = status;
       candidate.shown = shown;
@@ -192,7 +192,7 @@ class Capture {
 
   // Opening a file breaks a write lease on it, and waits for that. Then it is read through the program's own
   // description, whose position must not move.
-  static Result<Fd> readable(const resource::OpenFile& file, Candidate& candidate) {
+  static Result<Fd> readable(const resource::OpenFile& file, WritableFile& candidate) {
     candidate.leased = resource::has_write_lease(file);
     if (!candidate.leased) return resource::reopen(file.duplicate.get(), O_RDONLY);
     if ((file.flags & O_ACCMODE) == O_RDWR) return duplicate(file.duplicate.get());
@@ -226,7 +226,7 @@ class Capture {
         status.st_mtim = {mapping.identity().modified_ns() / 1'000'000'000,
                           mapping.identity().modified_ns() % 1'000'000'000};
       }
-      Candidate& candidate = at(status, path, shown);
+      WritableFile& candidate = at(status, path, shown);
       if (source.ok()) {
         candidate.source = std::move(source).value();
       } else {
@@ -235,13 +235,13 @@ class Capture {
       candidate.appended = false;
       return {};
     }
-    Candidate& candidate = at(known->second.status, path, shown);
+    WritableFile& candidate = at(known->second.status, path, shown);
     candidate.appended = false;
     return {};
   }
 
   // A program may hold a file that its user may write and not read, or not even open any more.
-  Result<void> take_unreadable(Candidate& candidate) {
+  Result<void> take_unreadable(WritableFile& candidate) {
     if (candidate.source) return {};
     if (policy_.mode != FileMode::kAuto) {
       return Error{"save the content of " + candidate.shown, candidate.paths.front(),
@@ -258,7 +258,7 @@ class Capture {
   }
 
   // A small file is read faster than a new one is made for it in the store.
-  Result<void> hold(Candidate& candidate) {
+  Result<void> hold(WritableFile& candidate) {
     constexpr uint64_t kSmall = 256 << 10, kTogether = 1 << 20;
     const uint64_t room = std::min(kTogether, policy_.limit) - std::min(held_bytes_, policy_.limit);
     if (policy_.mode == FileMode::kReflink || candidate.size() > std::min(kSmall, room)) return {};
@@ -273,7 +273,7 @@ class Capture {
     return {};
   }
 
-  Result<void> clone(Candidate& candidate) {
+  Result<void> clone(WritableFile& candidate) {
     const bool summed = candidate.data() <= policy_.limit - std::min(policy_.limit, summed_);
     STASIS_TRY(auto file, writer_.clone_file(candidate.name(), candidate.source.get(),
                                              summed ? image::Writer::Sums::kYes : image::Writer::Sums::kNo));
@@ -284,7 +284,7 @@ class Capture {
     return {};
   }
 
-  Result<void> copy(Candidate& candidate) {
+  Result<void> copy(WritableFile& candidate) {
     if (candidate.leased) {
       return Error{
           "save the content of " + candidate.shown, candidate.paths.front(),
@@ -316,7 +316,7 @@ class Capture {
     return {};
   }
 
-  Result<void> leave(Candidate& candidate) {
+  Result<void> leave(WritableFile& candidate) {
     if (candidate.appended) {
       candidate.method = schema::CapturedFile::LENGTH;
       candidate.saved = true;
@@ -346,7 +346,7 @@ class Capture {
   const FilePolicy& policy_;
   const bool ends_;
   image::Writer& writer_;
-  std::map<std::pair<dev_t, ino_t>, Candidate> candidates_;
+  std::map<std::pair<dev_t, ino_t>, WritableFile> candidates_;
   std::vector<HeldFile> held_;
   uint64_t held_bytes_ = 0;
   uint64_t copied_ = 0;
