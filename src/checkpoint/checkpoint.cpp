@@ -94,9 +94,9 @@ class Attempt {
     STASIS_CHECK(look());
 
     // From here on little is refused any more, so now something may be written.
-    STASIS_CHECK(files_.observe(*tree_, writer, manifest_));
-    STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, files_, manifest_));
-    STASIS_CHECK(namespaces_.save(writer, manifest_));
+    STASIS_CHECK(files_->observe(*tree_, writer, manifest_));
+    STASIS_CHECK(inspect::save_message_queues(*tree_, queues_, *files_, manifest_));
+    STASIS_CHECK(namespaces_->save(writer, manifest_));
     if (request_.approve) STASIS_CHECK(request_.approve(manifest_));
     STASIS_CHECK(capture_written_files(writer));
     STASIS_CHECK(track());
@@ -112,13 +112,14 @@ class Attempt {
       for (auto& participant : participants_) participant->go_on();
       pause_ns = monotonic_ns() - started_ns_;
     }
+    let_go();
     together.release();
     STASIS_CHECK(write_held_files(held_files_, writer));
     STASIS_CHECK(write_pages(writer));
     end_kept_children();
     for (auto& participant : participants_) {
       STASIS_TRY(auto warnings, participant->finish());
-      for (std::string& warning : warnings) files_.warn(std::move(warning));
+      for (std::string& warning : warnings) warnings_.push_back(std::move(warning));
     }
     if (!request_.stop) {
       for (const auto& saver : savers_) saver->tracker().protect_rest();
@@ -138,6 +139,13 @@ class Attempt {
    private:
     image::Writer& writer_;
   };
+
+  // What the program gives up from now on is free at once, however long the image takes.
+  void let_go() {
+    warnings_ = files_->warnings();
+    files_.reset();
+    namespaces_.reset();
+  }
 
   Result<void> prepare_participants() {
     if (request_.participants.empty()) return {};
@@ -169,29 +177,29 @@ class Attempt {
   Result<void> look() {
     STASIS_CHECK(inspect::refuse_unsupported(*tree_));
     STASIS_CHECK(inspect::suspend_filters(*tree_));
-    for (const std::string& warning : tree_->warnings()) files_.warn(warning);
+    for (const std::string& warning : tree_->warnings()) files_->warn(warning);
     const std::string directory = request_.deadlines.substr(0, request_.deadlines.rfind('/') + 1);
-    STASIS_CHECK(namespaces_.collect(*tree_, directory + kernel::kFirstMounts, request_.private_network));
-    files_.set_namespaces(namespaces_);
-    STASIS_CHECK(files_.collect(*tree_));
-    if (!request_.scope.is_session()) files_.set_streams(inspect::find_outside_streams(*tree_, files_));
-    STASIS_CHECK(files_.classify());
+    STASIS_CHECK(namespaces_->collect(*tree_, directory + kernel::kFirstMounts, request_.private_network));
+    files_->set_namespaces(*namespaces_);
+    STASIS_CHECK(files_->collect(*tree_));
+    if (!request_.scope.is_session()) files_->set_streams(inspect::find_outside_streams(*tree_, *files_));
+    STASIS_CHECK(files_->classify());
 
     const auto& processes = tree_->processes();
     std::vector<size_t> living;
     for (size_t i = 0; i < processes.size(); ++i) {
       auto* out = manifest_.add_processes();
       inspect::observe_identity(processes[i], *tree_, *out);
-      STASIS_CHECK(namespaces_.describe(i, *out));
+      STASIS_CHECK(namespaces_->describe(i, *out));
       if (processes[i].zombie) continue;
-      for (const auto& slot : files_.slots(i)) *out->add_descriptors() = slot;
-      for (const auto& lock : files_.record_locks(i)) *out->add_record_locks() = lock;
+      for (const auto& slot : files_->slots(i)) *out->add_descriptors() = slot;
+      for (const auto& lock : files_->record_locks(i)) *out->add_record_locks() = lock;
       out->set_memory(static_cast<uint32_t>(manifest_.memories_size()));
-      out->set_working_directory_description(files_.hidden(i).working_directory);
-      out->set_root_description(files_.hidden(i).root);
-      manifest_.add_memories()->set_executable_description(files_.hidden(i).executable);
+      out->set_working_directory_description(files_->hidden(i).working_directory);
+      out->set_root_description(files_->hidden(i).root);
+      manifest_.add_memories()->set_executable_description(files_->hidden(i).executable);
       savers_.push_back(std::make_unique<ProcessSaver>(processes[i]));
-      if (namespaces_.has_pids()) savers_.back()->keep_child();
+      if (namespaces_->has_pids()) savers_.back()->keep_child();
       living.push_back(i);
     }
     STASIS_CHECK(try_each_index(savers_.size(), [&](size_t i) { return savers_[i]->read_mappings(); }));
@@ -209,23 +217,23 @@ class Attempt {
     for (size_t i = 0; i < savers_.size(); ++i) STASIS_CHECK(savers_[i]->observe(*out(i), *memory(i)));
     for (size_t i = 0; i < savers_.size(); ++i) {
       STASIS_CHECK(inspect::observe_filters(*tree_, processes[living[i]], *out(i), manifest_));
-      STASIS_CHECK(savers_[i]->ask_for_peers(files_));
-      savers_[i]->lend_to(files_);
-      STASIS_CHECK(savers_[i]->classify(files_, shared_, manifest_, *memory(i)));
+      STASIS_CHECK(savers_[i]->ask_for_peers(*files_));
+      savers_[i]->lend_to(*files_);
+      STASIS_CHECK(savers_[i]->classify(*files_, shared_, manifest_, *memory(i)));
       for (auto& facts : savers_[i]->mappings_to_complete())
-        namespaces_.describe_path(processes[living[i]], facts.mapping);
-      STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), files_));
+        namespaces_->describe_path(processes[living[i]], facts.mapping);
+      STASIS_CHECK(inspect::check_rings(processes[living[i]], savers_[i]->mappings(), *files_));
       observe_terminal(processes[living[i]], *out(i));
       STASIS_CHECK(inspect::observe_news(
           *tree_, processes[living[i]], savers_[i]->batch(),
           [&](remote::Batch& batch) { return savers_[i]->run(batch); }, manifest_));
     }
-    for (const std::string& warning : namespaces_.warnings()) files_.warn(warning);
-    STASIS_CHECK(inspect::observe_sharing(*tree_, files_, manifest_));
+    for (const std::string& warning : namespaces_->warnings()) files_->warn(warning);
+    STASIS_CHECK(inspect::observe_sharing(*tree_, *files_, manifest_));
     STASIS_CHECK(observe_system_v());
     observe_clocks();
     observe_session_terminal();
-    return namespaces_.finish();
+    return namespaces_->finish();
   }
 
   Result<void> capture_written_files(image::Writer& writer) {
@@ -233,7 +241,7 @@ class Attempt {
     mapped.reserve(savers_.size());
     for (const auto& saver : savers_)
       mapped.push_back({saver->process().pid, saver->process().status.ns_tgid, &saver->mappings()});
-    STASIS_TRY(held_files_, capture_files(files_, mapped, request_.files, request_.stop, writer, manifest_));
+    STASIS_TRY(held_files_, capture_files(*files_, mapped, request_.files, request_.stop, writer, manifest_));
     return {};
   }
 
@@ -252,7 +260,7 @@ class Attempt {
     std::vector<std::string> warnings;
     for (auto& process : *manifest_.mutable_processes()) {
       if (process.state() == schema::Process::ZOMBIE) continue;
-      if (namespaces_.has_own_ipc(process)) {
+      if (namespaces_->has_own_ipc(process)) {
         if (savers_[next++]->sees_system_v()) {
           return Error{"save", fmt::format("task {}", process.pid()),
                        "it has an IPC namespace of its own, with System V objects in it",
@@ -262,7 +270,7 @@ class Attempt {
       }
       STASIS_CHECK(savers_[next++]->observe_system_v(counts, objects, process, warnings));
     }
-    for (auto& warning : warnings) files_.warn(std::move(warning));
+    for (auto& warning : warnings) files_->warn(std::move(warning));
     *manifest_.mutable_system_v() = std::move(objects);
     return {};
   }
@@ -300,7 +308,7 @@ class Attempt {
       if (process.state() == schema::Process::ZOMBIE) continue;
       ProcessSaver& saver = *savers_[next++];
       STASIS_CHECK(saver.suspend_reaping(process));
-      if (namespaces_.has_ended(process.namespace_of_children())) STASIS_CHECK(saver.leave_ended_namespace());
+      if (namespaces_->has_ended(process.namespace_of_children())) STASIS_CHECK(saver.leave_ended_namespace());
     }
     STASIS_CHECK(ProcessSaver::fork_snapshots(savers_));
     for (auto& saver : savers_) {
@@ -395,7 +403,7 @@ class Attempt {
     *manifest_.mutable_display() = *request_.display;
     if (request_.display->vnc()) return;  // that server has no screen in shared memory
     if (auto added = picture::add_screen(writer, manifest_); !added.ok())
-      files_.warn("no picture of the screen: " + added.error().message());
+      warnings_.push_back("no picture of the screen: " + added.error().message());
   }
 
   // What was copied while the program stood still.
@@ -418,7 +426,7 @@ class Attempt {
     manifest_.set_user(::geteuid());
     manifest_.set_user_namespace(request_.user_namespace);
     for (const auto& word : request_.command) manifest_.add_command(word);
-    for (const auto& warning : files_.warnings()) manifest_.add_warnings(warning);
+    for (const auto& warning : warnings_) manifest_.add_warnings(warning);
     kernel::describe_cpu(*manifest_.mutable_host());
     utsname system;
     if (::uname(&system) == 0) manifest_.mutable_host()->set_kernel(system.release);
@@ -438,7 +446,7 @@ class Attempt {
     report.pause_ns = pause_ns;
     report.total_ns = monotonic_ns() - started_ns_;
     report.processes = static_cast<uint64_t>(manifest_.processes_size());
-    report.warnings = files_.warnings();
+    report.warnings = warnings_;
     return report;
   }
 
@@ -490,9 +498,9 @@ class Attempt {
       out.set_without_terminal(number != 0);
     }
     if (number == 0) return;
-    const auto* terminal = files_.find_terminal(kernel::terminal_device(number));
+    const auto* terminal = files_->find_terminal(kernel::terminal_device(number));
     if (terminal == nullptr) {
-      files_.warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
+      files_->warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
                               out.pid()));
       return;
     }
@@ -505,9 +513,9 @@ class Attempt {
   }
 
   void observe_session_terminal() {
-    const uint64_t device = files_.session_terminal();
+    const uint64_t device = files_->session_terminal();
     if (device == 0) return;
-    const auto* file = files_.find_terminal(device);
+    const auto* file = files_->find_terminal(device);
     auto* terminal = manifest_.mutable_terminal();
     terminal->set_present(true);
     terminal->set_device(device);
@@ -547,8 +555,10 @@ class Attempt {
   std::unique_ptr<freeze::FrozenTree> tree_;
   bool standing_ = true;
   int64_t started_ns_ = 0;
-  inspect::Namespaces namespaces_;
-  inspect::DescriptorGraph files_;
+  // Until the program runs on: they have descriptors of its files, sockets and mounts.
+  std::optional<inspect::Namespaces> namespaces_{std::in_place};
+  std::optional<inspect::DescriptorGraph> files_;
+  std::vector<std::string> warnings_;
   inspect::SharedMemoryTable shared_;
   schema::Manifest manifest_;
   std::vector<std::unique_ptr<ProcessSaver>> savers_;
