@@ -308,7 +308,8 @@ class Attempt {
       if (process.state() == schema::Process::ZOMBIE) continue;
       ProcessSaver& saver = *savers_[next++];
       STASIS_CHECK(saver.suspend_reaping(process));
-      if (namespaces_->has_ended(process.namespace_of_children())) STASIS_CHECK(saver.leave_ended_namespace());
+      if (namespaces_->has_ended(process.namespace_of_children()))
+        STASIS_CHECK(saver.leave_ended_namespace());
     }
     STASIS_CHECK(ProcessSaver::fork_snapshots(savers_));
     for (auto& saver : savers_) {
@@ -501,7 +502,7 @@ class Attempt {
     const auto* terminal = files_->find_terminal(kernel::terminal_device(number));
     if (terminal == nullptr) {
       files_->warn(fmt::format("the controlling terminal of task {} is open in no process; it will have none",
-                              out.pid()));
+                               out.pid()));
       return;
     }
     out.set_controlling_terminal(terminal->id);

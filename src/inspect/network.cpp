@@ -37,7 +37,6 @@ using kernel::NetlinkRequest;
 using Attributes = google::protobuf::RepeatedPtrField<schema::NetlinkAttribute>;
 
 // Newer than the C library's headers.
-constexpr uint16_t kAddressProtocol = 11;                   // IFA_PROTO
 constexpr uint16_t kProperties = IFLA_PROP_LIST;            // nested: NLA_F_NESTED is taken off by the parser
 constexpr uint16_t kInet6AddressMode = 8, kInet6Token = 7;  // IFLA_INET6_ADDR_GEN_MODE, _TOKEN
 constexpr int kMulticastRoutes = 128, kMulticastRoutes6 = 129;  // RTNL_FAMILY_IPMR, RTNL_FAMILY_IP6MR
@@ -354,10 +353,8 @@ Result<void> Observer::add_addresses() {
     if (head.ifa_family != AF_INET && head.ifa_family != AF_INET6) continue;
     auto* out = out_.add_addresses();
     out->set_head(message.payload.substr(0, sizeof head));
-    constexpr uint16_t kKept[] = {IFA_ADDRESS, IFA_LOCAL,       IFA_LABEL,       IFA_BROADCAST,
-                                  IFA_FLAGS,   IFA_RT_PRIORITY, kAddressProtocol};
     const auto attributes = kernel::netlink_attribute_map(message.payload, sizeof head);
-    save_some(attributes, kKept, *out->mutable_attributes());
+    save_some(attributes, kernel::address_attributes(), *out->mutable_attributes());
     // How long it lives, not since when it does.
     if (auto found = attributes.find(IFA_CACHEINFO); found != attributes.end()) {
       auto times = kernel::netlink_value<ifa_cacheinfo>(found->second);

@@ -1,6 +1,7 @@
 #include "kernel/network.h"
 
 #include <linux/capability.h>
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
@@ -107,6 +108,13 @@ const LinkKind* find_link_kind(std::string_view name) {
 
 std::span<const uint16_t> link_settings() { return kSettings; }
 std::span<const uint16_t> bridge_port_settings() { return kBridgePort; }
+
+std::span<const uint16_t> address_attributes() {
+  constexpr uint16_t kProtocol = 11;  // IFA_PROTO, Linux 5.18
+  static constexpr uint16_t kAttributes[] = {IFA_ADDRESS, IFA_LOCAL,       IFA_LABEL, IFA_BROADCAST,
+                                             IFA_FLAGS,   IFA_RT_PRIORITY, kProtocol};
+  return kAttributes;
+}
 
 bool is_fallback_link(std::string_view name) {
   constexpr std::string_view kAlways[] = {"sit0",    "tunl0",   "gre0",    "gretap0", "erspan0",

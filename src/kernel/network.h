@@ -27,6 +27,9 @@ std::span<const uint16_t> link_settings();
 // IFLA_BRPORT_*: of a port of a bridge.
 std::span<const uint16_t> bridge_port_settings();
 
+// IFA_*: of an address that a program has given, without how long it lives.
+std::span<const uint16_t> address_attributes();
+
 // Whether every new network has an interface of this name as soon as a module is loaded.
 bool is_fallback_link(std::string_view name);
 

@@ -46,7 +46,8 @@ constexpr KindInfo kRows[] = {
      "of working directories in /proc whose processes have ended there may be one only, and none in another "
      "mount "
      "namespace"},
-    {"control-groups", "Processes", "control groups in which processes are", kPartial,
+    {"control-groups", "Processes",
+     "control groups in which processes, threads and the roots of cgroup namespaces are", kPartial,
      "a group that is gone is made again without its settings; an ordinary user's must be open to it"},
     {"process-settings", "Processes",
      "personality, dumpable, OOM score, transparent huge pages, no memory both writable and executable, core "

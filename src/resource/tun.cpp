@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -51,6 +52,8 @@ constexpr uint32_t kAttachFlags =
     IFF_TUN | IFF_TAP | IFF_NAPI | IFF_NAPI_FRAGS | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
 static_assert(IFF_NO_PI == IFF_NOFILTER);
 
+const char* mode_of(uint32_t flags) { return (flags & IFF_TAP) != 0 ? "tap" : "tun"; }
+
 ifreq request_for(const std::string& device, uint32_t flags) {
   ifreq request = {};
   device.copy(request.ifr_name, IFNAMSIZ - 1);
@@ -63,23 +66,30 @@ uint64_t identity_of(const Fd& network) {
   return network && fstat(network.get(), &status) == 0 ? status.st_ino : 0;
 }
 
-// Whether the interface is of the network that the session shares with the host.
-Result<bool> is_of_host(const OpenFile& file, const std::string& device) {
+enum class Network {
+  kOwn,         // is made again with its interfaces
+  kHost,        // shared by the session, and we may change it
+  kHostOfRoot,  // shared, and we may not
+};
+
+Result<Network> network_of(const OpenFile& file, const std::string& device) {
   Fd of_device(ioctl(file.duplicate.get(), TUNGETDEVNETNS));
   Fd of_descriptor(ioctl(file.duplicate.get(), SIOCGSKNS));
   STASIS_TRY(Fd own, open_file(kernel::host_proc(), "self/ns/net", O_RDONLY));
-  // Who may not ask is in the host's.
-  if (!of_device || identity_of(of_device) == identity_of(own)) return true;
+  // Who may change none may not ask, and is in the host's.
+  if (!of_device) return Network::kHostOfRoot;
+  if (identity_of(of_device) == identity_of(own)) return Network::kHost;
   if (identity_of(of_device) != identity_of(of_descriptor)) {
     return refusal(
         file, fmt::format("its interface {} was moved to another network than the descriptor is of", device),
         "open /dev/net/tun in that network");
   }
-  return false;
+  return Network::kOwn;
 }
 
 struct LinkFacts {
   bool has_packet_info = false;
+  bool may_attach = true;  // an ordinary user, when it is persistent
   bool has_carrier = true;
 };
 
@@ -93,6 +103,10 @@ Result<LinkFacts> ask_about_link(const OpenFile& file, const std::string& device
   auto info = kernel::netlink_attribute_map(attributes[IFLA_LINKINFO]);
   auto data = kernel::netlink_attribute_map(info[IFLA_INFO_DATA]);
   LinkFacts facts;
+  const auto owner = data.find(IFLA_TUN_OWNER), group = data.find(IFLA_TUN_GROUP);
+  facts.may_attach =
+      (owner == data.end() || kernel::netlink_value<uint32_t>(owner->second) == ::geteuid()) &&
+      (group == data.end() || ::group_member(kernel::netlink_value<uint32_t>(group->second)) != 0);
   facts.has_packet_info = kernel::netlink_value<uint8_t>(data[IFLA_TUN_PI]) != 0;
   facts.has_carrier = kernel::netlink_value<uint8_t>(attributes[IFLA_CARRIER]) != 0;
   return facts;
@@ -113,14 +127,25 @@ Result<void> refuse_filter(const OpenFile& file, uint32_t flags, const LinkFacts
 Result<void> observe_device(const OpenFile& file, const ifreq& shown, schema::Tun& message) {
   const int fd = file.duplicate.get();
   message.set_device(shown.ifr_name);
-  STASIS_TRY(const bool of_host, is_of_host(file, message.device()));
-  message.set_of_host(of_host);
+  STASIS_TRY(const Network network, network_of(file, message.device()));
+  message.set_of_host(network != Network::kOwn);
   STASIS_TRY(const LinkFacts facts, ask_about_link(file, message.device()));
   uint32_t flags = static_cast<uint16_t>(shown.ifr_flags);
+  const bool is_persistent = (flags & IFF_PERSIST) != 0;
+  if (network == Network::kHostOfRoot && !(is_persistent && facts.may_attach)) {
+    return refusal(
+        file,
+        fmt::format("its interface {} belongs to the network of the host, and an ordinary user cannot "
+                    "{} it again",
+                    message.device(), is_persistent ? "attach to" : "make"),
+        fmt::format("use one of your own (as root: ip tuntap add dev NAME mode {} user {}), or launch the "
+                    "program with --net=private",
+                    mode_of(static_cast<uint32_t>(flags)), ::geteuid()));
+  }
   STASIS_CHECK(refuse_filter(file, flags, facts));
   flags = facts.has_packet_info ? flags & ~uint32_t{IFF_NO_PI} : flags | IFF_NO_PI;
   message.set_flags(flags);
-  if (of_host && (flags & IFF_PERSIST) == 0) {
+  if (network == Network::kHost && !is_persistent) {
     STASIS_TRY(*message.mutable_made(), read_tun_interface(message.device()));
   }
   int value = 0;
@@ -140,8 +165,6 @@ Result<void> observe_device(const OpenFile& file, const ifreq& shown, schema::Tu
   message.set_offloads(offloads);
   return {};
 }
-
-const char* mode_of(const schema::Tun& message) { return (message.flags() & IFF_TAP) != 0 ? "tap" : "tun"; }
 
 // The first descriptor of an interface is that which has held it: then the interface never loses its carrier.
 // Without several queues there is room for one. Empty: it has another one, or needs what that does not have.
@@ -168,13 +191,13 @@ std::string tun_holder_key(const std::string& device) {
 }
 
 KindInfo TunKind::info() const {
-  return {"tun", "Devices", "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner",
-          Support::kPartial,
-          "in the host's network a persistent interface is attached to again, and another one is made again "
-          "with its "
-          "addresses, size of packets and bridge, which takes root; packets "
-          "that were not read yet are lost, as on a network; what the kernel does not tell is not kept: a "
-          "filter of addresses (TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
+  return {
+      "tun", "Devices", "tun and tap devices: flags, queues, offloads, header and buffer sizes, owner",
+      Support::kPartial,
+      "in the host's network a persistent interface is attached to again, and another one is made again "
+      "with its addresses, routes, size of packets and bridge, which takes root; packets that were not read "
+      "yet are lost, as on a network; what the kernel does not tell is not kept: a filter of addresses "
+      "(TUNSETTXFILTER) and BPF programs; a socket filter is refused"};
 }
 
 bool TunKind::recognises(const OpenFile& file, const Observation&) const { return is_tun(file); }
@@ -202,10 +225,11 @@ Result<Fd> TunKind::make(const Record& record, Making& context) const {
   STASIS_CHECK(set_status_flags(fd.get(), record.flags));
   if (message.device().empty()) return fd;
   if (message.of_host() && !message.has_made() && ::if_nametoindex(message.device().c_str()) == 0) {
-    return Error{
-        "restart", record.describe(), fmt::format("the host has no interface {} any more", message.device()),
-        fmt::format("make it again (ip tuntap add dev {} mode {})", message.device(), mode_of(message)),
-        ErrorCode::kFailed};
+    return Error{"restart", record.describe(),
+                 fmt::format("the host has no interface {} any more", message.device()),
+                 fmt::format("make it again (ip tuntap add dev {} mode {})", message.device(),
+                             mode_of(message.flags())),
+                 ErrorCode::kFailed};
   }
   ifreq request = request_for(message.device(), message.flags() & kAttachFlags);
   if (ioctl(fd.get(), TUNSETIFF, &request) != 0)
@@ -240,7 +264,7 @@ std::string TunKind::summary(const Record& record) const {
   auto message = unpack<schema::Tun>(record);
   if (!message.ok()) return {};
   if (message->device().empty()) return "attached to no interface";
-  return fmt::format("{} {}{}", mode_of(*message), message->device(),
+  return fmt::format("{} {}{}", mode_of(message->flags()), message->device(),
                      (message->flags() & IFF_MULTI_QUEUE) != 0 ? ", one of several queues" : "");
 }
 

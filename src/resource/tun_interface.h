@@ -10,7 +10,7 @@
 
 namespace stasis::resource {
 
-// Its addresses, size of packets and bridge. Errors are about that network, not about the descriptor.
+// Its addresses, size of packets, bridge, and the routes by it.
 Result<schema::TunInterface> read_tun_interface(const std::string& device);
 // Gives them to the new one. It takes the rights of root.
 Result<void> set_tun_interface(const std::string& device, const schema::TunInterface& wanted);

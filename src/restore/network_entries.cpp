@@ -85,11 +85,10 @@ void clean_address(Entry& entry) {
   auto head = entry.as<ifaddrmsg>();
   head.ifa_flags = 0;
   entry.head.assign(reinterpret_cast<const char*>(&head), sizeof head);
-  constexpr uint16_t kProtocol = 11;  // IFA_PROTO
   std::erase_if(entry.attributes, [](const Attribute& attribute) {
-    constexpr uint16_t kKept[] = {IFA_ADDRESS, IFA_LOCAL,       IFA_LABEL, IFA_BROADCAST,
-                                  IFA_FLAGS,   IFA_RT_PRIORITY, kProtocol, IFA_CACHEINFO};
-    return std::find(std::begin(kKept), std::end(kKept), attribute.type) == std::end(kKept);
+    const auto kept = kernel::address_attributes();
+    return attribute.type != IFA_CACHEINFO &&
+           std::find(kept.begin(), kept.end(), attribute.type) == kept.end();
   });
   for (auto& attribute : entry.attributes) {
     if (attribute.type == IFA_FLAGS) {

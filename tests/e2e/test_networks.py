@@ -1,8 +1,11 @@
 #!/usr/bin/python3
 """Sessions with a network of their own (launch --net=private): programs and virtual machines with tap devices, and what
 is refused by name."""
+import fcntl
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import unittest
@@ -25,6 +28,17 @@ open(sys.argv[2], "w").close()
 time.sleep(1000)
 """
 
+
+
+TAKES_A_TAP = """
+import socket, time
+helper = socket.socket(socket.AF_UNIX)
+helper.connect("helper")
+tap = socket.recv_fds(helper, 1, 1)
+helper.close()
+open("ready", "w").close()
+time.sleep(1000)
+"""
 
 
 class AsRoot:
@@ -277,6 +291,32 @@ class ProgramsAsRoot(AsRoot, Programs):
         self.assertRegex(done.stderr, "no interface stasis-lasts any more.*ip tuntap add dev stasis-lasts mode tap")
         make()
         self.box.restart("s")
+
+    def test_a_tap_of_the_host_that_its_user_could_not_have_again(self):
+        """As qemu-bridge-helper hands them out: the interface would be gone, or another one's."""
+        self.box = Sandbox()
+        self.addCleanup(self.box.close)
+        if not self.box.user:
+            self.skipTest("there is no ordinary user (STASIS_TEST_USER)")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.box.dir / "helper"))
+            os.chmod(self.box.dir / "helper", 0o777)
+            listener.listen()
+            self.launch("s", "python3", "-c", TAKES_A_TAP, flags=())
+            helper, _ = listener.accept()
+            with helper:
+                tun = os.open("/dev/net/tun", os.O_RDWR)
+                fcntl.ioctl(tun, 0x400454ca, struct.pack("16sH14x", b"stasis-handed", 0x1002))  # TUNSETIFF
+                socket.send_fds(helper, [b"x"], [tun])
+                self.await_file("ready")
+                self.refused("s", "stasis-handed", "cannot make it again", "ip tuntap add", "--net=private")
+                fcntl.ioctl(tun, 0x400454cb, 1)  # TUNSETPERSIST
+                fcntl.ioctl(tun, 0x400454cc, 0)  # TUNSETOWNER
+                self.addCleanup(lambda: subprocess.run([find_program("ip"), "link", "del", "stasis-handed"]))
+                self.refused("s", "stasis-handed", "cannot attach to it again")
+                fcntl.ioctl(tun, 0x400454cc, self.box.user.pw_uid)
+                os.close(tun)
+                self.box.stasis("checkpoint", "s")
 
     def interface(self, name):
         return subprocess.run([find_program("ip"), "addr", "show", name], capture_output=True, text=True).stdout

@@ -35,8 +35,8 @@ struct VertexArrays {
   uint32_t client_texture = 0;
   // Set by what may begin a primitive; within one, calls that change arrays are errors.
   bool maybe_inside = false;
-  bool maybe_compiling =
-      false;  // a list, since one was begun: the driver reads draws then at once, and unchecked
+  // A list, since one was begun: the driver reads draws then at once, and unchecked.
+  bool maybe_compiling = false;
 
   // What is bound, once the driver was asked; -1: not yet.
   GLint array_buffer = -1;
